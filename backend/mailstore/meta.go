@@ -1,0 +1,18 @@
+package mailstore
+
+// Meta is what FETCH and SEARCH need of a message without touching its body.
+// It is computed once, when the message is added, by a tolerant scanner that
+// accepts any octets, and is stored beside the index.
+type Meta struct {
+	// Header is the header block as received, with its blank line.
+	Header []byte
+	// Envelope and BodyStructure are the IMAP wire forms (RFC 9051 section
+	// 7.5.2), ready to be written: a parenthesised list each. Body is
+	// BODYSTRUCTURE without extension data, for FETCH BODY.
+	Envelope      []byte
+	BodyStructure []byte
+	Body          []byte
+	// SentDate is the Date header's day, as SEARCH SENTON wants it: unix
+	// seconds at midnight UTC of the date as written; 0 when unreadable.
+	SentDate int64
+}

@@ -1,0 +1,133 @@
+package mail
+
+import (
+	"net/netip"
+	"time"
+)
+
+// QueueID names one accepted message for its whole life; it stands in the
+// trace header, in logs, in the audit and in every delivery of the message.
+type QueueID string
+
+// SessionID names one connection, from accept to close.
+type SessionID string
+
+// Body is what MAIL's BODY parameter declared (RFC 6152).
+type Body string
+
+// The values of BODY.
+const (
+	Body7Bit     Body = "7BIT"
+	Body8BitMIME Body = "8BITMIME"
+)
+
+// DSNReturn is what a report shall carry of the message (RFC 3461 section 4.3).
+type DSNReturn string
+
+// The values of RET. The zero value leaves the choice to the reporting MTA.
+const (
+	ReturnFull    DSNReturn = "FULL"
+	ReturnHeaders DSNReturn = "HDRS"
+)
+
+// Notify is the set of events a sender wants reports of (RFC 3461 section 4.1).
+// The zero value means that NOTIFY was not given: failure and delay.
+type Notify uint8
+
+// The members of NOTIFY.
+const (
+	NotifyNever Notify = 1 << iota
+	NotifySuccess
+	NotifyFailure
+	NotifyDelay
+)
+
+// Envelope is what travels beside a message: who answers for it and who gets
+// it. Recipients are what is still to be delivered, after aliases and groups.
+type Envelope struct {
+	ReversePath    Address
+	Body           Body
+	SMTPUTF8       bool
+	DeclaredOctets int64 // SIZE of MAIL, 0 when not given
+	Return         DSNReturn
+	EnvelopeID     string // ENVID, decoded xtext
+	Recipients     []Recipient
+}
+
+// Recipient is one forward-path and what its sender asked for.
+type Recipient struct {
+	Address  Address // where the message goes next
+	Original string  // ORCPT "type;address" with the address decoded, or empty
+	Accepted Address // what RCPT named, before aliases and groups
+	Notify   Notify
+	Route    Route
+}
+
+// Route is where a recipient's mail goes: the name of a transport and what
+// that transport needs to know. The zero Route lets delivery decide by domain.
+type Route struct {
+	Transport string // name of a configured delivery target; "" decides by domain
+	NextHop   string // transport's own notation; "" for its default
+}
+
+// Client is the peer of a session as far as it is known.
+type Client struct {
+	Session  SessionID
+	Listener string // name of the listener in the configuration
+	Remote   netip.AddrPort
+	Local    netip.AddrPort
+	Hostname string // verified reverse name, or "" when unknown
+	Helo     string // argument of HELO, EHLO or LHLO
+	Extended bool   // EHLO or LHLO rather than HELO
+	TLS      *TLSInfo
+	Identity *Identity // nil before authentication
+}
+
+// TLSInfo tells how a session is protected.
+type TLSInfo struct {
+	Version string // "TLSv1.3"
+	Cipher  string // IANA name
+	PeerCN  string // verified client certificate subject, or ""
+}
+
+// Identity is who authenticated, once it is certain.
+type Identity struct {
+	// Authentication is the authentication identity as the verifier knows it:
+	// canonical, never what the client happened to type.
+	Authentication string
+	// Authorization is whom the session acts as; equal to Authentication
+	// unless the mechanism carried another one and that was allowed.
+	Authorization string
+	Mechanism     string // SASL mechanism name
+	Verifier      string // name of the verifier that said yes
+}
+
+// Transaction is one message between MAIL and the end of data as a policy
+// stage sees it. Stages look and never write.
+type Transaction struct {
+	Client    Client
+	QueueID   QueueID // "" before one is given
+	Phase     Phase
+	Envelope  Envelope   // recipients accepted so far
+	Recipient *Recipient // the one being decided; nil outside RCPT, or when several
+	Octets    int64      // received message size; 0 before the end of data
+	Started   time.Time
+}
+
+// Phase is a place in the dialogue at which policy is asked.
+type Phase int
+
+// The phases, in the order of the dialogue.
+const (
+	PhaseConnect Phase = iota
+	PhaseHelo
+	PhaseMail
+	PhaseRecipient
+	PhaseData
+	PhaseEndOfData
+)
+
+var phaseNames = [...]string{"connect", "helo", "mail", "recipient", "data", "end-of-data"}
+
+// String returns the phase's name in logs, audit and configuration.
+func (p Phase) String() string { return phaseNames[p] }

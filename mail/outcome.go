@@ -1,0 +1,35 @@
+package mail
+
+import (
+	"time"
+
+	"github.com/postern-mail/postern/status"
+)
+
+// OutcomeClass is how an attempt for one recipient ended.
+type OutcomeClass int
+
+// The classes. Delivered means that the next hop took responsibility.
+const (
+	Deferred OutcomeClass = iota
+	Delivered
+	Bounced
+)
+
+var outcomeNames = [...]string{"deferred", "delivered", "bounced"}
+
+// String returns the class's name in logs and audit.
+func (c OutcomeClass) String() string { return outcomeNames[c] }
+
+// Outcome is the result of one delivery attempt for one recipient.
+type Outcome struct {
+	Recipient Address
+	Class     OutcomeClass
+	Reply     status.Reply // the next hop's reply verbatim, or ours
+	Remote    string       // "host[address]:port" or socket path; "" before a connection
+	RemoteMTA string       // name for the report's Remote-MTA field, or ""
+	At        time.Time
+	// Relayed is true when the next hop does not promise reports itself, so
+	// that NOTIFY=SUCCESS asks for a "relayed" report here.
+	Relayed bool
+}

@@ -1,0 +1,47 @@
+package mail
+
+import "github.com/postern-mail/postern/status"
+
+// Action is what a policy stage wants done, in the terms of Postfix's
+// restriction lists.
+type Action int
+
+// The actions. Dunno goes on with the next stage; Permit ends the list in
+// favour; Reject ends everything. The deferred ones only raise a flag.
+const (
+	Dunno Action = iota
+	Permit
+	Reject        // 4xx or 5xx, as the reply's code says
+	DeferIfPermit // 4xx at the end of the phase if nothing rejected
+	DeferIfReject // turns a later 5xx of the same list into this 4xx
+	Hold          // accept and keep in the queue until released
+	Discard       // accept and throw away, audited
+)
+
+var actionNames = [...]string{"dunno", "permit", "reject", "defer_if_permit", "defer_if_reject", "hold", "discard"}
+
+// String returns the action's name in logs, audit and tables.
+func (a Action) String() string { return actionNames[a] }
+
+// Verdict is a stage's answer. The zero Verdict is Dunno.
+type Verdict struct {
+	Action Action
+	Reason status.Reason // why, for Reject and the deferred actions
+	Reply  *status.Reply // instead of the reason's own reply, from an access table
+	Stage  string        // who said so; filled in by the chain
+	Detail string        // for log and audit, never for the client
+	Edits  []Edit        // applied by the chain when the stage returned no error
+}
+
+// Edit is a change a verdict asks for. Exactly one field is set.
+type Edit struct {
+	PrependHeader string // one header field, without its line end
+}
+
+// WireReply returns what the client is told when the verdict refuses.
+func (v Verdict) WireReply() status.Reply {
+	if v.Reply != nil {
+		return *v.Reply
+	}
+	return v.Reason.Reply()
+}
