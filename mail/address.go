@@ -73,6 +73,9 @@ func (a Address) IsASCII() bool {
 // the local-part quoted where RFC 5321 asks for it, so that no local-part can
 // ever be read as anything else by the next hop.
 func (a Address) String() string {
+	if a.IsNull() {
+		return ""
+	}
 	if a.Domain == "" {
 		return a.Local.String()
 	}

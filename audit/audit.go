@@ -1,0 +1,249 @@
+// Package audit keeps the record of who did what, and why it was decided so.
+//
+// What comes in: mail.Event values from every room. What goes out: one JSON
+// line per event in an append-only file, numbered and chained: each line
+// carries the SHA-256 of the one before, so that a missing, changed or
+// reordered line shows (Verify). It guarantees order and one line per event;
+// lines are written within milliseconds and synced once a second. It never
+// sees passwords or message content, and it leaves rotation to logrotate with
+// Reopen.
+package audit
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/postern-mail/postern/mail"
+)
+
+// Config says where the audit is kept.
+type Config struct {
+	// File is the path of the audit file. Empty: events go to the log only,
+	// at debug level.
+	File string
+	// SyncInterval is the longest time a written line waits for the disk.
+	// Zero means one second.
+	SyncInterval time.Duration
+}
+
+// maxPending bounds the lines that wait for Run; above it Record writes itself.
+const maxPending = 1 << 20
+
+// Log is an open audit. It is safe for concurrent use.
+type Log struct {
+	cfg  Config
+	log  hclog.Logger
+	wake chan struct{}
+
+	mu      sync.Mutex
+	file    *os.File // nil without a file
+	pending bytes.Buffer
+	seq     uint64
+	prev    [sha256.Size]byte
+	broken  bool // the last write failed; said once until it works again
+}
+
+// Open opens the audit and finds the end of its chain.
+func Open(cfg Config, log hclog.Logger) (*Log, error) {
+	if cfg.SyncInterval == 0 {
+		cfg.SyncInterval = time.Second
+	}
+	l := &Log{cfg: cfg, log: log, wake: make(chan struct{}, 1)}
+	if cfg.File == "" {
+		return l, nil
+	}
+	if err := l.open(); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *Log) open() error {
+	if err := os.MkdirAll(filepath.Dir(l.cfg.File), 0o750); err != nil {
+		return fmt.Errorf("open audit: %w", err)
+	}
+	f, err := os.OpenFile(l.cfg.File, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o640)
+	if err != nil {
+		return fmt.Errorf("open audit: %w", err)
+	}
+	last, torn, err := lastLine(f)
+	if err == nil && torn {
+		// A line cut short by a crash is closed, so that the next one stands
+		// alone; Verify names the place.
+		_, err = f.Write([]byte{'\n'})
+	}
+	if err == nil && len(last) > 0 {
+		var head struct {
+			Seq uint64 `json:"seq"`
+		}
+		if json.Unmarshal(last, &head) == nil {
+			l.seq = head.Seq
+		}
+		l.prev = sha256.Sum256(last)
+	}
+	if err != nil {
+		_ = f.Close()
+		return fmt.Errorf("open audit %s: %w", l.cfg.File, err)
+	}
+	l.file = f
+	return nil
+}
+
+// Record adds e. It does not wait for the disk unless the disk is far behind.
+func (l *Log) Record(e mail.Event) {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	body, err := json.Marshal(e)
+	if err != nil {
+		l.log.Error("audit event lost", "event", e.Kind, "err", err)
+		return
+	}
+	if l.cfg.File == "" {
+		l.log.Debug("audit", "record", string(body))
+		return
+	}
+	l.mu.Lock()
+	l.appendLocked(body)
+	if l.pending.Len() > maxPending {
+		l.writeLocked()
+	}
+	l.mu.Unlock()
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// appendLocked numbers and chains one event.
+func (l *Log) appendLocked(body []byte) {
+	l.seq++
+	start := l.pending.Len()
+	head := l.pending.AvailableBuffer()
+	head = append(head, `{"seq":`...)
+	head = strconv.AppendUint(head, l.seq, 10)
+	head = append(head, `,"prev":"`...)
+	head = hex.AppendEncode(head, l.prev[:])
+	head = append(head, `",`...)
+	l.pending.Write(head)
+	l.pending.Write(body[1:])
+	l.prev = sha256.Sum256(l.pending.Bytes()[start:])
+	l.pending.WriteByte('\n')
+}
+
+func (l *Log) writeLocked() {
+	if l.pending.Len() == 0 || l.file == nil {
+		return
+	}
+	n, err := l.file.Write(l.pending.Bytes())
+	l.pending.Next(n)
+	if err != nil && !l.broken {
+		l.log.Error("audit cannot be written; events are kept in memory", "file", l.cfg.File, "err", err)
+	}
+	l.broken = err != nil
+	if l.broken && l.pending.Len() > 16*maxPending {
+		l.log.Error("audit events lost: memory bound reached", "octets", l.pending.Len())
+		l.pending.Reset()
+	}
+}
+
+// Run writes and syncs until ctx ends, then writes what is left.
+func (l *Log) Run(ctx context.Context) error {
+	ticker := time.NewTicker(l.cfg.SyncInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return l.Sync()
+		case <-l.wake:
+			l.mu.Lock()
+			l.writeLocked()
+			l.mu.Unlock()
+		case <-ticker.C:
+			if err := l.Sync(); err != nil {
+				l.log.Error("audit sync", "err", err)
+			}
+		}
+	}
+}
+
+// Sync writes everything recorded so far to stable storage.
+func (l *Log) Sync() error {
+	l.mu.Lock()
+	l.writeLocked()
+	f := l.file
+	l.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	if err := f.Sync(); err != nil && !errors.Is(err, fs.ErrClosed) {
+		return fmt.Errorf("sync audit: %w", err)
+	}
+	return nil
+}
+
+// Reopen closes the file and opens it by name again, for rotation. The chain
+// goes on in the new file.
+func (l *Log) Reopen() error {
+	if err := l.Sync(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return nil
+	}
+	seq, prev, old := l.seq, l.prev, l.file
+	if err := l.open(); err != nil {
+		return err
+	}
+	l.seq, l.prev = seq, prev
+	return old.Close()
+}
+
+// Close syncs and closes the file.
+func (l *Log) Close() error {
+	err := l.Sync()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file != nil {
+		err = errors.Join(err, l.file.Close())
+		l.file = nil
+	}
+	return err
+}
+
+// lastLine returns the last line of f, and whether it lacks its line end.
+func lastLine(f *os.File) (line []byte, torn bool, err error) {
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return nil, false, err
+	}
+	for window := int64(64 << 10); ; window *= 4 {
+		window = min(window, info.Size())
+		buf := make([]byte, window)
+		if _, err := f.ReadAt(buf, info.Size()-window); err != nil && !errors.Is(err, io.EOF) {
+			return nil, false, err
+		}
+		torn = buf[len(buf)-1] != '\n'
+		trimmed := bytes.TrimSuffix(buf, []byte{'\n'})
+		start := bytes.LastIndexByte(trimmed, '\n') + 1
+		if start > 0 || window == info.Size() {
+			return trimmed[start:], torn, nil
+		}
+	}
+}
