@@ -66,10 +66,8 @@ var notIn = map[string][]string{
 }
 
 type listed struct {
-	ImportPath   string
-	Imports      []string
-	TestImports  []string
-	XTestImports []string
+	ImportPath string
+	Imports    []string
 }
 
 func list(t *testing.T) []listed {

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Installs what the tests drive Postern against: slapd, Dovecot, PAM headers
+# and modules, swaks, curl, Python. Does nothing where all of it is there.
+# Without root and sudo it says what is missing and goes on: the tests that
+# need it are then skipped on a workstation, and fail where CI=true.
+set -eu
+
+packages="build-essential ca-certificates curl dovecot-core dovecot-imapd dovecot-lmtpd ldap-utils
+libpam0g-dev libpam-wrapper libpam-modules python3 slapd swaks"
+
+missing=""
+for package in $packages; do
+	dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' ||
+		missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" = 0 ]; then
+	as_root=""
+elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+	as_root="sudo"
+else
+	echo "deps: not root and no sudo; to run every test, install:$missing" >&2
+	exit 0
+fi
+command -v apt-get >/dev/null || {
+	echo "deps: no apt-get here; to run every test, install the equivalents of:$missing" >&2
+	exit 0
+}
+
+echo "deps: installing$missing"
+# Tests start their own private servers: keep the packages from starting theirs.
+policy=/usr/sbin/policy-rc.d
+made_policy=""
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+	$as_root chmod 755 "$policy"
+	made_policy=yes
+fi
+trap '[ -z "$made_policy" ] || $as_root rm -f "$policy"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+echo 'slapd slapd/no_configuration boolean true' | $as_root debconf-set-selections
+$as_root apt-get -o DPkg::Lock::Timeout=300 -qq update
+# shellcheck disable=SC2086 # the list is meant to be split
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -y -qq --no-install-recommends install $missing
