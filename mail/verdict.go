@@ -45,3 +45,23 @@ func (v Verdict) WireReply() status.Reply {
 	}
 	return v.Reason.Reply()
 }
+
+// Decision is what the policy chain made of its stages' verdicts at one phase
+// of the dialogue. Hold, Discard and Headers are of the whole message, as
+// decided so far; nothing of a refused recipient is in them.
+type Decision struct {
+	// Refused tells that the command is answered with Verdict's reply.
+	Refused bool
+	Verdict Verdict
+	Hold    bool
+	Discard bool
+	// Headers are header fields to put on top of the message, the first one
+	// uppermost, without line ends.
+	Headers []string
+	// Resolved is who the recipient stands for, when a stage asked the
+	// directory; the caller need not ask again.
+	Resolved []Recipient
+	// PermittedBy names the stage that granted relaying, or "" when the list
+	// came to its end.
+	PermittedBy string
+}

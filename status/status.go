@@ -82,7 +82,10 @@ type Error struct {
 	// Remote is a next hop's reply, kept verbatim for reports. Its code
 	// decides the class of the error when it is set.
 	Remote *Reply
-	Err    error
+	// Wire is said to the peer instead of the reason's row: the code and text
+	// an operator chose in an access table.
+	Wire *Reply
+	Err  error
 }
 
 // New returns an Error for reason caused by err, which may be nil.
@@ -114,6 +117,9 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) Reply() Reply {
 	if e.Remote != nil {
 		return *e.Remote
+	}
+	if e.Wire != nil {
+		return *e.Wire
 	}
 	r := e.Reason.Reply()
 	if e.Text != "" {

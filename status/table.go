@@ -77,6 +77,9 @@ const (
 	HeloRequired
 	ClientRejected
 	GroupRestricted
+	PolicyLater
+	PolicyFlag
+	SenderNullMX
 
 	// Addresses.
 	NoSuchUser
@@ -192,6 +195,9 @@ var table = [reasonCount]row{
 	HeloRequired:           {"HeloRequired", 503, e(5, 5, 1), "Send HELO or EHLO first", ""},
 	ClientRejected:         {"ClientRejected", 554, e(5, 7, 1), "Client host rejected: access denied", ""},
 	GroupRestricted:        {"GroupRestricted", 550, e(5, 7, 2), "Not allowed to send to this group", ""},
+	PolicyLater:            {"PolicyLater", 450, e(4, 3, 2), "Try again later", ""},
+	PolicyFlag:             {"PolicyFlag", 450, e(4, 7, 0), "Service unavailable", ""},
+	SenderNullMX:           {"SenderNullMX", 550, e(5, 7, 27), "Sender address rejected: domain does not accept mail", ""},
 
 	NoSuchUser:       {"NoSuchUser", 550, e(5, 1, 1), "Address unknown", "NONEXISTENT"},
 	NoSuchSender:     {"NoSuchSender", 550, e(5, 1, 0), "Sender address unknown", ""},
