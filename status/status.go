@@ -21,6 +21,10 @@ func (r Reply) Positive() bool  { return r.Code >= 200 && r.Code < 400 }
 func (r Reply) Transient() bool { return r.Code >= 400 && r.Code < 500 }
 func (r Reply) Permanent() bool { return r.Code >= 500 && r.Code < 600 }
 
+// Closes reports whether the reply announces that the server ends the
+// connection (RFC 5321 section 3.8, RFC 7504).
+func (r Reply) Closes() bool { return r.Code == 421 || r.Code == 521 }
+
 // String returns the reply in one line, as it stands in logs and reports.
 func (r Reply) String() string {
 	text := strings.ReplaceAll(r.Text, "\n", " ")

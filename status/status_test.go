@@ -84,3 +84,13 @@ func TestRemoteReplyIsKept(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+func TestCloses(t *testing.T) {
+	t.Parallel()
+	for _, r := range Reasons() {
+		reply := r.Reply()
+		if want := reply.Code == 421 || reply.Code == 521; reply.Closes() != want {
+			t.Errorf("%s: Closes() = %v, want %v", r, !want, want)
+		}
+	}
+}

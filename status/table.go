@@ -43,6 +43,8 @@ const (
 	ImproperPipelining
 	BareNewline
 	ProtocolSwitch
+	EarlyTalker
+	SessionFault
 
 	// Authentication.
 	AuthRequired
@@ -163,6 +165,8 @@ var table = [reasonCount]row{
 	ImproperPipelining:     {"ImproperPipelining", 503, e(5, 5, 0), "Improper use of SMTP command pipelining", ""},
 	BareNewline:            {"BareNewline", 550, e(5, 5, 2), "Bare <LF> received", ""},
 	ProtocolSwitch:         {"ProtocolSwitch", 521, e(5, 7, 0), "I can break rules, too. Goodbye", ""},
+	EarlyTalker:            {"EarlyTalker", 554, e(5, 5, 0), "SMTP protocol synchronization", ""},
+	SessionFault:           {"SessionFault", 421, e(4, 3, 0), "Local error, closing connection", ""},
 
 	AuthRequired:         {"AuthRequired", 530, e(5, 7, 0), "Authentication required", "AUTHENTICATIONFAILED"},
 	AuthFailed:           {"AuthFailed", 535, e(5, 7, 8), "Authentication credentials invalid", "AUTHENTICATIONFAILED"},
