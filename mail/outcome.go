@@ -26,6 +26,7 @@ type Outcome struct {
 	Recipient Address
 	Class     OutcomeClass
 	Reply     status.Reply // the next hop's reply verbatim, or ours
+	FromPeer  bool         // Reply is the next hop's own
 	Remote    string       // "host[address]:port" or socket path; "" before a connection
 	RemoteMTA string       // name for the report's Remote-MTA field, or ""
 	At        time.Time

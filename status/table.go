@@ -116,6 +116,8 @@ const (
 	RemoteReply
 	PeerNeedsTLS
 	PeerNoSMTPUTF8
+	PeerNotTrusted
+	NameServiceDown
 
 	reasonCount
 )
@@ -232,6 +234,8 @@ var table = [reasonCount]row{
 	RemoteReply:      {"RemoteReply", 451, e(4, 0, 0), "Refused by the next hop", ""},
 	PeerNeedsTLS:     {"PeerNeedsTLS", 451, e(4, 7, 4), "TLS is required, but was not offered", ""},
 	PeerNoSMTPUTF8:   {"PeerNoSMTPUTF8", 550, e(5, 6, 7), "SMTPUTF8 is required, but was not offered", ""},
+	PeerNotTrusted:   {"PeerNotTrusted", 451, e(4, 7, 5), "Server certificate not trusted", ""},
+	NameServiceDown:  {"NameServiceDown", 451, e(4, 4, 3), "Name service temporarily unavailable", ""},
 }
 
 var none [3]int
