@@ -82,6 +82,7 @@ const (
 	PolicyLater
 	PolicyFlag
 	SenderNullMX
+	BounceToMany
 
 	// Addresses.
 	NoSuchUser
@@ -204,6 +205,7 @@ var table = [reasonCount]row{
 	PolicyLater:            {"PolicyLater", 450, e(4, 3, 2), "Try again later", ""},
 	PolicyFlag:             {"PolicyFlag", 450, e(4, 7, 0), "Service unavailable", ""},
 	SenderNullMX:           {"SenderNullMX", 550, e(5, 7, 27), "Sender address rejected: domain does not accept mail", ""},
+	BounceToMany:           {"BounceToMany", 550, e(5, 5, 3), "Multi-recipient bounce", ""},
 
 	NoSuchUser:       {"NoSuchUser", 550, e(5, 1, 1), "Address unknown", "NONEXISTENT"},
 	NoSuchSender:     {"NoSuchSender", 550, e(5, 1, 0), "Sender address unknown", ""},
