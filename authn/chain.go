@@ -1,0 +1,242 @@
+package authn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/status"
+)
+
+// Link is one verifier of a chain.
+type Link struct {
+	Verifier Verifier
+	// Accounts, when not nil, maps the login to its account before the
+	// verifier is asked: the verifier gets the account's name, and disabled
+	// accounts do not log in. A login without an account is not this link's.
+	Accounts Accounts
+}
+
+// Chain asks verifiers in order. It is itself a Verifier. Safe for concurrent
+// use.
+type Chain struct {
+	cfg      Config
+	links    []Link
+	audit    Auditor
+	log      hclog.Logger
+	slots    chan struct{}
+	inFlight singleflight.Group
+	refusals *refusals
+}
+
+// New returns a chain over links, which are asked in the order given.
+func New(cfg Config, links []Link, audit Auditor, log hclog.Logger) (*Chain, error) {
+	if len(links) == 0 {
+		return nil, errNoVerifiers
+	}
+	cfg = cfg.withDefaults()
+	if cfg.Timeout < 0 || cfg.Concurrency < 0 || cfg.Remembered < 0 {
+		return nil, errors.New("authn: timeout, concurrency and remembered must not be negative")
+	}
+	return &Chain{
+		cfg: cfg, links: links, audit: audit, log: log,
+		slots:    make(chan struct{}, cfg.Concurrency),
+		refusals: newRefusals(cfg),
+	}, nil
+}
+
+// Name implements Verifier.
+func (c *Chain) Name() string { return "chain" }
+
+// Verify decides one attempt and records it in the audit. The error is always
+// a *status.Error: AuthFailed for a definite no, AuthTooMany when a budget is
+// used up, AuthTemporary when it cannot be known. It blocks for at most
+// Config.Timeout plus one beat. When several equal attempts run at once, one
+// of them asks and all get its answer.
+func (c *Chain) Verify(ctx context.Context, a Attempt) (mail.Identity, error) {
+	began := time.Now()
+	var identity mail.Identity
+	login, refused := canonicalAttempt(a)
+	if refused == nil {
+		a.Login = login
+		identity, refused = c.decide(ctx, a)
+	}
+	c.record(a, identity, refused, time.Since(began))
+	if refused != nil {
+		c.waitForBeat(ctx, began)
+		return mail.Identity{}, refused
+	}
+	identity.Mechanism = a.Mechanism
+	return identity, nil
+}
+
+// canonicalAttempt refuses what no verifier may see.
+func canonicalAttempt(a Attempt) (login string, err error) {
+	login, err = CanonicalLogin(a.Login)
+	if err == nil {
+		err = CheckPassword(a.Password)
+	}
+	if err != nil {
+		return "", status.New(status.AuthFailed, err)
+	}
+	return login, nil
+}
+
+// decide consults the memories, then the verifiers.
+func (c *Chain) decide(ctx context.Context, a Attempt) (mail.Identity, error) {
+	credentials := c.refusals.seal(a)
+	// What a verifier answers may depend on the service and on where the
+	// client is (PAM), so only attempts equal in these share an answer.
+	flight := string(credentials[:]) + a.Service + "\x00" + a.Remote.Addr().String()
+	answer, err, _ := c.inFlight.Do(flight, func() (any, error) {
+		if err := c.refusals.check(a, credentials, time.Now()); err != nil {
+			return mail.Identity{}, err
+		}
+		// Others wait for this answer: it must not end with this client.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Timeout)
+		defer cancel()
+		identity, err := c.ask(ctx, a)
+		c.refusals.learn(a, credentials, err, time.Now())
+		return identity, err
+	})
+	return answer.(mail.Identity), err
+}
+
+// ask walks the chain: yes wins and ends it, a definite no ends it, and a no
+// counts only when every verifier before it could answer.
+func (c *Chain) ask(ctx context.Context, a Attempt) (mail.Identity, error) {
+	select {
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
+	case <-ctx.Done():
+		return mail.Identity{}, status.New(status.AuthTemporary, fmt.Errorf("waiting for a free slot: %w", ctx.Err()))
+	}
+	var trace []string
+	var refused error
+	known := true
+	for _, link := range c.links {
+		identity, err := askLink(ctx, link, a)
+		if err == nil {
+			return identity, nil
+		}
+		trace = append(trace, link.Verifier.Name()+": "+err.Error())
+		if isNo(err) {
+			refused = err
+			break
+		}
+		if !isNotMine(err) {
+			known = false
+			c.log.Warn("verifier cannot answer", "verifier", link.Verifier.Name(), "login", a.Login, "err", err)
+		}
+	}
+	cause := errors.New(strings.Join(trace, "; "))
+	if !known {
+		return mail.Identity{}, status.New(status.AuthTemporary, cause)
+	}
+	if errors.Is(refused, ErrRefused) || status.Of(refused) == status.AccountDisabled {
+		cause = fmt.Errorf("%w: %w", ErrRefused, cause)
+	}
+	return mail.Identity{}, status.New(status.AuthFailed, cause)
+}
+
+// askLink asks one verifier, about the account instead of the login where the
+// link has accounts.
+func askLink(ctx context.Context, link Link, a Attempt) (mail.Identity, error) {
+	var account mail.Account
+	if link.Accounts != nil {
+		var err error
+		if account, err = link.Accounts.Account(ctx, a.Login); err != nil {
+			return mail.Identity{}, fmt.Errorf("find account: %w", err)
+		}
+		a.Login = account.Name
+	}
+	identity, err := link.Verifier.Verify(ctx, a)
+	if err != nil {
+		return mail.Identity{}, err
+	}
+	if link.Accounts != nil {
+		if identity, err = asAccount(ctx, link.Accounts, account, identity); err != nil {
+			return mail.Identity{}, err
+		}
+	}
+	if identity.Authentication == "" {
+		return mail.Identity{}, errors.New("verifier named no identity")
+	}
+	identity.Authorization = identity.Authentication
+	identity.Verifier = link.Verifier.Name()
+	return identity, nil
+}
+
+// asAccount puts the account's canonical name in the place of the verifier's
+// and refuses disabled accounts. Only here, after the password was checked, so
+// that a disabled account costs what any other costs.
+func asAccount(ctx context.Context, accounts Accounts, account mail.Account, identity mail.Identity) (mail.Identity, error) {
+	if identity.Authentication != account.Name {
+		var err error
+		if account, err = accounts.Account(ctx, identity.Authentication); err != nil {
+			return mail.Identity{}, fmt.Errorf("find account of verified identity: %w", err)
+		}
+	}
+	if account.Disabled {
+		return mail.Identity{}, status.Errorf(status.AuthFailed, "account is disabled in the directory: %w", ErrRefused)
+	}
+	identity.Authentication = account.Name
+	return identity, nil
+}
+
+func isNo(err error) bool {
+	reason := status.Of(err)
+	return reason == status.AuthFailed || reason == status.AccountDisabled
+}
+
+func isNotMine(err error) bool {
+	return errors.Is(err, ErrUnknownLogin) || status.Of(err) == status.NoSuchUser
+}
+
+// waitForBeat returns at the next multiple of the beat since began, or when
+// the client is gone.
+func (c *Chain) waitForBeat(ctx context.Context, began time.Time) {
+	if c.cfg.FailureBeat < 0 {
+		return
+	}
+	beat := time.NewTimer(c.cfg.FailureBeat - time.Since(began)%c.cfg.FailureBeat)
+	defer beat.Stop()
+	select {
+	case <-beat.C:
+	case <-ctx.Done():
+	}
+}
+
+// record writes the audit event of an attempt.
+func (c *Chain) record(a Attempt, identity mail.Identity, err error, took time.Duration) {
+	event := mail.Event{
+		Kind: mail.EventAuth, Result: "ok", Reason: status.AuthOK.String(),
+		Service: a.Service, Session: a.Session, Remote: a.Remote,
+		Login: clip(a.Login), Mechanism: a.Mechanism, Verifier: identity.Verifier, Duration: took,
+	}
+	if err != nil {
+		reason := status.Of(err)
+		event.Result, event.Reason, event.Detail = "refused", reason.String(), clip(err.Error())
+		if reason == status.AuthTemporary {
+			event.Result = "unknown"
+		}
+	} else if identity.Authentication != a.Login {
+		event.Detail = "identity " + identity.Authentication
+	}
+	c.audit.Record(event)
+}
+
+// clip bounds what a stranger can write into the audit.
+func clip(s string) string {
+	const most = 512
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
+}
