@@ -29,12 +29,16 @@ var (
 type Attempt struct {
 	// Login is what the client typed; a verifier gets it in canonical form,
 	// or the name of the account when the chain looks accounts up.
-	Login     string
-	Password  string
-	Mechanism string // SASL mechanism name
-	Service   string // "smtp", "submission", "imap", ...: for audit and PAM
-	Session   mail.SessionID
-	Remote    netip.AddrPort
+	Login    string
+	Password string
+	// Authorization is whom the client wants to act as (RFC 4422 section
+	// 3.4.1), "" for itself. The chain allows other names of the same account
+	// and nothing else; verifiers need not look at it.
+	Authorization string
+	Mechanism     string // SASL mechanism name
+	Service       string // "smtp", "submission", "imap", ...: for audit and PAM
+	Session       mail.SessionID
+	Remote        netip.AddrPort
 }
 
 // String describes the attempt without its password.

@@ -55,8 +55,9 @@ func New(cfg Config, links []Link, audit Auditor, log hclog.Logger) (*Chain, err
 func (c *Chain) Name() string { return "chain" }
 
 // Verify decides one attempt and records it in the audit. The error is always
-// a *status.Error: AuthFailed for a definite no, AuthTooMany when a budget is
-// used up, AuthTemporary when it cannot be known. It blocks for at most
+// a *status.Error: AuthFailed for a definite no, AuthorizationDenied when the
+// client is who it says but wants to act as somebody else, AuthTooMany when a
+// budget is used up, AuthTemporary when it cannot be known. It blocks for at most
 // Config.Timeout plus one beat. When several equal attempts run at once, one
 // of them asks and all get its answer.
 func (c *Chain) Verify(ctx context.Context, a Attempt) (mail.Identity, error) {
@@ -93,7 +94,7 @@ func (c *Chain) decide(ctx context.Context, a Attempt) (mail.Identity, error) {
 	credentials := c.refusals.seal(a)
 	// What a verifier answers may depend on the service and on where the
 	// client is (PAM), so only attempts equal in these share an answer.
-	flight := string(credentials[:]) + a.Service + "\x00" + a.Remote.Addr().String()
+	flight := string(credentials[:]) + a.Service + "\x00" + a.Remote.Addr().String() + "\x00" + a.Authorization
 	answer, err, _ := c.inFlight.Do(flight, func() (any, error) {
 		if err := c.refusals.check(a, credentials, time.Now()); err != nil {
 			return mail.Identity{}, err
@@ -139,7 +140,10 @@ func (c *Chain) ask(ctx context.Context, a Attempt) (mail.Identity, error) {
 	if !known {
 		return mail.Identity{}, status.New(status.AuthTemporary, cause)
 	}
-	if errors.Is(refused, ErrRefused) || status.Of(refused) == status.AccountDisabled {
+	switch {
+	case status.Of(refused) == status.AuthorizationDenied:
+		return mail.Identity{}, status.New(status.AuthorizationDenied, cause)
+	case status.Of(refused) == status.AccountDisabled, errors.Is(refused, ErrRefused):
 		cause = fmt.Errorf("%w: %w", ErrRefused, cause)
 	}
 	return mail.Identity{}, status.New(status.AuthFailed, cause)
@@ -148,6 +152,7 @@ func (c *Chain) ask(ctx context.Context, a Attempt) (mail.Identity, error) {
 // askLink asks one verifier, about the account instead of the login where the
 // link has accounts.
 func askLink(ctx context.Context, link Link, a Attempt) (mail.Identity, error) {
+	typed := a.Login
 	var account mail.Account
 	if link.Accounts != nil {
 		var err error
@@ -168,9 +173,38 @@ func askLink(ctx context.Context, link Link, a Attempt) (mail.Identity, error) {
 	if identity.Authentication == "" {
 		return mail.Identity{}, errors.New("verifier named no identity")
 	}
+	if err := authorize(ctx, link.Accounts, identity, typed, a.Authorization); err != nil {
+		return mail.Identity{}, err
+	}
 	identity.Authorization = identity.Authentication
 	identity.Verifier = link.Verifier.Name()
 	return identity, nil
+}
+
+// authorize checks that wanted, the authorization identity, is but another
+// name of the account that authenticated: acting for others is not a matter of
+// login names, but of what the directory grants.
+func authorize(ctx context.Context, accounts Accounts, identity mail.Identity, typed, wanted string) error {
+	if wanted == "" {
+		return nil
+	}
+	wanted, err := CanonicalLogin(wanted)
+	if err != nil {
+		return status.New(status.AuthorizationDenied, err)
+	}
+	if wanted == typed || wanted == identity.Authentication {
+		return nil
+	}
+	if accounts != nil {
+		account, err := accounts.Account(ctx, wanted)
+		if err != nil && status.Of(err) != status.NoSuchUser {
+			return fmt.Errorf("find account of authorization identity: %w", err)
+		}
+		if err == nil && account.Name == identity.Authentication {
+			return nil
+		}
+	}
+	return status.Errorf(status.AuthorizationDenied, "%s may not act as %q", identity.Authentication, wanted)
 }
 
 // asAccount puts the account's canonical name in the place of the verifier's
@@ -191,8 +225,11 @@ func asAccount(ctx context.Context, accounts Accounts, account mail.Account, ide
 }
 
 func isNo(err error) bool {
-	reason := status.Of(err)
-	return reason == status.AuthFailed || reason == status.AccountDisabled
+	switch status.Of(err) {
+	case status.AuthFailed, status.AccountDisabled, status.AuthorizationDenied:
+		return true
+	}
+	return false
 }
 
 func isNotMine(err error) bool {

@@ -425,6 +425,64 @@ func TestChainMapsLoginToAccount(t *testing.T) {
 	}
 }
 
+func TestChainAuthorization(t *testing.T) {
+	t.Parallel()
+	alice := mail.Account{Name: "alice"}
+	known := registry{accounts: map[string]mail.Account{
+		"alice": alice, "al@example.com": alice, "alias@example.com": alice, "bob": {Name: "bob"},
+	}}
+	tests := []struct {
+		name, wanted string
+		accounts     Accounts
+		want         status.Reason
+	}{
+		{"none", "", known, status.OK},
+		{"what was typed", "AL@example.com", nil, status.OK},
+		{"the account", "alice", known, status.OK},
+		{"another address of the account", "Alias@Example.com", known, status.OK},
+		{"another address, no directory", "alias@example.com", nil, status.AuthorizationDenied},
+		{"another account", "bob", known, status.AuthorizationDenied},
+		{"nobody", "nobody", known, status.AuthorizationDenied},
+		{"malformed", "alice\x00", known, status.AuthorizationDenied},
+		{"directory down", "alias@example.com", downFor{known, "alias@example.com"}, status.AuthTemporary},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			chain, audit := newChain(t, Config{}, Link{Verifier: &scripted{name: "v"}, Accounts: tt.accounts})
+			a := attempt("al@example.com", "right")
+			a.Authorization = tt.wanted
+			id, err := chain.Verify(t.Context(), a)
+			if status.Of(err) != tt.want {
+				t.Fatalf("acting as %q: %v, want %v", tt.wanted, err, tt.want)
+			}
+			if err == nil && id.Authorization != id.Authentication {
+				t.Errorf("identity %+v", id)
+			}
+			if event := audit.last(t); (event.Result == "ok") != (tt.want == status.OK) {
+				t.Errorf("audited %+v", event)
+			}
+			a.Authorization = ""
+			if _, err := chain.Verify(t.Context(), a); err != nil {
+				t.Errorf("afterwards, as itself: %v", err)
+			}
+		})
+	}
+}
+
+// downFor is a directory that fails for one login.
+type downFor struct {
+	registry
+	login string
+}
+
+func (d downFor) Account(ctx context.Context, login string) (mail.Account, error) {
+	if login == d.login {
+		return mail.Account{}, sayDown
+	}
+	return d.registry.Account(ctx, login)
+}
+
 func TestDisabledAccountIsNotRememberedAsWrong(t *testing.T) {
 	t.Parallel()
 	accounts := registry{accounts: map[string]mail.Account{"alice": {Name: "alice", Disabled: true}}}

@@ -73,7 +73,7 @@ func (r *refusals) learn(a Attempt, credentials sealed, err error, now time.Time
 		r.logins.forget(a.Login)
 		return
 	}
-	if r.cfg.RefusalWindow < 0 || !isNo(err) {
+	if r.cfg.RefusalWindow < 0 || status.Of(err) != status.AuthFailed {
 		return
 	}
 	if !errors.Is(err, ErrRefused) {
