@@ -1,0 +1,202 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/status"
+)
+
+// Explanation is how the directory came to an answer: every search and every
+// decision in order, then the answer. It holds no attribute values but
+// addresses and names.
+type Explanation struct {
+	Directory  string
+	Input      string
+	Steps      []Step
+	Account    *mail.Account    // of the login or address; nil when there is none
+	Recipients []mail.Recipient // who gets mail for the address
+	Owners     []string         // who may send as the address
+	// Reason is what a peer would be told: OK, or why not.
+	Reason status.Reason
+	Cause  string // for the operator; "" when Reason is OK
+}
+
+// Step is a search or a decision; exactly one field is set.
+type Step struct {
+	Query    *Query
+	Decision string
+}
+
+// Query is one search as it was sent, and what came back.
+type Query struct {
+	Base    DN
+	Scope   Scope
+	Filter  string // RFC 4515
+	Entries []DN
+	Error   string
+	Took    time.Duration
+}
+
+// trace records steps. A nil trace records nothing, so that lookups on the
+// way of mail pay nothing for being explainable.
+type trace struct{ steps []Step }
+
+// maxTraceSteps bounds an explanation of an enormous group.
+const maxTraceSteps = 2000
+
+func (t *trace) add(s Step) {
+	if len(t.steps) < maxTraceSteps {
+		t.steps = append(t.steps, s)
+	}
+}
+
+func (t *trace) query(req Request, entries []Entry, err error, took time.Duration) {
+	if t == nil {
+		return
+	}
+	q := &Query{Base: req.Base, Scope: req.Scope, Filter: req.Filter.String(), Took: took}
+	for _, e := range entries {
+		q.Entries = append(q.Entries, e.DN)
+	}
+	if err != nil {
+		q.Error = err.Error()
+	}
+	t.add(Step{Query: q})
+}
+
+func (t *trace) decide(format string, args ...any) {
+	if t != nil {
+		t.add(Step{Decision: fmt.Sprintf(format, args...)})
+	}
+}
+
+var errNothingToExplain = errors.New("an address or a login is needed")
+
+// Explain answers about an address or a login as Resolve, Owners and Account
+// do, but asks the directory now instead of the cache, and tells how. The
+// error is nil when the answer is certain, yes or no; the Explanation is
+// filled in either way.
+func (d *Directory) Explain(ctx context.Context, input string) (Explanation, error) {
+	x := Explanation{Directory: d.cfg.Name, Input: input}
+	if input == "" {
+		return x, errNothingToExplain
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.LookupTimeout)
+	defer cancel()
+	t := &trace{}
+	a, parseErr := mail.ParseAddress(input)
+	var err error
+	if parseErr == nil {
+		err = d.explainAddress(ctx, a, &x, t)
+	} else {
+		err = d.explainLogin(ctx, input, &x, t)
+	}
+	x.Steps = t.steps
+	x.Reason = status.Of(err)
+	if err != nil {
+		x.Cause = err.Error()
+	}
+	if x.Reason.Permanent() {
+		err = nil
+	}
+	return x, err
+}
+
+func (d *Directory) explainAddress(ctx context.Context, a mail.Address, x *Explanation, t *trace) error {
+	t.decide("%s is read as an address: who gets its mail?", a)
+	var err error
+	x.Recipients, err = d.resolve(ctx, a, t)
+	if err != nil {
+		t.decide("answer: %v", err)
+	}
+	t.decide("who may send as %s?", a)
+	owners, ownersErr := d.ownersOf(ctx, a, t)
+	if ownersErr != nil {
+		t.decide("answer: %v", ownersErr)
+	}
+	x.Owners = owners
+	t.decide("whose login is %s?", a)
+	found, loginErr := d.findLogin(ctx, a.String(), t)
+	if loginErr != nil {
+		t.decide("answer: %v", loginErr)
+	} else {
+		x.Account = &found.account
+	}
+	return err
+}
+
+func (d *Directory) explainLogin(ctx context.Context, input string, x *Explanation, t *trace) error {
+	t.decide("%q is read as a login: whose is it?", input)
+	found, err := d.findLogin(ctx, input, t)
+	if err != nil {
+		t.decide("answer: %v", err)
+		return err
+	}
+	x.Account = &found.account
+	if found.account.Primary.IsNull() {
+		t.decide("the account has no address and gets no mail")
+		return nil
+	}
+	t.decide("who gets mail for %s?", found.account.Primary)
+	x.Recipients, err = d.resolve(ctx, found.account.Primary, t)
+	return err
+}
+
+// String returns the explanation as text for a person.
+func (x Explanation) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "directory %s: %s\n", x.Directory, x.Input)
+	for _, s := range x.Steps {
+		if s.Query == nil {
+			fmt.Fprintf(&b, "  - %s\n", s.Decision)
+			continue
+		}
+		q := s.Query
+		fmt.Fprintf(&b, "  ? base %q scope %s\n    filter %s\n", q.Base, q.Scope, q.Filter)
+		if q.Error != "" {
+			fmt.Fprintf(&b, "    error after %v: %s\n", q.Took.Round(time.Microsecond), q.Error)
+			continue
+		}
+		fmt.Fprintf(&b, "    %d entries in %v\n", len(q.Entries), q.Took.Round(time.Microsecond))
+		for _, dn := range q.Entries {
+			fmt.Fprintf(&b, "    = %s\n", dn)
+		}
+	}
+	x.appendAnswer(&b)
+	return b.String()
+}
+
+func (x Explanation) appendAnswer(b *strings.Builder) {
+	if a := x.Account; a != nil {
+		fmt.Fprintf(b, "account     %s", a.Name)
+		if a.Disabled {
+			b.WriteString(" (disabled)")
+		}
+		if a.QuotaOctets > 0 {
+			fmt.Fprintf(b, " quota %d octets", a.QuotaOctets)
+		}
+		if a.Host != "" {
+			fmt.Fprintf(b, " host %s", a.Host)
+		}
+		b.WriteByte('\n')
+		for _, address := range a.Addresses {
+			fmt.Fprintf(b, "address     %s\n", address)
+		}
+	}
+	for _, r := range x.Recipients {
+		fmt.Fprintf(b, "recipient   %s\n", r.Address)
+	}
+	for _, name := range x.Owners {
+		fmt.Fprintf(b, "may send    %s\n", name)
+	}
+	fmt.Fprintf(b, "answer      %s", x.Reason)
+	if x.Cause != "" {
+		fmt.Fprintf(b, " (%s): %s", x.Reason.Reply(), x.Cause)
+	}
+	b.WriteByte('\n')
+}

@@ -1,0 +1,333 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/status"
+)
+
+// maxClaimants bounds how many entries may claim one address before the search
+// itself counts as failed: two are one too many already, the rest leaves room
+// for the weaker matches (extension cut off, catch-all) of the same search.
+const maxClaimants = 20
+
+// hit is an entry that stands for an address.
+type hit struct {
+	entry     Entry
+	isGroup   bool
+	rank      int    // which of the wanted keys it claims, 0 is the best
+	extension string // cut off the address to find it, delimiter included
+}
+
+// wanted is an address in the forms under which it may be claimed, best first:
+// itself, without its extension, its domain's catch-all.
+type wanted struct {
+	address   mail.Address
+	keys      []mail.Address
+	extension string // dropped from key 1; "" when that key is the catch-all
+}
+
+// want prepares a lookup. It is false when the directory is not asked about
+// the address's domain.
+func (d *Directory) want(a mail.Address) (wanted, bool) {
+	if a.Domain == "" {
+		a.Domain = d.cfg.DefaultDomain
+	}
+	if a.Local == "" || a.Domain == "" || !d.serves(a.Domain) {
+		return wanted{}, false
+	}
+	w := wanted{address: a, keys: []mail.Address{a.Fold()}}
+	if base, extension, ok := d.cutExtension(a); ok {
+		w.keys = append(w.keys, base.Fold())
+		w.extension = extension
+	}
+	w.keys = append(w.keys, mail.Address{Domain: a.Domain})
+	return w, true
+}
+
+func (d *Directory) serves(domain mail.Domain) bool {
+	return len(d.cfg.Domains) == 0 || slices.Contains(d.cfg.Domains, domain)
+}
+
+// rankOf returns the best key the claims hold, or -1.
+func (w wanted) rankOf(all []claim) int {
+	best := -1
+	for _, c := range all {
+		if i := slices.Index(w.keys, c.address.Fold()); i >= 0 && (best < 0 || i < best) {
+			best = i
+		}
+	}
+	return best
+}
+
+// claimFilter matches entries that may claim any of the keys in one of the
+// attributes. The searcher is trusted to find, not to judge.
+func (d *Directory) claimFilter(w wanted, attributes, names []string) Filter {
+	var any []Filter
+	for _, key := range w.keys {
+		for _, text := range addressSpellings(key) {
+			for _, name := range attributes {
+				v := text
+				if slices.Contains(d.mapping.PrefixedAttributes, name) {
+					v = "smtp:" + text
+				}
+				any = append(any, Equal(name, v))
+			}
+		}
+		if key.Domain == d.cfg.DefaultDomain && key.Local != "" {
+			for _, name := range names {
+				any = append(any, Equal(name, string(key.Local)))
+			}
+		}
+	}
+	return Or(any...)
+}
+
+// find returns the entry that stands for a: an account or a group. The best
+// key wins; two entries with the same key are AddressAmbiguous.
+func (d *Directory) find(ctx context.Context, w wanted, t *trace) (hit, error) {
+	users, err := d.findUsers(ctx, w, t)
+	if err != nil {
+		return hit{}, err
+	}
+	groups, err := d.findGroups(ctx, w, t)
+	if err != nil {
+		return hit{}, err
+	}
+	hits := append(users, groups...)
+	if len(hits) == 0 {
+		return hit{}, status.Errorf(status.NoSuchUser, "no entry has the address")
+	}
+	best := slices.MinFunc(hits, func(a, b hit) int { return a.rank - b.rank })
+	for _, h := range hits {
+		if h.rank == best.rank && !h.entry.DN.Equal(best.entry.DN) {
+			t.decide("%s and %s both claim %s", best.entry.DN, h.entry.DN, w.keys[best.rank])
+			return hit{}, status.Errorf(status.AddressAmbiguous, "%s is claimed by %q and %q",
+				w.keys[best.rank], best.entry.DN, h.entry.DN)
+		}
+	}
+	if best.rank == 1 && w.extension != "" {
+		best.extension = w.extension
+	}
+	t.decide("%s stands for %s", best.entry.DN, keyName(w.keys[best.rank]))
+	return best, nil
+}
+
+func keyName(key mail.Address) string {
+	if key.Local == "" {
+		return "the domain " + string(key.Domain) + " (catch-all)"
+	}
+	return key.String()
+}
+
+func (d *Directory) findUsers(ctx context.Context, w wanted, t *trace) ([]hit, error) {
+	m := d.mapping
+	return d.findHits(ctx, Request{
+		Base:       m.UserBase,
+		Filter:     And(m.user, d.claimFilter(w, m.AddressAttributes, nil)),
+		Attributes: m.userAttributes,
+	}, t, func(e Entry) hit {
+		return hit{entry: e, rank: w.rankOf(claims(e, m.AddressAttributes))}
+	})
+}
+
+func (d *Directory) findGroups(ctx context.Context, w wanted, t *trace) ([]hit, error) {
+	m := d.mapping
+	if m.GroupFilter == "" || len(m.GroupAddressAttributes)+len(m.GroupNameAttributes) == 0 {
+		return nil, nil
+	}
+	return d.findHits(ctx, Request{
+		Base:       m.GroupBase,
+		Filter:     And(m.group, d.claimFilter(w, m.GroupAddressAttributes, m.GroupNameAttributes)),
+		Attributes: m.groupAttributes,
+	}, t, func(e Entry) hit {
+		all := append(claims(e, m.GroupAddressAttributes), d.nameClaims(e)...)
+		return hit{entry: e, isGroup: true, rank: w.rankOf(all)}
+	})
+}
+
+// nameClaims returns the addresses a group has by its name alone.
+func (d *Directory) nameClaims(e Entry) []claim {
+	if d.cfg.DefaultDomain == "" || !Match(d.mapping.named, e) {
+		return nil
+	}
+	var all []claim
+	for _, name := range d.mapping.GroupNameAttributes {
+		for _, v := range e.Values(name) {
+			if v != "" {
+				all = append(all, claim{address: mail.Address{Local: mail.LocalPart(v), Domain: d.cfg.DefaultDomain}})
+			}
+		}
+	}
+	return all
+}
+
+func (d *Directory) findHits(ctx context.Context, req Request, t *trace, judge func(Entry) hit) ([]hit, error) {
+	req.SizeLimit = maxClaimants
+	entries, err := d.search(ctx, req, t)
+	if errors.Is(err, ErrSizeLimit) {
+		return nil, status.New(status.AddressAmbiguous, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var hits []hit
+	for _, e := range entries {
+		h := judge(e)
+		if h.rank < 0 {
+			t.decide("%s was found but has none of the addresses: ignored", e.DN)
+			continue
+		}
+		hits = append(hits, h)
+	}
+	return hits, nil
+}
+
+// holder returns the account whose own address a is.
+func (d *Directory) holder(ctx context.Context, a mail.Address, t *trace) (mail.Account, error) {
+	w, ok := d.want(a)
+	if !ok {
+		return mail.Account{}, status.Errorf(status.NoSuchUser, "not a domain of this directory")
+	}
+	h, err := d.find(ctx, w, t)
+	if err != nil {
+		return mail.Account{}, err
+	}
+	if h.isGroup {
+		return mail.Account{}, status.Errorf(status.NoSuchUser, "%q is a group", h.entry.DN)
+	}
+	return d.account(h.entry)
+}
+
+// maxLoginOctets bounds what is looked up; no directory holds longer logins.
+const maxLoginOctets = mail.MaxLocalPartOctets + 1 + mail.MaxDomainOctets
+
+// findLogin finds the one account a login stands for.
+func (d *Directory) findLogin(ctx context.Context, loginName string, t *trace) (login, error) {
+	if loginName == "" || len(loginName) > maxLoginOctets || strings.ContainsFunc(loginName, isControl) {
+		return login{}, status.Errorf(status.NoSuchUser, "not a possible login")
+	}
+	filter, claimed, ok := d.loginFilter(loginName)
+	if !ok {
+		return login{}, status.Errorf(status.NoSuchUser, "the login has not what the login filter asks for")
+	}
+	entries, err := d.search(ctx, Request{
+		Base:       d.mapping.UserBase,
+		Filter:     And(d.mapping.user, filter),
+		Attributes: d.mapping.userAttributes,
+		SizeLimit:  maxClaimants,
+	}, t)
+	if errors.Is(err, ErrSizeLimit) {
+		return login{}, status.New(status.AddressAmbiguous, err)
+	}
+	if err != nil {
+		return login{}, err
+	}
+	entries = slices.DeleteFunc(slices.Clone(entries), func(e Entry) bool {
+		if claimed(e) {
+			return false
+		}
+		t.decide("%s was found but has not that login: ignored", e.DN)
+		return true
+	})
+	switch len(entries) {
+	case 0:
+		return login{}, status.Errorf(status.NoSuchUser, "no entry has the login")
+	case 1:
+		account, err := d.account(entries[0])
+		t.decide("%s has the login", entries[0].DN)
+		return login{dn: entries[0].DN, account: account}, err
+	default:
+		return login{}, status.Errorf(status.AddressAmbiguous, "the login is claimed by %q and %q", entries[0].DN, entries[1].DN)
+	}
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+// loginFilter returns what to search for a login, and what an entry must show
+// to be taken for it.
+func (d *Directory) loginFilter(loginName string) (f Filter, claimed func(Entry) bool, ok bool) {
+	m := d.mapping
+	if m.login != nil {
+		f, ok := m.login.Execute(NewKey(loginName))
+		return f, func(Entry) bool { return true }, ok
+	}
+	var any []Filter
+	for _, name := range m.LoginAttributes {
+		any = append(any, Equal(name, loginName))
+	}
+	var w wanted
+	if a, err := mail.ParseAddress(loginName); err == nil && d.serves(a.Domain) {
+		w = wanted{address: a, keys: []mail.Address{a.Fold()}}
+		any = append(any, d.claimFilter(w, m.AddressAttributes, nil))
+	}
+	return Or(any...), func(e Entry) bool {
+		for _, name := range m.LoginAttributes {
+			if containsFold(e.Values(name), loginName) {
+				return true
+			}
+		}
+		return w.rankOf(claims(e, m.AddressAttributes)) >= 0
+	}, true
+}
+
+// account reads an account from its entry.
+func (d *Directory) account(e Entry) (mail.Account, error) {
+	m := d.mapping
+	name := accountName(e, m.NameAttribute)
+	if name == "" || strings.ContainsFunc(name, isControl) {
+		return mail.Account{}, status.Errorf(status.ConfigurationError, "%q has no usable %s", e.DN, m.NameAttribute)
+	}
+	a := mail.Account{
+		Name:      name,
+		Addresses: d.addresses(e),
+		Disabled:  d.isDisabled(e, time.Now()),
+		Source:    d.cfg.Name,
+	}
+	if len(a.Addresses) > 0 {
+		a.Primary = a.Addresses[0]
+	}
+	if m.HostAttribute != "" {
+		a.Host = e.First(m.HostAttribute)
+	}
+	if m.QuotaAttribute != "" {
+		a.QuotaOctets = parseQuota(e.First(m.QuotaAttribute), m.QuotaUnit)
+	}
+	return a, nil
+}
+
+// accountName returns the value that names the account's mailboxes. Values have
+// no order in LDAP and the name must never change with the server asked: of
+// several the one in the entry's DN counts, else the first by alphabet.
+func accountName(e Entry, attribute string) string {
+	values := e.Values(attribute)
+	if len(values) == 0 {
+		return ""
+	}
+	rdn, _, _ := strings.Cut(e.DN.Key(), ",")
+	for _, v := range values {
+		if rdn == strings.ToLower(attribute)+"="+escapeDNKey(foldValue(v)) {
+			return foldValue(v)
+		}
+	}
+	return foldValue(slices.Min(values))
+}
+
+func (d *Directory) isDisabled(e Entry, now time.Time) bool {
+	if Match(d.mapping.disabled, e) {
+		return true
+	}
+	for _, name := range d.mapping.ExpiryAttributes {
+		for _, v := range e.Values(name) {
+			if at, ok := parseExpiry(v); ok && !now.Before(at) {
+				return true
+			}
+		}
+	}
+	return false
+}

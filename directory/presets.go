@@ -1,0 +1,107 @@
+package directory
+
+import (
+	"maps"
+	"slices"
+)
+
+// presets are the shapes directories come in. OpenLDAP's mailLocalAddress and
+// 389-ds' mailAlternateAddress share one OID, so migrated directories show the
+// attribute under either name: presets read both.
+var presets = map[string]Mapping{
+	"openldap": {
+		UserBase:                "ou=people,{base}",
+		UserFilter:              "(objectClass=inetOrgPerson)",
+		NameAttribute:           "uid",
+		LoginAttributes:         []string{"uid"},
+		AddressAttributes:       []string{"mail", "mailLocalAddress", "mailAlternateAddress"},
+		ForwardAttributes:       []string{"mailRoutingAddress"},
+		HostAttribute:           "mailHost",
+		DisabledFilter:          "(pwdAccountLockedTime=000001010000Z)",
+		GroupBase:               "{base}",
+		GroupFilter:             "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames)(objectClass=nisMailAlias))",
+		GroupAddressAttributes:  []string{"mail", "mailLocalAddress", "mailAlternateAddress"},
+		GroupNameAttributes:     []string{"cn"},
+		GroupNameFilter:         "(objectClass=nisMailAlias)",
+		MemberDNAttributes:      []string{"member", "uniqueMember"},
+		MemberAddressAttributes: []string{"rfc822MailMember", "mgrpRFC822MailMember"},
+		MemberURLAttributes:     []string{"memberURL"},
+		SendAsAttributes:        []string{"owner"},
+	},
+	"openldap-qmail": {
+		UserBase:                "ou=people,{base}",
+		UserFilter:              "(objectClass=qmailUser)",
+		NameAttribute:           "uid",
+		LoginAttributes:         []string{"uid"},
+		AddressAttributes:       []string{"mail", "mailAlternateAddress"},
+		ForwardAttributes:       []string{"mailForwardingAddress"},
+		KeepFilter:              "(!(|(deliveryMode=nolocal)(deliveryMode=forwardonly)(deliveryMode=nombox)))",
+		HostAttribute:           "mailHost",
+		QuotaAttribute:          "mailQuotaSize",
+		DisabledFilter:          "(&(accountStatus=*)(!(accountStatus=active)))",
+		GroupBase:               "{base}",
+		GroupFilter:             "(|(objectClass=qmailGroup)(objectClass=groupOfNames))",
+		GroupAddressAttributes:  []string{"mail", "mailAlternateAddress"},
+		MemberDNAttributes:      []string{"member", "dnMember"},
+		MemberAddressAttributes: []string{"rfc822Member", "mailForwardingAddress"},
+		SendAsAttributes:        []string{"owner"},
+	},
+	"openldap-postfixbook": {
+		UserBase:                "ou=people,{base}",
+		UserFilter:              "(objectClass=PostfixBookMailAccount)",
+		NameAttribute:           "uid",
+		LoginAttributes:         []string{"uid"},
+		AddressAttributes:       []string{"mail", "mailAlias"},
+		ForwardAttributes:       []string{"mailForwardingAddress"},
+		QuotaAttribute:          "mailQuota",
+		QuotaUnit:               1 << 10,
+		DisabledFilter:          "(mailEnabled=FALSE)",
+		GroupBase:               "{base}",
+		GroupFilter:             "(|(objectClass=PostfixBookMailForward)(objectClass=groupOfNames))",
+		GroupAddressAttributes:  []string{"mail", "mailAlias"},
+		MemberDNAttributes:      []string{"member"},
+		MemberAddressAttributes: []string{"mailForwardingAddress"},
+		SendAsAttributes:        []string{"owner"},
+	},
+	"freeipa": {
+		UserBase:                "cn=users,cn=accounts,{base}",
+		UserFilter:              "(&(objectClass=person)(uid=*)(!(objectClass=ipahost)))",
+		NameAttribute:           "uid",
+		LoginAttributes:         []string{"uid", "krbPrincipalName"},
+		AddressAttributes:       []string{"mail", "mailAlternateAddress", "mailLocalAddress"},
+		ForwardAttributes:       []string{"mailForwardingAddress", "mailRoutingAddress"},
+		HostAttribute:           "mailHost",
+		QuotaAttribute:          "mailQuota",
+		DisabledFilter:          "(nsAccountLock=TRUE)",
+		ExpiryAttributes:        []string{"krbPrincipalExpiration"},
+		GroupBase:               "cn=groups,cn=accounts,{base}",
+		GroupFilter:             "(objectClass=ipaUserGroup)",
+		GroupAddressAttributes:  []string{"mail", "mailAlternateAddress"},
+		MemberDNAttributes:      []string{"member"},
+		MemberAddressAttributes: []string{"mgrpRFC822MailMember"},
+		SendAsAttributes:        []string{"memberManager", "owner"},
+	},
+	"ad": {
+		UserBase:               "{base}",
+		UserFilter:             "(&(objectClass=user)(!(objectClass=computer)))",
+		NameAttribute:          "sAMAccountName",
+		LoginAttributes:        []string{"sAMAccountName", "userPrincipalName"},
+		AddressAttributes:      []string{"mail", "proxyAddresses"},
+		PrefixedAttributes:     []string{"proxyAddresses", "targetAddress"},
+		ForwardAttributes:      []string{"targetAddress"},
+		KeepFilter:             "(deliverAndRedirect=TRUE)",
+		HostAttribute:          "extensionAttribute10",
+		QuotaAttribute:         "mDBOverHardQuotaLimit",
+		QuotaUnit:              1 << 10,
+		DisabledFilter:         "(userAccountControl:1.2.840.113556.1.4.803:=2)",
+		ExpiryAttributes:       []string{"accountExpires"},
+		GroupBase:              "{base}",
+		GroupFilter:            "(objectClass=group)",
+		GroupAddressAttributes: []string{"mail", "proxyAddresses"},
+		MemberDNAttributes:     []string{"member"},
+		SendAsAttributes:       []string{"publicDelegates", "managedBy"},
+	},
+}
+
+// PresetNames returns the names of the presets, sorted.
+func PresetNames() []string { return slices.Sorted(maps.Keys(presets)) }
