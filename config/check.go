@@ -1,0 +1,347 @@
+package config
+
+import (
+	"cmp"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/postern-mail/postern/mail"
+)
+
+// The modes of an SMTP listener.
+const (
+	ModeMX          = "mx"
+	ModeSubmission  = "submission"
+	ModeSubmissions = "submissions"
+)
+
+// The kinds of a backend listener.
+const (
+	KindLMTP  = "lmtp"
+	KindIMAP  = "imap"
+	KindIMAPS = "imaps"
+)
+
+// PolicyLists are the labels of policy blocks, in the order they are asked.
+var PolicyLists = []string{"client", "helo", "sender", "relay", "recipient", "data", "end_of_data"}
+
+// Sources lists the files the configuration was read from.
+func (f *File) Sources() []string { return slices.Clone(f.sources) }
+
+// checker looks at what the grammar cannot say.
+type checker struct {
+	*decoder
+	file *File
+}
+
+// check completes the file with defaults that depend on other settings and
+// collects what contradicts.
+func (f *File) check(d *decoder) {
+	c := checker{d, f}
+	c.complete()
+	c.directories()
+	c.authn()
+	if f.Gateway == nil && f.Backend == nil {
+		c.errorf(f.at, "No role", "The configuration has neither a gateway nor a backend block, so there is nothing to run.")
+	}
+	if f.Gateway != nil {
+		c.gateway(f.Gateway)
+	}
+	if f.Backend != nil {
+		c.backend(f.Backend)
+	}
+	c.tls(f.TLS)
+}
+
+// complete fills in blocks that may be absent as a whole.
+func (c checker) complete() {
+	f := c.file
+	if f.Hostname == "" {
+		f.Hostname, _ = os.Hostname()
+	}
+	if _, err := mail.ParseDomain(f.Hostname); err != nil {
+		c.errorf(f.rangeOf("hostname"), "Wrong value", "hostname %q is not a domain name; set hostname to this machine's full name.", f.Hostname)
+	}
+	f.Log = orDefault(c.decoder, f.Log)
+	f.Audit = orDefault(c.decoder, f.Audit)
+	f.Control = orDefault(c.decoder, f.Control)
+	if f.Audit.File == "" {
+		f.Audit.File = filepath.Join(f.DataDir, "audit.log")
+	}
+	if f.Control.Socket == "" {
+		f.Control.Socket = filepath.Join(f.DataDir, "control.sock")
+	}
+	if f.Gateway != nil {
+		f.Gateway.Queue = orDefault(c.decoder, f.Gateway.Queue)
+	}
+}
+
+// orDefault returns b, or a block of defaults where it was not written.
+func orDefault[B any](d *decoder, b *B) *B {
+	if b != nil {
+		return b
+	}
+	b = new(B)
+	d.decode(emptyBody, nil, hcl.Range{}, b)
+	return b
+}
+
+func (c checker) directories() {
+	seen := make(map[string]hcl.Range)
+	for _, dir := range c.file.Directories {
+		if first, ok := seen[dir.Name]; ok {
+			c.errorf(dir.at, "Repeated name", "The directory %q is defined at %s already.", dir.Name, first)
+		}
+		seen[dir.Name] = dir.at
+		switch dir.Kind {
+		case "ldap":
+			if len(dir.URIs) == 0 {
+				c.errorf(dir.at, "Missing setting", `A directory of kind ldap needs "uris", such as ["ldaps://ldap.example.com"].`)
+			}
+			if dir.Base == "" {
+				c.errorf(dir.at, "Missing setting", `A directory of kind ldap needs "base", such as "dc=example,dc=com".`)
+			}
+			c.forbid(&dir.block, "ldap", "file")
+			if (dir.BindDN == "") != (dir.BindPasswordFile == "") {
+				c.errorf(dir.at, "Half a login", "bind_dn and bind_password_file belong together: set both, or neither to search anonymously.")
+			}
+			c.readable(&dir.block, "bind_password_file", dir.BindPasswordFile)
+			c.readable(&dir.block, "ca_file", dir.CAFile)
+		case "ldif":
+			if dir.File == "" {
+				c.errorf(dir.at, "Missing setting", `A directory of kind ldif needs "file".`)
+			}
+			c.readable(&dir.block, "file", dir.File)
+			c.forbid(&dir.block, "ldif", "uris", "bind_dn", "bind_password_file", "ca_file", "server_name")
+		default:
+			c.errorf(dir.at, "Unknown kind", "A directory is of kind ldap or ldif, not %q.", dir.Kind)
+		}
+	}
+}
+
+func (c checker) authn() {
+	for _, a := range c.file.Authn {
+		dir := c.file.Directory(a.Directory)
+		switch a.Kind {
+		case "ldap", "ldif":
+			if !a.wrote("directory") {
+				c.errorf(a.at, "Missing setting", `This verifier needs "directory", such as directory.NAME.`)
+			} else if dir != nil && dir.Kind != a.Kind {
+				c.errorf(a.rangeOf("directory"), "Wrong kind", "The directory %q is of kind %s; this verifier needs one of kind %s.", dir.Name, dir.Kind, a.Kind)
+			}
+		case "file":
+			if a.File == "" {
+				c.errorf(a.at, "Missing setting", `This verifier needs "file", the path of a password file.`)
+			}
+			c.readable(&a.block, "file", a.File)
+		case "pam":
+		default:
+			c.errorf(a.at, "Unknown kind", "A verifier is of kind ldap, pam, file or ldif, not %q.", a.Kind)
+		}
+		if a.Directory != "" && dir == nil {
+			c.errorf(a.rangeOf("directory"), "No such directory", "There is no directory %q.", a.Directory)
+		}
+	}
+}
+
+func (c checker) gateway(g *Gateway) {
+	if len(g.Listeners) == 0 {
+		c.errorf(g.at, "No listener", `The gateway needs a listener, such as listener "mx" { bind = [":25"] }.`)
+	}
+	for _, l := range g.Listeners {
+		c.smtpListener(l)
+	}
+	for _, t := range g.Targets {
+		c.target(t)
+	}
+	for _, d := range g.Domains {
+		c.domains(d)
+	}
+	c.targetExists(&g.block, "relay", g.Relay)
+	lists := make(map[string]bool)
+	for _, p := range g.Policies {
+		if !slices.Contains(PolicyLists, p.List) {
+			c.errorf(p.at, "Unknown list", "A policy is one of %s, not %q.", strings.Join(PolicyLists, ", "), p.List)
+		}
+		if lists[p.List] {
+			c.errorf(p.at, "Repeated block", "The %s policy is defined twice; put all steps into one list.", p.List)
+		}
+		lists[p.List] = true
+	}
+	if g.Queue.MinimalBackoff > g.Queue.MaximalBackoff {
+		c.errorf(g.Queue.rangeOf("minimal_backoff"), "Contradiction", "minimal_backoff (%s) is longer than maximal_backoff (%s).",
+			formatDuration(g.Queue.MinimalBackoff), formatDuration(g.Queue.MaximalBackoff))
+	}
+}
+
+func (c checker) smtpListener(l *SMTPListener) {
+	if l.Mode == "" {
+		l.Mode = l.Name
+	}
+	switch l.Mode {
+	case ModeMX:
+		l.Auth = cmp.Or(l.Auth, "none")
+	case ModeSubmission, ModeSubmissions:
+		l.Auth = cmp.Or(l.Auth, "required")
+	default:
+		c.errorf(l.at, "Missing setting", `The name %q tells no mode: set mode to "mx", "submission" or "submissions".`, l.Name)
+	}
+	for _, bind := range l.Bind {
+		c.address(l.rangeOf("bind"), bind, false)
+	}
+	c.tls(l.TLS)
+	if c.file.Certificate(l.TLS) == nil {
+		switch {
+		case l.Mode == ModeSubmissions:
+			c.errorf(l.at, "No certificate", "A listener with TLS from the start needs a tls block here or at the top level.")
+		case l.Auth != "none" && !l.InsecureAuth:
+			c.errorf(l.at, "No certificate", "Logins are offered under TLS only, so this listener needs a tls block here or at the top level.")
+		}
+	}
+	if l.Auth != "none" && len(c.file.Authn) == 0 {
+		c.errorf(l.at, "No verifier", `Logins are offered, but there is no authn block to verify them, such as authn "ldap" { directory = directory.NAME }.`)
+	}
+}
+
+func (c checker) target(t *Target) {
+	if t.Protocol != "lmtp" && t.Protocol != "smtp" {
+		c.errorf(t.at, "Unknown protocol", "A target speaks lmtp or smtp, not %q.", t.Protocol)
+	}
+	for _, address := range t.Address {
+		if t.Protocol == "smtp" && !strings.Contains(address, ":") {
+			continue
+		}
+		c.address(t.rangeOf("address"), address, true)
+	}
+	c.readable(&t.block, "password_file", t.PasswordFile)
+	c.readable(&t.block, "ca_file", t.CAFile)
+}
+
+func (c checker) domains(d *Domains) {
+	if d.Class != "local" && d.Class != "relay" {
+		c.errorf(d.at, "Unknown class", "Domains are local or relay, not %q.", d.Class)
+	}
+	if d.Class == "local" {
+		if !d.wrote("recipients") {
+			c.errorf(d.at, "Missing setting", `Local domains need "recipients", the directory that knows who is there, such as directory.NAME.`)
+		}
+		if !d.wrote("deliver") {
+			c.errorf(d.at, "Missing setting", `Local domains need "deliver", the target their mail goes to, such as target.NAME.`)
+		}
+	}
+	if d.Recipients != "" && c.file.Directory(d.Recipients) == nil {
+		c.errorf(d.rangeOf("recipients"), "No such directory", "There is no directory %q.", d.Recipients)
+	}
+	c.targetExists(&d.block, "deliver", d.Deliver)
+}
+
+func (c checker) targetExists(b *block, name, target string) {
+	if target == "" || slices.ContainsFunc(c.file.Gateway.Targets, func(t *Target) bool { return t.Name == target }) {
+		return
+	}
+	c.errorf(b.rangeOf(name), "No such target", "There is no target %q.", target)
+}
+
+func (c checker) backend(b *Backend) {
+	if len(b.Listeners) == 0 {
+		c.errorf(b.at, "No listener", `The backend needs listeners, such as listener "imap" { bind = [":143"] }.`)
+	}
+	if b.Directory == "" && len(c.file.Directories) > 0 {
+		b.Directory = c.file.Directories[0].Name
+	}
+	if c.file.Directory(b.Directory) == nil {
+		c.errorf(b.rangeOf("directory"), "No such directory", "The backend needs a directory that knows whose account an address is.")
+	}
+	for _, l := range b.Listeners {
+		if !slices.Contains([]string{KindLMTP, KindIMAP, KindIMAPS}, l.Kind) {
+			c.errorf(l.at, "Unknown kind", "A backend listener is lmtp, imap or imaps, not %q.", l.Kind)
+		}
+		for _, bind := range l.Bind {
+			c.address(l.rangeOf("bind"), bind, true)
+		}
+		c.tls(l.TLS)
+		if c.file.Certificate(l.TLS) == nil && (l.Kind == KindIMAPS || l.Kind == KindIMAP && !l.InsecureAuth) {
+			c.errorf(l.at, "No certificate", "Logins are offered under TLS only, so this listener needs a tls block here or at the top level.")
+		}
+		if l.Kind != KindLMTP && len(c.file.Authn) == 0 {
+			c.errorf(l.at, "No verifier", `IMAP needs logins, but there is no authn block to verify them, such as authn "ldap" { directory = directory.NAME }.`)
+		}
+	}
+}
+
+func (c checker) tls(t *TLS) {
+	if t == nil {
+		return
+	}
+	c.readable(&t.block, "cert_file", t.CertFile)
+	c.readable(&t.block, "key_file", t.KeyFile)
+}
+
+// Certificate returns the TLS block in effect where own stands, or nil.
+func (f *File) Certificate(own *TLS) *TLS {
+	if own != nil {
+		return own
+	}
+	return f.TLS
+}
+
+// Directory returns the directory of that name, or nil.
+func (f *File) Directory(name string) *Directory {
+	for _, dir := range f.Directories {
+		if dir.Name == name {
+			return dir
+		}
+	}
+	return nil
+}
+
+// readable checks that a file named in the configuration can be read now, so
+// that a start does not fail half-way.
+func (c checker) readable(b *block, name, path string) {
+	if path == "" {
+		return
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		c.errorf(b.rangeOf(name), "Cannot read file", "%s: %v.", name, unwrapPath(err))
+		return
+	}
+	_ = file.Close() // only opened to see that it can be
+}
+
+// address checks host:port, or unix:PATH where sockets are allowed.
+func (c checker) address(at hcl.Range, address string, unixAllowed bool) {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		switch {
+		case !unixAllowed:
+			c.errorf(at, "Wrong value", "%q: this listener takes host:port only.", address)
+		case !filepath.IsAbs(path):
+			c.errorf(at, "Wrong value", "%q: the path of a socket is absolute.", address)
+		case len(path) > 107:
+			c.errorf(at, "Wrong value", "%q: the path of a socket has at most 107 octets.", address)
+		}
+		return
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		c.errorf(at, "Wrong value", "%q is not host:port, such as 127.0.0.1:2525 or :25.", address)
+	}
+}
+
+// forbid complains of settings that mean nothing for a kind of block.
+func (c checker) forbid(b *block, kind string, names ...string) {
+	for _, name := range names {
+		if b.wrote(name) {
+			c.errorf(b.attrs[name], "Setting of another kind", "%q means nothing in a block of kind %s.", name, kind)
+		}
+	}
+}

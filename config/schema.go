@@ -1,0 +1,233 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/postern-mail/postern/mail"
+)
+
+// File is the whole configuration as it is written. The tags are its grammar,
+// its defaults and, in docs/config.md, its documentation.
+type File struct {
+	block
+	sources []string // every file read, the first one first
+
+	Include  []string      `conf:"include" doc:"Further files, and folders of which every *.hcl file is read in order of name; relative to the file that names them. What they hold is read as if it stood in one file."`
+	Hostname string        `conf:"hostname" doc:"Name of this machine in greetings, trace headers and reports. Empty: the system's host name."`
+	DataDir  string        `conf:"data_dir" default:"/var/lib/postern" doc:"Folder of the queue and the mailboxes. One process at a time may have it open."`
+	Grace    time.Duration `conf:"shutdown_grace" default:"30s" doc:"How long transfers under way may go on after a stop was asked for."`
+
+	Log         *Log         `conf:"log,block" doc:"What is logged."`
+	Audit       *Audit       `conf:"audit,block" doc:"Where the audit is kept."`
+	Control     *Control     `conf:"control,block" doc:"How commands such as postern queue reach the running server."`
+	TLS         *TLS         `conf:"tls,block" doc:"Certificate of the listeners that have none of their own."`
+	Directories []*Directory `conf:"directory,block" example:"directory \"ldap\" \"corp\" { ... }" doc:"Where people, aliases and groups are looked up. First label: ldap or ldif. Second: a name of your choice."`
+	Authn       []*Authn     `conf:"authn,block" example:"authn \"ldap\" { directory = directory.corp }" doc:"Verifiers of logins, asked in order. Label: ldap, pam, file or ldif."`
+	Gateway     *Gateway     `conf:"gateway,block" doc:"The gateway role: SMTP in, policy, queue, delivery."`
+	Backend     *Backend     `conf:"backend,block" doc:"The backend role: LMTP in, mailboxes, IMAP."`
+}
+
+// Log says what is logged.
+type Log struct {
+	block
+	Level  string `conf:"level" default:"info" oneof:"trace debug info warn error off" doc:"Least severe level that is written."`
+	Format string `conf:"format" default:"text" oneof:"text json" doc:"Shape of a line."`
+	File   string `conf:"file" doc:"File to append to; opened again on reload. Empty: standard error."`
+}
+
+// Audit says where the audit is kept.
+type Audit struct {
+	block
+	File string        `conf:"file" doc:"File of JSON lines, each chained to the one before; opened again on reload. Empty: audit.log in data_dir."`
+	Sync time.Duration `conf:"sync_interval" default:"1s" doc:"Longest time a written line waits for the disk."`
+}
+
+// Control says how commands reach the running server.
+type Control struct {
+	block
+	Socket  string `conf:"socket" doc:"Unix socket of the control commands, readable by its owner and group. Empty: control.sock in data_dir."`
+	Metrics string `conf:"metrics" doc:"Address such as 127.0.0.1:9125 to serve Prometheus metrics and /healthz on. Empty: not served."`
+}
+
+// TLS names a certificate.
+type TLS struct {
+	block
+	CertFile   string `conf:"cert_file" required:"the server's certificate with its chain, PEM" doc:"Certificate with its chain, PEM. Read again on reload."`
+	KeyFile    string `conf:"key_file" required:"the certificate's private key, PEM" doc:"Private key, PEM. Read again on reload."`
+	MinVersion string `conf:"min_version" default:"1.2" oneof:"1.2 1.3" doc:"Oldest TLS version accepted."`
+}
+
+// Directory is a source of accounts, aliases and groups.
+type Directory struct {
+	block
+	Kind string `conf:"kind,label"`
+	Name string `conf:"name,label"`
+
+	Preset string `conf:"preset" default:"openldap" oneof:"openldap openldap-qmail openldap-postfixbook freeipa ad" doc:"Which attributes mean what; each can be changed below."`
+	Base   string `conf:"base" doc:"DN under which everything lies. Required for ldap."`
+
+	File string `conf:"file" doc:"LDIF file of a directory of kind ldif; read again when it changes."`
+
+	URIs             []string      `conf:"uris" doc:"Servers of a directory of kind ldap, in order of preference: ldaps://, ldap:// or ldapi://."`
+	StartTLS         bool          `conf:"starttls" default:"false" doc:"Protect ldap:// connections by STARTTLS."`
+	CAFile           string        `conf:"ca_file" doc:"CA certificates to trust, PEM. Empty: the system's."`
+	ServerName       string        `conf:"server_name" doc:"Name the server's certificate must hold. Empty: the host of the URI."`
+	InsecureNoVerify bool          `conf:"insecure_skip_verify" default:"false" doc:"Do not verify the server's certificate: whoever is in between then reads every password."`
+	AllowPlaintext   bool          `conf:"allow_plaintext" default:"false" doc:"Send passwords over ldap:// without TLS to hosts other than this one."`
+	BindDN           string        `conf:"bind_dn" doc:"DN of the service account that searches. Empty: anonymous."`
+	BindPasswordFile string        `conf:"bind_password_file" doc:"File that holds the service account's password in its first line."`
+	Timeout          time.Duration `conf:"timeout" default:"5s" doc:"Longest time one operation may take."`
+	MaxConns         int           `conf:"max_connections" default:"4" doc:"Connections for searches; as many again verify passwords."`
+	CacheTTL         time.Duration `conf:"cache_ttl" default:"30s" doc:"How long an answer is used again without asking. 0s: not at all."`
+	StaleTTL         time.Duration `conf:"stale_ttl" default:"4h" doc:"How long a found entry may still be used while the directory does not answer."`
+
+	UserBase     string   `conf:"user_base" doc:"DN under which people lie. Empty: the preset's."`
+	UserFilter   string   `conf:"user_filter" doc:"Filter of people, RFC 4515. Empty: the preset's."`
+	GroupBase    string   `conf:"group_base" doc:"DN under which groups lie. Empty: the preset's."`
+	GroupFilter  string   `conf:"group_filter" doc:"Filter of groups. Empty: the preset's."`
+	LoginAttrs   []string `conf:"login_attributes" doc:"Attributes that hold logins; the first names the account. Empty: the preset's."`
+	MailAttr     string   `conf:"mail_attribute" doc:"Attribute of the primary address. Empty: the preset's."`
+	AliasAttrs   []string `conf:"alias_attributes" doc:"Attributes of further addresses. Empty: the preset's."`
+	ForwardAttrs []string `conf:"forward_attributes" doc:"Attributes that send an entry's mail elsewhere. Empty: the preset's."`
+	QuotaAttr    string   `conf:"quota_attribute" doc:"Attribute of the mailbox quota. Empty: the preset's."`
+	HostAttr     string   `conf:"host_attribute" doc:"Attribute naming the backend of an account. Empty: the preset's."`
+
+	Domains   []mail.Domain `conf:"domains" doc:"Domains whose addresses are looked up here. Empty: those of the domains blocks that name this directory."`
+	Delimiter string        `conf:"recipient_delimiter" default:"+" doc:"Characters that separate a plus-address's detail. Empty: none."`
+	CatchAll  bool          `conf:"catch_all" default:"true" doc:"An entry that claims @domain gets what no other entry claims."`
+}
+
+// Authn is a verifier of logins.
+type Authn struct {
+	block
+	Kind string `conf:"kind,label"`
+
+	Directory  string `conf:"directory" doc:"ldap, ldif: the directory asked, as directory.NAME. pam, file: the directory that maps the login to its account; optional."`
+	DNTemplate string `conf:"dn_template" doc:"ldap: DN to bind as without a search, such as uid=%u,ou=people,dc=example,dc=com. %u is the login, %n its local-part, %d its domain."`
+
+	Service    string        `conf:"service" default:"postern" doc:"pam: name of the service in /etc/pam.d."`
+	ServiceDir string        `conf:"service_dir" doc:"pam: folder of service files other than /etc/pam.d."`
+	Socket     string        `conf:"socket" doc:"pam: socket of a pam-helper that runs on its own. Empty: the server starts one."`
+	Workers    int           `conf:"workers" default:"8" doc:"pam: verifications at a time."`
+	Timeout    time.Duration `conf:"timeout" default:"30s" doc:"pam: longest time one verification may take."`
+
+	File           string `conf:"file" doc:"file: password file of lines login:{SCHEME}hash; read again when it changes."`
+	AllowCleartext bool   `conf:"allow_cleartext" default:"false" doc:"file, ldif: accept passwords stored as they are."`
+}
+
+// Gateway is the gateway role.
+type Gateway struct {
+	block
+	Listeners []*SMTPListener `conf:"listener,block" example:"listener \"mx\" { bind = [\":25\"] }" doc:"Where SMTP is spoken. Label: a name; mx, submission and submissions set the mode too."`
+	Domains   []*Domains      `conf:"domains,block" example:"domains \"local\" { names = [\"example.com\"] }" doc:"Domains mail is accepted for. Label: local (our people) or relay (passed on)."`
+	Targets   []*Target       `conf:"target,block" example:"target \"lmtp\" \"mail1\" { address = [\"unix:/run/postern/lmtp.sock\"] }" doc:"Where mail is delivered. First label: lmtp or smtp. Second: a name."`
+	Relay     string          `conf:"relay" doc:"Target for every domain that is not ours, as target.NAME. Empty: by the domain's MX."`
+	Policies  []*Policy       `conf:"policy,block" example:"policy \"recipient\" { permit_mynetworks {} reject_unauth_destination {} }" doc:"What is decided when. Label: client, helo, sender, relay, recipient, data or end_of_data. Steps are Postfix's restrictions."`
+	Queue     *Queue          `conf:"queue,block" doc:"How mail waits."`
+
+	MyNetworks     []netip.Prefix `conf:"mynetworks" default:"127.0.0.0/8 ::1/128" doc:"Networks whose clients may send anywhere without login."`
+	DelayReject    bool           `conf:"delay_reject" default:"true" doc:"Decide client, helo and sender lists at RCPT, so that the log tells the recipient."`
+	UnlistedRcpt   bool           `conf:"reject_unlisted_recipient" default:"true" doc:"Refuse recipients in our domains that the directory does not know, after the recipient list."`
+	UnlistedSender bool           `conf:"reject_unlisted_sender" default:"false" doc:"Refuse senders in our domains that the directory does not know."`
+}
+
+// SMTPListener is where the gateway speaks SMTP.
+type SMTPListener struct {
+	block
+	Name string `conf:"name,label"`
+
+	Bind         []string `conf:"bind" required:"where to listen, such as [\":25\"]" doc:"Addresses host:port to listen on."`
+	Mode         string   `conf:"mode" oneof:"mx submission submissions" doc:"mx: mail from other servers. submission: from our people, STARTTLS. submissions: the same with TLS from the start. Empty: the listener's name."`
+	TLS          *TLS     `conf:"tls,block" doc:"Certificate of this listener."`
+	Auth         string   `conf:"auth" oneof:"none optional required" doc:"Whether logins are offered or demanded. Empty: none on mx, required on submission."`
+	InsecureAuth bool     `conf:"allow_plaintext_auth" default:"false" doc:"Offer logins without TLS."`
+
+	MaxMessage     Octets        `conf:"max_message" default:"50 MiB" doc:"Largest message."`
+	MaxRecipients  int           `conf:"max_recipients" default:"1000" doc:"Recipients in one transaction."`
+	MaxSessions    int           `conf:"max_sessions" default:"1000" doc:"Sessions at a time."`
+	MaxPerClient   int           `conf:"max_sessions_per_client" default:"50" doc:"Sessions at a time from one address; 0 for no limit. Clients in mynetworks are not counted."`
+	CommandTimeout time.Duration `conf:"command_timeout" default:"5m" doc:"Longest wait for a command."`
+	DataTimeout    time.Duration `conf:"data_timeout" default:"3m" doc:"Longest wait for more of a message."`
+	BareNewlines   string        `conf:"bare_newlines" default:"normalize" oneof:"normalize reject" doc:"normalize: a bare newline counts as a line end, but never ends a message. reject: refuse the message."`
+	HeloRequired   bool          `conf:"helo_required" default:"true" doc:"Refuse MAIL before HELO or EHLO."`
+	Discard        []string      `conf:"discard_ehlo_keywords" doc:"Extensions that are not offered."`
+}
+
+// Domains is a set of domains mail is accepted for.
+type Domains struct {
+	block
+	Class string `conf:"class,label"`
+
+	Names      []mail.Domain `conf:"names" required:"the domains, such as [\"example.com\"]" doc:"The domains."`
+	Recipients string        `conf:"recipients" doc:"local: the directory that knows who is there, as directory.NAME. relay: optional; empty accepts every address."`
+	Deliver    string        `conf:"deliver" doc:"Target the mail goes to, as target.NAME. relay: empty means the domain's MX."`
+}
+
+// Target is where mail is delivered.
+type Target struct {
+	block
+	Protocol string `conf:"protocol,label"`
+	Name     string `conf:"name,label"`
+
+	Address      []string      `conf:"address" required:"where to connect, such as [\"unix:/run/dovecot/lmtp\"] or [\"127.0.0.1:24\"]" doc:"Where to connect, tried in order: host:port, unix:PATH; smtp also host without port."`
+	TLS          string        `conf:"tls" default:"none" oneof:"none may encrypt verify implicit" doc:"none; may: STARTTLS where offered; encrypt: STARTTLS, any certificate; verify: STARTTLS, verified; implicit: TLS from the start, verified."`
+	CAFile       string        `conf:"ca_file" doc:"CA certificates to trust, PEM. Empty: the system's."`
+	ServerName   string        `conf:"server_name" doc:"Name the certificate must hold. Empty: the host."`
+	User         string        `conf:"user" doc:"Login at the next hop."`
+	PasswordFile string        `conf:"password_file" doc:"File that holds the password in its first line."`
+	MaxConns     int           `conf:"max_connections" default:"20" doc:"Connections at a time."`
+	Timeout      time.Duration `conf:"timeout" default:"5m" doc:"Longest wait for one reply."`
+	IdleTime     time.Duration `conf:"idle_time" default:"30s" doc:"How long an idle connection is kept."`
+}
+
+// Policy is one restriction list.
+type Policy struct {
+	block
+	List  string  `conf:"list,label"`
+	Steps ordered `conf:",ordered"`
+}
+
+// Queue says how mail waits.
+type Queue struct {
+	block
+	MinimalBackoff time.Duration `conf:"minimal_backoff" default:"300s" doc:"Shortest wait before another attempt."`
+	MaximalBackoff time.Duration `conf:"maximal_backoff" default:"4000s" doc:"Longest wait before another attempt."`
+	Lifetime       time.Duration `conf:"maximal_queue_lifetime" default:"5d" doc:"When delivery is given up and the sender is told."`
+	BounceLifetime time.Duration `conf:"bounce_queue_lifetime" default:"5d" doc:"The same for reports."`
+	DelayWarning   time.Duration `conf:"delay_warning_time" default:"0s" doc:"When the sender is told of a delay. 0s: never."`
+	MinFree        Octets        `conf:"queue_minfree" default:"100 MiB" doc:"Free space below which mail is put off with 452."`
+	Workers        int           `conf:"workers" default:"64" doc:"Deliveries at a time."`
+	PerDestination int           `conf:"destination_concurrency" default:"20" doc:"Deliveries at a time to one destination."`
+}
+
+// Backend is the backend role.
+type Backend struct {
+	block
+	Directory string             `conf:"directory" doc:"The directory that knows whose account an address is, as directory.NAME. Empty: the first one."`
+	Listeners []*BackendListener `conf:"listener,block" example:"listener \"imap\" { bind = [\":143\"] }" doc:"Where the backend listens. Label: lmtp, imap or imaps."`
+	Mailboxes []*MailboxRole     `conf:"mailbox,block" example:"mailbox \"Trash\" { special_use = \"trash\" }" doc:"Mailboxes every account has from the start. None: Drafts, Sent, Junk, Trash."`
+	MinFree   Octets             `conf:"minfree" default:"100 MiB" doc:"Free space below which mail is put off."`
+	Detail    bool               `conf:"detail_mailboxes" default:"false" doc:"Deliver user+Detail into the mailbox Detail where it exists."`
+}
+
+// BackendListener is where the backend listens.
+type BackendListener struct {
+	block
+	Kind string `conf:"kind,label"`
+
+	Bind         []string      `conf:"bind" required:"where to listen, such as [\":143\"] or [\"unix:/run/postern/lmtp.sock\"]" doc:"Addresses host:port or unix:PATH to listen on."`
+	TLS          *TLS          `conf:"tls,block" doc:"Certificate of this listener."`
+	InsecureAuth bool          `conf:"allow_plaintext_auth" default:"false" doc:"imap: offer logins without TLS."`
+	MaxMessage   Octets        `conf:"max_message" default:"64 MiB" doc:"Largest message."`
+	MaxSessions  int           `conf:"max_sessions" default:"10000" doc:"Sessions at a time."`
+	IdleTimeout  time.Duration `conf:"idle_timeout" default:"30m" doc:"imap: longest silence of a logged-in client."`
+}
+
+// MailboxRole is a mailbox every account has.
+type MailboxRole struct {
+	block
+	Name       string `conf:"name,label"`
+	SpecialUse string `conf:"special_use" oneof:"drafts sent junk trash archive flagged all none" default:"none" doc:"Its role (RFC 6154)."`
+	Subscribe  bool   `conf:"subscribe" default:"true" doc:"Subscribed from the start."`
+}
