@@ -1,14 +1,26 @@
 package mailstore
 
 import (
-	"context"
-	"io"
+	"errors"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
 
-	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/store"
+)
+
+// What is wrong with a request, as opposed to the store; test with errors.Is.
+// Outages and limits come as *status.Error: MailboxFull over quota,
+// MailSystemFull when the disk has no room, StoreDown and ServerBusy for
+// everything that may pass.
+var (
+	ErrNoMailbox     = errors.New("no such mailbox")
+	ErrMailboxExists = errors.New("mailbox exists")
+	ErrBadName       = errors.New("mailbox name not allowed")
+	ErrInbox         = errors.New("not possible with INBOX")
+	ErrTooMany       = errors.New("too many mailboxes, keywords or messages at once")
+	ErrSpecialUse    = errors.New("special use not supported or taken")
+	ErrNoMessage     = errors.New("message is gone")
 )
 
 // GUID identifies an account, a mailbox or a message for ever and on every
@@ -26,6 +38,9 @@ type Dot struct {
 // Origin is a node's incarnation: 16 bits of node, 48 bits of incarnation.
 type Origin uint64
 
+// Node returns the number of the origin's node.
+func (o Origin) Node() uint16 { return uint16(o >> 48) }
+
 // Message is one message of a mailbox as its index knows it. Values are
 // immutable: a changed message is a new value in a new View.
 type Message struct {
@@ -37,10 +52,14 @@ type Message struct {
 	Keywords     []string // sorted, as the client spelled them first
 	InternalDate time.Time
 	SaveDate     time.Time
-	Octets       int64
-	Body         store.Ref
-	Meta         *Meta // parsed header and structure; read-only
+	// Octets is RFC822.SIZE: the trace header of this instance and the body.
+	Octets int64
+	// Body holds the octets after the trace header, shared by all instances.
+	Body store.Ref
 }
+
+// Trace is how many octets of the message stand before its shared body.
+func (m *Message) Trace() int64 { return m.Octets - m.Body.Octets }
 
 // Flags is the set of system flags as bits.
 type Flags uint8
@@ -52,6 +71,8 @@ const (
 	FlagFlagged
 	FlagDeleted
 	FlagDraft
+
+	allFlags = FlagSeen | FlagAnswered | FlagFlagged | FlagDeleted | FlagDraft
 )
 
 // View is an immutable picture of a mailbox at one MODSEQ.
@@ -84,8 +105,23 @@ type MailboxInfo struct {
 	Exists bool
 }
 
+// Status is what STATUS asks for, from kept counts.
+type Status struct {
+	GUID          GUID
+	Messages      int
+	Unseen        int
+	Deleted       int // messages with \Deleted
+	Octets        int64
+	UIDNext       imap.UID
+	UIDValidity   uint32
+	HighestModSeq uint64
+}
+
 // Append is one message to be added.
 type Append struct {
+	// Content is best taken in by Store.Stage, which parses it on the way;
+	// other content is read once more for that. The caller discards it after
+	// the call, whatever the result.
 	Content      store.Staged
 	Flags        Flags
 	Keywords     []string
@@ -96,11 +132,20 @@ type Append struct {
 type Delivery struct {
 	// ID is the sender's identity of this delivery for this recipient; a
 	// second one with the same ID stores nothing and succeeds. "" for none.
-	ID      string
+	ID string
+	// Content as in Append. Several deliveries may name the same.
 	Content store.Staged
-	Mailbox string // "" for INBOX; created when absent
-	Flags   Flags
+	// Trace is this recipient's trace header: whole fields with CRLF, at most
+	// MaxTraceOctets. The message reads as if it began with it, while the
+	// body below stays shared with the other recipients'.
+	Trace    []byte
+	Mailbox  string // "" for INBOX; created when absent
+	Flags    Flags
+	Keywords []string
 }
+
+// MaxTraceOctets bounds Delivery.Trace.
+const MaxTraceOctets = 8 << 10
 
 // FlagsOp says how StoreFlags combines flags.
 type FlagsOp int
@@ -122,45 +167,9 @@ type FlagsChange struct {
 	UnchangedSince *uint64
 }
 
-// Stager takes in content before it has a place.
-type Stager interface {
-	Stage(ctx context.Context, r io.Reader) (store.Staged, error)
-}
-
 // CopyResult pairs the UIDs of a COPY or MOVE, in order.
 type CopyResult struct {
 	UIDValidity uint32
 	Source      []imap.UID
 	Dest        []imap.UID
 }
-
-// These are the methods that imapd, lmtpd and the others build on; Store,
-// Account and Mailbox are concrete types with exactly them:
-//
-//	func Open(ctx context.Context, cfg Config, kv store.Store, blobs store.Blobs, log hclog.Logger) (*Store, error)
-//	func (*Store) Run(ctx) error                                   // background work: evictions, body collection
-//	func (*Store) Account(ctx, mail.Account) (*Account, error)     // opens; creates with the configured mailboxes on first use
-//	func (*Store) Accounts(ctx) ([]string, error)
-//	func (*Store) Stage(ctx, io.Reader) (store.Staged, error)
-//	func (*Account) Close()                                        // gives the handle back
-//	func (*Account) List(ctx) ([]MailboxInfo, error)               // sorted by name; with every ancestor that exists only by name left out
-//	func (*Account) Create(ctx, name string, use imap.MailboxAttr) (MailboxInfo, error)
-//	func (*Account) Delete(ctx, name string) error
-//	func (*Account) Rename(ctx, from, to string) error             // INBOX: moves its messages
-//	func (*Account) Subscribe(ctx, name string, on bool) error
-//	func (*Account) Mailbox(ctx, name string) (*Mailbox, error)    // ErrNoMailbox
-//	func (*Account) Deliver(ctx, []Delivery) ([]error)             // one commit for all
-//	func (*Mailbox) Info() MailboxInfo
-//	func (*Mailbox) View() View
-//	func (*Mailbox) Changed() <-chan struct{}                      // closed at the next change after the View then current
-//	func (*Mailbox) Append(ctx, []Append) ([]imap.UID, error)      // all or none
-//	func (*Mailbox) StoreFlags(ctx, []imap.UID, FlagsChange) (modified []imap.UID, err error) // modified: failed UNCHANGEDSINCE
-//	func (*Mailbox) Expunge(ctx, []imap.UID) ([]imap.UID, error)   // only those with \Deleted; nil means all of them
-//	func (*Mailbox) Copy(ctx, []imap.UID, dest *Mailbox) (CopyResult, error)
-//	func (*Mailbox) Move(ctx, []imap.UID, dest *Mailbox) (CopyResult, error)
-//	func (*Mailbox) ExpungedSince(modseq uint64) (uids []imap.UID, complete bool) // for VANISHED
-//	func (*Mailbox) Body(ctx, *Message) (store.Body, error)
-//	func (*Mailbox) Close()
-//
-// Errors are *status.Error or one of the Err variables.
-var _ = mail.Account{}

@@ -1,10 +1,13 @@
 package mailstore
 
+import "github.com/postern-mail/postern/backend/mailstore/mime"
+
 // Meta is what FETCH and SEARCH need of a message without touching its body.
 // It is computed once, when the message is added, by a tolerant scanner that
-// accepts any octets, and is stored beside the index.
+// accepts any octets, and is stored beside the index. It is read-only.
 type Meta struct {
-	// Header is the header block as received, with its blank line.
+	// Header is the header block, the trace header first, with its blank line
+	// when the message has one.
 	Header []byte
 	// Envelope and BodyStructure are the IMAP wire forms (RFC 9051 section
 	// 7.5.2), ready to be written: a parenthesised list each. Body is
@@ -15,4 +18,7 @@ type Meta struct {
 	// SentDate is the Date header's day, as SEARCH SENTON wants it: unix
 	// seconds at midnight UTC of the date as written; 0 when unreadable.
 	SentDate int64
+	// Root tells where each part lies in what Mailbox.Body reads, for
+	// BODY[1.2.MIME] and its like.
+	Root *mime.Part
 }
