@@ -37,6 +37,17 @@ type Hash struct {
 // Scheme names the hash's scheme in lower case, "argon2id".
 func (h Hash) Scheme() string { return h.scheme }
 
+// Unmatchable returns a hash that costs what h costs and matches nothing.
+func (h Hash) Unmatchable() Hash {
+	if h.match == nil {
+		return h
+	}
+	return Hash{h.scheme, func(password string) (bool, error) {
+		_, err := h.match(password)
+		return false, err
+	}}
+}
+
 var (
 	errHashEmpty     = errors.New("empty password hash")
 	errHashLong      = errors.New("password hash too long")
