@@ -1,0 +1,120 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// start runs a server on a short path and returns the path and its stop.
+func start(t *testing.T, commands Commands, ready func() error) (*Server, string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "c.sock")
+	s, err := New(Config{Socket: socket, Listen: "127.0.0.1:0"}, commands, ready, nil, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return s, socket
+}
+
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	_, socket := start(t, Commands{
+		"queue/show": func(_ context.Context, args url.Values, out io.Writer) error {
+			fmt.Fprintf(out, "message %s\n", args.Get("id"))
+			return nil
+		},
+		"queue/retry": func(_ context.Context, _ url.Values, out io.Writer) error {
+			fmt.Fprintln(out, "first half")
+			return errors.New("disk:\nfull")
+		},
+	}, nil)
+	var out bytes.Buffer
+	if err := Call(t.Context(), socket, "queue/show", url.Values{"id": {"4A&B"}}, &out); err != nil || out.String() != "message 4A&B\n" {
+		t.Errorf("got %q, %v", out.String(), err)
+	}
+	out.Reset()
+	if err := Call(t.Context(), socket, "queue/retry", nil, &out); err == nil || err.Error() != "disk:\nfull" || out.String() != "first half\n" {
+		t.Errorf("got %q, %v", out.String(), err)
+	}
+	if err := Call(t.Context(), socket, "no/such", nil, &out); err == nil || !strings.Contains(err.Error(), `no command "no/such"`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNobodyThere(t *testing.T) {
+	t.Parallel()
+	err := Call(t.Context(), filepath.Join(t.TempDir(), "absent"), "status", nil, io.Discard)
+	if !errors.Is(err, ErrNotRunning) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestALiveServersSocketIsNotTaken(t *testing.T) {
+	t.Parallel()
+	_, socket := start(t, nil, nil)
+	if _, err := New(Config{Socket: socket}, nil, nil, nil, hclog.NewNullLogger()); err == nil || !strings.Contains(err.Error(), "another server") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestADeadServersSocketIsReplaced(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "c.sock")
+	if err := os.WriteFile(socket, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Config{Socket: socket}, nil, nil, nil, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Run(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	s, _ := start(t, nil, func() error { return errors.New("queue is starting") })
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 503, "/command/status": 404} {
+		response, err := http.Get("http://" + s.MetricsAddr().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("%s: %d, want %d", path, response.StatusCode, want)
+		}
+	}
+}
