@@ -1,0 +1,327 @@
+package smtp
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/status"
+)
+
+// errQuit ends a session the client ended; every other error of a command's
+// function is the cause the session ended for.
+var errQuit = errors.New("client quit")
+
+// serverSession is one connection. It belongs to one goroutine; only its wire
+// may be stopped and closed from outside.
+type serverSession struct {
+	set    *settings // as they were when the connection came
+	wire   *wire
+	log    hclog.Logger
+	ctx    context.Context // the server's; outlives the client
+	client mail.Client
+	policy Session
+	tx     *transaction // nil outside a transaction
+
+	held         *command // read while it was not its turn, for the main loop
+	heldArg      string
+	lineWasLF    bool // the present command line ended in LF without CR
+	errors       int  // since the last accepted message
+	junk         int  // commands without a use since then
+	authFailures int
+	tracing      bool
+}
+
+// transaction is one message from MAIL to the end of data. Nothing of it is
+// ever reset: it is dropped.
+type transaction struct {
+	policy   Transaction
+	smtpUTF8 bool
+	accepted int // recipients
+	offered  int // RCPT commands, well-formed ones
+	surplus  int // recipients refused for their number
+}
+
+func newServerSession(ctx context.Context, set *settings, conn net.Conn, id mail.SessionID, log hclog.Logger) *serverSession {
+	return &serverSession{
+		set: set, wire: newWire(conn, set.WriteTimeout), ctx: ctx, log: log, tracing: log.IsTrace(),
+		client: mail.Client{
+			Session:  id,
+			Listener: set.Name,
+			Remote:   addrPort(conn.RemoteAddr()),
+			Local:    addrPort(conn.LocalAddr()),
+		},
+	}
+}
+
+// serve runs the session to its end. A panic ends this session only.
+func (s *serverSession) serve() {
+	cause := s.guard(s.converse)
+	if s.tx != nil {
+		s.guardQuietly(s.dropTransaction)
+	}
+	s.sayLastWord(cause)
+	s.wire.shut(!errors.Is(cause, errQuit) && !lostPeer(cause))
+	if s.policy != nil {
+		if errors.Is(cause, errQuit) {
+			cause = nil
+		}
+		s.guardQuietly(func() { s.policy.Close(cause) })
+	}
+	s.wire.release()
+}
+
+// guard turns a panic into an error with the stack in the log.
+func (s *serverSession) guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("session panicked", "sid", s.client.Session, "remote", s.client.Remote, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = status.Errorf(status.SessionFault, "panic: %v", p)
+		}
+	}()
+	return f()
+}
+
+func (s *serverSession) guardQuietly(f func()) {
+	// The error is the panic, which guard has logged.
+	_ = s.guard(func() error { f(); return nil })
+}
+
+// errClosing wraps the cause of an end the client has been told about.
+type errClosing struct{ cause error }
+
+func (e errClosing) Error() string { return e.cause.Error() }
+func (e errClosing) Unwrap() error { return e.cause }
+
+// sayLastWord announces the end of the session where the client does not know
+// about it yet.
+func (s *serverSession) sayLastWord(cause error) {
+	var closing errClosing
+	switch {
+	case errors.Is(cause, errQuit), errors.As(cause, &closing), lostPeer(cause):
+	case errors.Is(cause, errStopping):
+		s.say(status.ShuttingDown)
+	case errors.Is(cause, os.ErrDeadlineExceeded):
+		s.say(status.Timeout)
+	case errors.Is(cause, errLineEndless), errors.Is(cause, errTooMuch):
+		s.say(status.TooManyErrors)
+	default:
+		s.say(status.SessionFault)
+	}
+}
+
+// lostPeer reports whether nobody is left to talk to.
+func lostPeer(cause error) bool { return status.Of(cause) == status.ConnectionLost }
+
+// converse is the dialogue: greeting, then command after command.
+func (s *serverSession) converse() error {
+	if s.set.ImplicitTLS {
+		if err := s.startTLS(); err != nil {
+			return err
+		}
+	}
+	if err := s.greet(); err != nil {
+		return err
+	}
+	for {
+		cmd, arg, err := s.nextCommand()
+		if err != nil {
+			return err
+		}
+		if cmd == nil {
+			continue
+		}
+		if err := s.execute(cmd, arg); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *serverSession) greet() error {
+	s.client.Hostname = s.lookupHostname()
+	policy, err := s.set.handler.NewSession(s.ctx, &s.client)
+	s.policy = policy
+	if err != nil {
+		s.answer(status.ReplyOf(err))
+		return errClosing{fmt.Errorf("refused at connect: %w", err)}
+	}
+	if err := s.holdGreeting(); err != nil {
+		return err
+	}
+	greeting := status.Greeting.Reply()
+	greeting.Text = s.set.Hostname + " " + s.set.Greeting
+	s.answer(greeting)
+	return nil
+}
+
+func (s *serverSession) lookupHostname() string {
+	if s.set.LookupHostname == nil || !s.client.Remote.IsValid() {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, hostnameTimeout)
+	defer cancel()
+	return s.set.LookupHostname(ctx, s.client.Remote.Addr())
+}
+
+// holdGreeting waits as long as the greeting is to be delayed, and refuses a
+// client that does not wait for it. Mail software of the honest kind never
+// talks first; under implicit TLS there is nothing to tell by.
+func (s *serverSession) holdGreeting() error {
+	if s.set.Pipelining != PipeliningEnforce || s.set.ImplicitTLS {
+		return nil
+	}
+	if s.set.GreetDelay > 0 {
+		err := s.wire.fill(time.Now().Add(s.set.GreetDelay), true)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return wireFault(err)
+		}
+	}
+	if !s.wire.earlyInput() {
+		return nil
+	}
+	return s.closeWith(status.New(status.EarlyTalker, errors.New("input before the greeting")))
+}
+
+// nextCommand reads a line and finds its command. A line that was answered
+// here already gives neither command nor error.
+func (s *serverSession) nextCommand() (*command, string, error) {
+	if cmd := s.held; cmd != nil {
+		s.held = nil
+		return cmd, s.heldArg, nil
+	}
+	s.wire.shrink()
+	l, err := s.wire.readLine(maxSASLLine, time.Now().Add(s.set.CommandTimeout), true)
+	return s.parseCommand(l, err)
+}
+
+// parseCommand answers what is no command.
+func (s *serverSession) parseCommand(l line, err error) (*command, string, error) {
+	switch {
+	case errors.Is(err, errLineTooLong):
+		return nil, "", s.refuse(status.New(status.LineTooLong, err))
+	case err != nil:
+		return nil, "", wireFault(err)
+	case len(l.text) > s.set.MaxLineOctets && !isAuth(l.text):
+		return nil, "", s.refuse(status.New(status.LineTooLong, errLineTooLong))
+	}
+	s.lineWasLF = l.bareLF
+	if l.bareLF && s.set.BareNewline == BareNewlineReject {
+		return nil, "", s.closeWith(status.New(status.BareNewline, errors.New("bare newline after a command")))
+	}
+	cmd, arg, err := s.set.findCommand(l.text)
+	if err != nil && cmd != nil && cmd.carriesText {
+		return nil, "", s.closeWith(err) // where its text ends is lost
+	}
+	if err != nil {
+		return nil, "", s.refuse(err)
+	}
+	if s.tracing {
+		s.traceCommand(cmd, arg)
+	}
+	return cmd, arg, nil
+}
+
+// execute runs one command where it is allowed.
+func (s *serverSession) execute(cmd *command, arg string) error {
+	if s.improperlyPipelined(cmd) {
+		return s.closeWith(status.Errorf(status.EarlyTalker, "input after %s before its reply", cmd.verb))
+	}
+	if s.set.RequireTLS && s.client.TLS == nil && !cmd.withoutTLS {
+		return s.refuse(status.New(status.TLSRequired, nil))
+	}
+	if cmd.states&s.state() == 0 {
+		return s.refuse(status.Errorf(status.BadSequence, "%s in state %d", cmd.verb, s.state()))
+	}
+	if cmd.junk {
+		if s.junk++; s.junk > s.set.MaxJunkCommands {
+			if err := s.countError(); err != nil {
+				return err
+			}
+		}
+	}
+	return cmd.run(s, arg)
+}
+
+// improperlyPipelined reports whether the client sent on after a command that
+// has to be the last of its group (RFC 2920 section 3.1), or without having
+// been told that it may pipeline.
+func (s *serverSession) improperlyPipelined(cmd *command) bool {
+	if s.set.Pipelining != PipeliningEnforce || cmd.anyInput {
+		return false
+	}
+	mayPipeline := s.client.Extended && s.set.offers("PIPELINING")
+	return (cmd.endsGroup || !mayPipeline) && s.wire.earlyInput()
+}
+
+func (s *serverSession) state() state {
+	switch {
+	case s.tx != nil:
+		return inTransaction
+	case s.client.Helo != "":
+		return greeted
+	default:
+		return connected
+	}
+}
+
+// dropTransaction ends the transaction, if there is one, without a message.
+func (s *serverSession) dropTransaction() {
+	if tx := s.tx; tx != nil {
+		s.tx = nil
+		tx.policy.Abort()
+	}
+}
+
+// startTLS performs the handshake. Whatever came in before it is not the
+// protected client's and is thrown away (RFC 3207 section 4.2). After a failed
+// handshake nothing can follow.
+func (s *serverSession) startTLS() error {
+	if err := s.wire.flush(); err != nil {
+		return wireFault(err)
+	}
+	s.wire.consume(len(s.wire.unread()))
+	conn := tls.Server(s.wire.raw, s.set.TLS)
+	deadline := time.Now().Add(s.set.HandshakeTimeout)
+	if err := s.wire.arm(deadline, true); err != nil {
+		return status.New(status.ConnectionLost, err)
+	}
+	_ = s.wire.raw.SetWriteDeadline(deadline) // a dead connection fails the handshake
+	err := conn.HandshakeContext(s.ctx)
+	s.wire.disarm(true)
+	if err != nil {
+		s.log.Info("TLS handshake failed", "sid", s.client.Session, "remote", s.client.Remote, "err", err)
+		// No reply can be sent: the two sides disagree on the protocol.
+		return status.New(status.ConnectionLost, fmt.Errorf("TLS handshake: %w", err))
+	}
+	s.wire.conn = conn
+	s.client.TLS = tlsInfo(conn.ConnectionState())
+	return nil
+}
+
+func tlsInfo(cs tls.ConnectionState) *mail.TLSInfo {
+	info := &mail.TLSInfo{Version: tlsVersion(cs.Version), Cipher: tls.CipherSuiteName(cs.CipherSuite)}
+	if len(cs.VerifiedChains) > 0 {
+		info.PeerCN = cs.PeerCertificates[0].Subject.CommonName
+	}
+	return info
+}
+
+// tlsVersion names a version as mail headers and logs do: "TLSv1.3".
+func tlsVersion(v uint16) string {
+	switch v {
+	case tls.VersionTLS12:
+		return "TLSv1.2"
+	case tls.VersionTLS13:
+		return "TLSv1.3"
+	default:
+		return tls.VersionName(v)
+	}
+}
