@@ -5,7 +5,8 @@
 // What comes out: consistent snapshots. What it promises: when Commit returns
 // nil everything in the batch, and every body linked in it, is on stable
 // storage; before that nothing of it is visible. What it leaves to others:
-// the meaning of keys. The first byte of a key is its owner's tag.
+// the meaning of keys. The first byte of a key is its owner's tag; the tag zero
+// is the engine's own and refused in batches.
 //
 // Engines live in folders below; store/storetest is the conformance suite that
 // each of them passes.
@@ -14,9 +15,11 @@ package store
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"io"
 	"iter"
+	"time"
 )
 
 // Limits every engine keeps, so that what runs on one runs on all.
@@ -47,6 +50,9 @@ var (
 
 // TxID names a batch so that it is applied once however often it is committed.
 type TxID [16]byte
+
+// TxIDKept is how long, at least, an engine remembers the TxID of a batch.
+const TxIDKept = 10 * time.Minute
 
 // NewTxID returns a random TxID.
 func NewTxID() TxID {
@@ -105,6 +111,7 @@ const (
 	OpAdd
 	OpMax
 	OpNext
+	OpDecide
 )
 
 // Op is one operation of a batch, as engines read it.
@@ -113,7 +120,16 @@ type Op struct {
 	Key   []byte
 	Value []byte // Put, IfEquals; the end of a DeleteRange
 	N     int64  // Add, Max, Next
+	// Decide of OpDecide; Key is what it locks.
+	Decide Decider
 }
+
+// Decider chooses writes by what is stored at the instant of the commit. It
+// reads with get, which answers as Snapshot.Get does and shows what the batch
+// wrote before it, and adds Put, Delete, DeleteRange, Add and Max to w. The
+// slices of get are valid until it returns. An error refuses the whole batch
+// and is what Commit returns. It must not block, and may be called again.
+type Decider func(get func(key []byte) ([]byte, error), w *Batch) error
 
 // Batch collects operations for one commit. It is not safe for concurrent
 // use and keeps the slices it is given.
@@ -123,10 +139,27 @@ type Batch struct {
 	// Before holds what must be durable before the batch may be: an engine
 	// calls each, in order, ahead of its own write. Blobs put their syncs here.
 	Before []func(ctx context.Context) error
+	// UseReserve lets the batch use a part of the space that the engine keeps
+	// free: for what settles or removes what was accepted before.
+	UseReserve bool
+
+	fresh TxID // ID as NewBatch drew it, until the first attempt
 }
 
 // NewBatch returns an empty batch with a random transaction id.
-func NewBatch() *Batch { return &Batch{ID: NewTxID()} }
+func NewBatch() *Batch {
+	id := NewTxID()
+	return &Batch{ID: id, fresh: id}
+}
+
+// FirstAttempt reports whether nobody can have committed the batch before: its
+// TxID was drawn by NewBatch and it is asked for the first time. Engines ask
+// once for each Commit and look for an earlier one only where it says no.
+func (b *Batch) FirstAttempt() bool {
+	first := b.fresh == b.ID && b.fresh != TxID{}
+	b.fresh = TxID{}
+	return first
+}
 
 // IfAbsent lets the commit succeed only when key has no value.
 func (b *Batch) IfAbsent(key []byte) { b.Ops = append(b.Ops, Op{Kind: OpIfAbsent, Key: key}) }
@@ -158,6 +191,36 @@ func (b *Batch) Max(key []byte, n int64) { b.Ops = append(b.Ops, Op{Kind: OpMax,
 // Next allocates n consecutive numbers from the counter at key, the first of
 // them one above its present value; Result.Allocated tells which.
 func (b *Batch) Next(key []byte, n int64) { b.Ops = append(b.Ops, Op{Kind: OpNext, Key: key, N: n}) }
+
+// Decide lets fn choose writes when the batch is committed, in its place among
+// the operations. While it runs no other batch changes what is guarded by lock:
+// whoever writes a key that a Decider reads does so in a Decider with the same
+// lock.
+func (b *Batch) Decide(lock []byte, fn Decider) {
+	b.Ops = append(b.Ops, Op{Kind: OpDecide, Key: lock, Decide: fn})
+}
+
+// EncodeCounter returns the stored form of a counter, for IfEquals.
+func EncodeCounter(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
+
+// DecodeCounter reads what EncodeCounter wrote; nil is 0.
+func DecodeCounter(value []byte) (int64, error) {
+	switch len(value) {
+	case 0:
+		return 0, nil
+	case 8:
+		return int64(binary.BigEndian.Uint64(value)), nil
+	default:
+		return 0, errors.New("not a counter")
+	}
+}
+
+// Space is what engines with a disk of their own can tell about it.
+type Space interface {
+	// CheckSpace returns ErrFull when octets more would not leave the reserve
+	// free. The answer may be a second old.
+	CheckSpace(octets int64) error
+}
 
 // Hash is the SHA-256 of a body's octets.
 type Hash [32]byte

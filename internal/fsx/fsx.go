@@ -1,0 +1,191 @@
+// Package fsx is the way to durable files: create, write, sync, rename, sync
+// the directory. Everything that must survive a power cut is written through
+// it, so that fsxtest can cut the power after each of these steps.
+//
+// What it promises: when File.Sync returned nil the octets written before are
+// on stable storage; when SyncDir returned nil so are the names created,
+// renamed and removed in that directory before. Nothing less promises anything.
+package fsx
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// FS is a file system. It is safe for concurrent use.
+type FS interface {
+	// MkdirAll makes a directory and its missing parents, mode 0700, and syncs
+	// the directory each new name stands in.
+	MkdirAll(dir string) error
+	// Create makes a new file, mode 0600, for reading and writing. An existing
+	// one is an error that is fs.ErrExist.
+	Create(name string) (File, error)
+	// Open opens an existing file for reading and writing.
+	Open(name string) (File, error)
+	// Rename gives a file another name in place of what had that name.
+	Rename(from, to string) error
+	// Remove removes a file.
+	Remove(name string) error
+	// SyncDir makes the names in dir durable.
+	SyncDir(dir string) error
+	// ReadDir returns the names in dir, sorted.
+	ReadDir(dir string) ([]string, error)
+	// Free returns the octets that can be written in dir's file system.
+	Free(dir string) (int64, error)
+}
+
+// File is an open file. ReadAt and WriteAt are safe for concurrent use.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	// Sync makes the content, and the length as far as reading it back needs
+	// it, durable. After an error nothing written since the last success may
+	// be relied on, even if a later Sync succeeds.
+	Sync() error
+	// Truncate sets the length.
+	Truncate(octets int64) error
+	// Preallocate makes the file at least so long and reserves the space, so
+	// that writes within it need no new blocks. Where the file system cannot
+	// reserve it does nothing.
+	Preallocate(octets int64) error
+	// Size returns the length.
+	Size() (int64, error)
+}
+
+// OS returns the operating system's file system.
+func OS() FS { return osFS{} }
+
+// IsFull reports whether err says that there is no room for more.
+func IsFull(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
+// WriteFile replaces name by a file with data, durably and at once: after a
+// power cut there is either the old content or the new.
+func WriteFile(fsys FS, name string, data []byte) error {
+	temporary := name + ".new"
+	if err := fsys.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := fsys.Create(temporary)
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(data, 0); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := f.Sync(); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := fsys.Rename(temporary, name); err != nil {
+		return err
+	}
+	return fsys.SyncDir(filepath.Dir(name))
+}
+
+type osFS struct{}
+
+func (osFS) MkdirAll(dir string) error {
+	dir = filepath.Clean(dir)
+	if info, err := os.Stat(dir); err == nil {
+		if !info.IsDir() {
+			return &fs.PathError{Op: "mkdir", Path: dir, Err: unix.ENOTDIR}
+		}
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := (osFS{}).MkdirAll(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return osFS{}.SyncDir(parent)
+}
+
+func (osFS) Create(name string) (File, error) {
+	return openOS(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+}
+
+func (osFS) Open(name string) (File, error) { return openOS(name, os.O_RDWR) }
+
+func (osFS) Rename(from, to string) error { return os.Rename(from, to) }
+
+func (osFS) Remove(name string) error { return os.Remove(name) }
+
+func (osFS) SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func (osFS) ReadDir(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, err
+}
+
+func (osFS) Free(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
+type osFile struct{ *os.File }
+
+func openOS(name string, flag int) (File, error) {
+	f, err := os.OpenFile(name, flag, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+func (f osFile) Sync() error {
+	for {
+		err := unix.Fdatasync(int(f.Fd()))
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return &fs.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
+		}
+	}
+}
+
+func (f osFile) Preallocate(octets int64) error {
+	err := unix.Fallocate(int(f.Fd()), 0, 0, octets)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	if err != nil {
+		return &fs.PathError{Op: "fallocate", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+func (f osFile) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}

@@ -1,0 +1,148 @@
+package pack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/postern-mail/postern/store"
+)
+
+// Link implements store.Blobs. The body is written under its hash unless it is
+// there already; then the staged copy in a pack, if any, becomes dead space.
+func (b *Blobs) Link(batch *store.Batch, st store.Staged) {
+	s := st.(*staged)
+	if s.inline == nil && len(s.pieces) > 0 {
+		batch.Before = append(batch.Before, s.sync)
+	}
+	s.linked.Store(true)
+	bodyKey, moreKey := b.keys.body(s.ref.Hash), b.keys.more(s.ref.Hash)
+	batch.Decide(bodyKey, func(get func([]byte) ([]byte, error), w *store.Batch) error {
+		_, err := get(bodyKey)
+		switch {
+		case err == nil:
+			w.Add(moreKey, 1)
+			return nil
+		case !errors.Is(err, store.ErrNotFound):
+			return err
+		case s.inline != nil:
+			w.Put(bodyKey, s.inline)
+			return nil
+		}
+		w.Put(bodyKey, appendPieces([]byte{kindPieces}, s.pieces))
+		byPack(s.pieces, func(number uint64, run []piece) {
+			w.Put(b.keys.inPack(number, s.ref.Hash), appendPieces(nil, run))
+		})
+		return nil
+	})
+}
+
+// Share implements store.Blobs. The commit fails with store.ErrNotFound when
+// the body has gone meanwhile.
+func (b *Blobs) Share(batch *store.Batch, ref store.Ref) {
+	bodyKey, moreKey := b.keys.body(ref.Hash), b.keys.more(ref.Hash)
+	batch.Decide(bodyKey, func(get func([]byte) ([]byte, error), w *store.Batch) error {
+		if _, err := get(bodyKey); err != nil {
+			return fmt.Errorf("share body %x: %w", ref.Hash[:8], err)
+		}
+		w.Add(moreKey, 1)
+		return nil
+	})
+}
+
+// Unlink implements store.Blobs. Unlinking a body that nobody links does
+// nothing: it must not keep whatever else the batch removes.
+func (b *Blobs) Unlink(batch *store.Batch, ref store.Ref) {
+	bodyKey, moreKey := b.keys.body(ref.Hash), b.keys.more(ref.Hash)
+	batch.Decide(bodyKey, func(get func([]byte) ([]byte, error), w *store.Batch) error {
+		value, err := get(bodyKey)
+		if errors.Is(err, store.ErrNotFound) {
+			b.log.Error("unlinked a body that is not there", "hash", fmt.Sprintf("%x", ref.Hash))
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		more, err := decodeMore(get(moreKey))
+		switch {
+		case err != nil:
+			return err
+		case more > 1:
+			w.Add(moreKey, -1)
+			return nil
+		case more == 1:
+			w.Delete(moreKey)
+			return nil
+		}
+		w.Delete(bodyKey)
+		_, pieces, err := parseBody(value)
+		if err != nil {
+			return fmt.Errorf("unlink body %x: %w", ref.Hash[:8], err)
+		}
+		byPack(pieces, func(number uint64, _ []piece) {
+			w.Delete(b.keys.inPack(number, ref.Hash))
+		})
+		return nil
+	})
+}
+
+func decodeMore(value []byte, err error) (int64, error) {
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return store.DecodeCounter(value)
+}
+
+// References returns how many references ref's body has; 0 when there is none.
+func (b *Blobs) References(ctx context.Context, ref store.Ref) (n int64, err error) {
+	err = b.kv.View(ctx, func(s store.Snapshot) error {
+		if _, err := s.Get(b.keys.body(ref.Hash)); err != nil {
+			if errors.Is(err, store.ErrNotFound) {
+				return nil
+			}
+			return err
+		}
+		more, err := s.Counter(b.keys.more(ref.Hash))
+		n = 1 + more
+		return err
+	})
+	return n, err
+}
+
+// Open implements store.Blobs.
+func (b *Blobs) Open(ctx context.Context, ref store.Ref) (store.Body, error) {
+	body, err := b.open(ctx, ref)
+	if errors.Is(err, errNoPack) {
+		// The body's last unlink and the collection of its pack may have
+		// overtaken the view. Then a new view no longer has the body.
+		body, err = b.open(ctx, ref)
+	}
+	return body, err
+}
+
+func (b *Blobs) open(ctx context.Context, ref store.Ref) (store.Body, error) {
+	var body store.Body
+	err := b.kv.View(ctx, func(s store.Snapshot) error {
+		value, err := s.Get(b.keys.body(ref.Hash))
+		if err != nil {
+			return fmt.Errorf("open body %x: %w", ref.Hash[:8], err)
+		}
+		inline, pieces, err := parseBody(value)
+		if err != nil {
+			return fmt.Errorf("open body %x: %w", ref.Hash[:8], err)
+		}
+		if inline == nil {
+			body, err = b.openPieces(ref, pieces)
+			return err
+		}
+		if int64(len(inline)) != ref.Octets {
+			return fmt.Errorf("open body %x: %w: %d octets instead of %d", ref.Hash[:8], errDamaged, len(inline), ref.Octets)
+		}
+		body = newInlineBody(append([]byte(nil), inline...))
+		return nil
+	})
+	return body, err
+}

@@ -1,0 +1,196 @@
+package pebble
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/postern-mail/postern/store"
+)
+
+// writer turns requests into one indexed batch, which answers reads with
+// everything applied before, the requests ahead in the group included.
+type writer struct {
+	store *Store
+	batch *pebble.Batch
+	ids   []byte // the group's transaction ids, as they are stored
+}
+
+// requests adds those that are not refused yet. It returns false when one was
+// refused after it had written something: the batch is then of no use.
+func (w *writer) requests(reqs []*request) bool {
+	for _, r := range reqs {
+		if r.err != nil {
+			continue
+		}
+		before := w.batch.Count()
+		r.result = store.Result{}
+		r.err = w.request(r)
+		if r.err != nil && w.batch.Count() != before {
+			return false
+		}
+	}
+	return true
+}
+
+// request adds one request: preconditions first, then its writes in order.
+func (w *writer) request(r *request) error {
+	b := r.batch
+	if r.retry {
+		earlier, found, err := w.committed(b.ID)
+		if err != nil {
+			return err
+		}
+		if found {
+			r.result = earlier
+			return nil
+		}
+	}
+	for i := range b.Ops {
+		if err := w.precondition(&b.Ops[i]); err != nil {
+			return err
+		}
+	}
+	for i := range b.Ops {
+		if err := w.write(&b.Ops[i], &r.result); err != nil {
+			return err
+		}
+	}
+	w.ids = appendTxID(w.ids, b.ID, r.result)
+	return nil
+}
+
+func (w *writer) precondition(op *store.Op) error {
+	if op.Kind > store.OpIfEquals {
+		return nil
+	}
+	value, closer, err := w.batch.Get(op.Key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		if op.Kind == store.OpIfAbsent {
+			return nil
+		}
+		return store.ErrConflict
+	}
+	if err != nil {
+		return err
+	}
+	defer closer.Close()
+	if op.Kind == store.OpIfAbsent || !bytes.Equal(value, op.Value) {
+		return store.ErrConflict
+	}
+	return nil
+}
+
+func (w *writer) write(op *store.Op, result *store.Result) error {
+	switch op.Kind {
+	case store.OpIfAbsent, store.OpIfEquals:
+		return nil
+	case store.OpPut:
+		return w.batch.Set(op.Key, op.Value, nil)
+	case store.OpDelete:
+		return w.batch.Delete(op.Key, nil)
+	case store.OpDeleteRange:
+		if bytes.Compare(op.Key, op.Value) >= 0 {
+			return nil
+		}
+		return w.batch.DeleteRange(op.Key, op.Value, nil)
+	case store.OpDecide:
+		return w.decide(op, result)
+	default:
+		return w.count(op, result)
+	}
+}
+
+// count does the operations on counters.
+func (w *writer) count(op *store.Op, result *store.Result) error {
+	present, err := w.counter(op.Key)
+	if err != nil {
+		return err
+	}
+	next := present
+	switch op.Kind {
+	case store.OpMax:
+		next = max(present, op.N)
+	default:
+		if op.N > 0 && present > math.MaxInt64-op.N || op.N < 0 && present < math.MinInt64-op.N {
+			return fmt.Errorf("counter %q overflows", op.Key)
+		}
+		next += op.N
+	}
+	if op.Kind == store.OpNext {
+		result.Allocated = append(result.Allocated, present+1)
+	}
+	return w.batch.Set(op.Key, store.EncodeCounter(next), nil)
+}
+
+func (w *writer) counter(key []byte) (int64, error) {
+	value, closer, err := w.batch.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer closer.Close()
+	n, err := store.DecodeCounter(value)
+	if err != nil {
+		return 0, fmt.Errorf("%q: %w", key, err)
+	}
+	return n, nil
+}
+
+func (w *writer) decide(op *store.Op, result *store.Result) error {
+	var closers []io.Closer
+	defer func() {
+		for _, c := range closers {
+			_ = c.Close()
+		}
+	}()
+	get := func(key []byte) ([]byte, error) {
+		value, closer, err := w.batch.Get(key)
+		if errors.Is(err, pebble.ErrNotFound) {
+			return nil, store.ErrNotFound
+		}
+		if err != nil {
+			return nil, err
+		}
+		closers = append(closers, closer)
+		return value, nil
+	}
+	var decided store.Batch
+	if err := op.Decide(get, &decided); err != nil {
+		return err
+	}
+	if _, err := check(decided.Ops); err != nil {
+		return err
+	}
+	for i := range decided.Ops {
+		switch kind := decided.Ops[i].Kind; kind {
+		case store.OpPut, store.OpDelete, store.OpDeleteRange, store.OpAdd, store.OpMax:
+		default:
+			return fmt.Errorf("operation %d inside a decision", kind)
+		}
+		if err := w.write(&decided.Ops[i], result); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish adds what the engine itself records about the group.
+func (w *writer) finish() error {
+	s := w.store
+	s.groupNumber++
+	if err := w.batch.Set(txIDsKey(s.groupNumber), w.ids, nil); err != nil {
+		return err
+	}
+	if before, due := s.txIDs.expire(time.Now(), s.groupNumber); due {
+		return w.batch.DeleteRange(keyTxIDs, txIDsKey(before), nil)
+	}
+	return nil
+}
