@@ -1,0 +1,185 @@
+package pamhelper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/postern-mail/postern/authn/pam"
+)
+
+// pool holds the workers. At most Config.Workers exist at one time.
+type pool struct {
+	cfg   Config
+	log   hclog.Logger
+	slots chan struct{}
+	idle  chan *worker
+}
+
+// worker is one process, used by one request at a time.
+type worker struct {
+	conn *net.UnixConn
+	cmd  *exec.Cmd
+	used int
+}
+
+var (
+	errWorkersBusy = errors.New("every PAM worker is busy")
+	errWorkerDied  = errors.New("PAM worker ended in mid-transaction")
+	errWorkerHung  = errors.New("PAM transaction took too long and was killed")
+)
+
+func newPool(cfg Config, log hclog.Logger) *pool {
+	return &pool{cfg: cfg, log: log, slots: make(chan struct{}, cfg.Workers), idle: make(chan *worker, cfg.Workers)}
+}
+
+// ask has a worker answer message. A worker that failed in any way is killed
+// and gone before the next may take its place.
+func (p *pool) ask(ctx context.Context, message []byte) (pam.Response, error) {
+	wait := time.NewTimer(p.cfg.Timeout)
+	defer wait.Stop()
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	case <-wait.C:
+		return pam.Response{}, errWorkersBusy
+	case <-ctx.Done():
+		return pam.Response{}, ctx.Err()
+	}
+	w, err := p.send(message)
+	if err != nil {
+		return pam.Response{}, err
+	}
+	// A shutdown ends the wait for the answer, too.
+	stop := context.AfterFunc(ctx, func() { _ = w.conn.SetReadDeadline(time.Now()) })
+	response, err := w.receive(p.cfg.Timeout)
+	if stop(); err != nil {
+		w.kill()
+		return pam.Response{}, err
+	}
+	if w.used++; w.used >= p.cfg.Reuse || ctx.Err() != nil {
+		w.kill()
+		return response, nil
+	}
+	p.idle <- w
+	return response, nil
+}
+
+// send gives message to an idle worker or a new one. A worker that ended while
+// it was idle is passed over: it has not seen the message.
+func (p *pool) send(message []byte) (*worker, error) {
+	for {
+		w, fresh, err := p.take()
+		if err != nil {
+			return nil, err
+		}
+		if err = w.send(message); err == nil {
+			return w, nil
+		}
+		w.kill()
+		if fresh {
+			return nil, fmt.Errorf("give request to PAM worker: %w", err)
+		}
+	}
+}
+
+func (p *pool) take() (w *worker, fresh bool, err error) {
+	select {
+	case w = <-p.idle:
+		return w, false, nil
+	default:
+		w, err = p.start()
+		return w, true, err
+	}
+}
+
+// start starts a worker, which finds its end of a socket pair as descriptor 3
+// and leads a process group, so that what its modules start dies with it.
+func (p *pool) start() (*worker, error) {
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("start PAM worker: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "worker"), os.NewFile(uintptr(pair[1]), "helper")
+	defer ours.Close()
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		return nil, fmt.Errorf("start PAM worker: %w", err)
+	}
+	command := p.cfg.WorkerCommand
+	args := append(command[1:len(command):len(command)], "--worker", "--timeout="+p.cfg.Timeout.String())
+	if p.cfg.ServiceDir != "" {
+		args = append(args, "--service-dir="+p.cfg.ServiceDir)
+	}
+	cmd := exec.Command(command[0], args...)
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Stderr = os.Stderr // for what modules print
+	// Modules run as root in our place, not with whatever the daemon was
+	// started with.
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start PAM worker: %w", err)
+	}
+	p.log.Debug("PAM worker started", "pid", cmd.Process.Pid)
+	return &worker{conn: conn.(*net.UnixConn), cmd: cmd}, nil
+}
+
+// close ends the idle workers; nobody may ask any more.
+func (p *pool) close() {
+	var ending sync.WaitGroup
+	for {
+		select {
+		case w := <-p.idle:
+			ending.Go(w.kill)
+		default:
+			ending.Wait()
+			return
+		}
+	}
+}
+
+func (w *worker) send(message []byte) error {
+	if err := w.conn.SetWriteDeadline(time.Now().Add(requestTimeout)); err != nil {
+		return err
+	}
+	_, err := w.conn.Write(message)
+	return err
+}
+
+func (w *worker) receive(timeout time.Duration) (pam.Response, error) {
+	if err := w.conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		return pam.Response{}, err
+	}
+	buf := make([]byte, pam.MaxMessageOctets+1)
+	n, err := w.conn.Read(buf)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return pam.Response{}, errWorkerHung
+	case err != nil || n == 0:
+		return pam.Response{}, errWorkerDied
+	}
+	var response pam.Response
+	if err := response.UnmarshalBinary(buf[:n]); err != nil {
+		return pam.Response{}, fmt.Errorf("PAM worker answered: %w", err)
+	}
+	return response, nil
+}
+
+// kill ends the worker and what it started, and returns when it is gone.
+func (w *worker) kill() {
+	_ = w.conn.Close()
+	// The group exists until we have waited for its leader.
+	_ = syscall.Kill(-w.cmd.Process.Pid, syscall.SIGKILL)
+	_ = w.cmd.Wait() // killed is how it should end
+}
