@@ -1,0 +1,240 @@
+package delivery
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/smtp"
+	"github.com/postern-mail/postern/status"
+)
+
+// Attempt offers d at endpoints in order, those lately out of reach last,
+// until every recipient has an answer that another host would not change. It
+// returns one outcome per recipient, in order, and blocks no longer than the
+// configured times of each step or until ctx ends.
+//
+// A recipient goes on to the next endpoint when the connection could not be
+// made or was lost before the message was handed over, and by SMTP
+// also after a transient refusal. When the whole message was handed over and
+// no reply came, the recipient is Deferred and nobody else is asked.
+func (p *Pool) Attempt(ctx context.Context, d mail.Delivery, endpoints []Endpoint) []mail.Outcome {
+	release, err := p.enter(ctx)
+	if err != nil {
+		return AllFailed(d, err)
+	}
+	defer release()
+	a := &attempt{pool: p, d: d, outcomes: AllFailed(d, status.Errorf(status.ConnectionFailed, "no address to connect to"))}
+	for i := range d.Envelope.Recipients {
+		a.open = append(a.open, i)
+	}
+	for _, e := range p.order(endpoints) {
+		if len(a.open) == 0 || a.sessions >= p.cfg.MaxSessions || ctx.Err() != nil {
+			break
+		}
+		a.try(ctx, e)
+	}
+	return a.outcomes
+}
+
+type attempt struct {
+	pool     *Pool
+	d        mail.Delivery
+	outcomes []mail.Outcome
+	open     []int // indices of recipients worth another endpoint
+	sessions int   // conversations that got past the handshake
+}
+
+// try offers the message to the open recipients at one endpoint.
+func (a *attempt) try(ctx context.Context, e Endpoint) {
+	c, err := a.pool.connect(ctx, e)
+	if err != nil {
+		a.failOpen(err, e)
+		return
+	}
+	results := a.send(ctx, c.Client)
+	if c.reused && a.staleConnection(c.Client, results) {
+		_ = c.Client.Close()
+		if c, err = a.pool.dial(ctx, e); err != nil {
+			a.failOpen(err, e)
+			return
+		}
+		results = a.send(ctx, c.Client)
+	}
+	a.sessions++
+	a.note(c, results)
+	a.pool.put(c)
+}
+
+// staleConnection reports whether the peer had most likely closed the idle
+// connection before it heard of the message, so that a new connection to the
+// same endpoint is no new risk: no reply was read, and the message was not
+// handed over whole, or the peer drops a repeat.
+func (a *attempt) staleConnection(c *smtp.Client, results []smtp.ClientResult) bool {
+	if c.Answered() || status.Of(results[0].Err) != status.ConnectionLost {
+		return false
+	}
+	_, dropsRepeats := c.Extension("XPOSTERN")
+	for _, r := range results {
+		if r.Uncertain && !(dropsRepeats && a.d.ID != "") {
+			return false
+		}
+	}
+	return true
+}
+
+// send hands the message to c for the open recipients.
+func (a *attempt) send(ctx context.Context, c *smtp.Client) []smtp.ClientResult {
+	content, octets, err := a.content()
+	if err != nil {
+		results := make([]smtp.ClientResult, len(a.open))
+		for i := range results {
+			results[i].Err = status.New(status.StoreDown, err)
+		}
+		return results
+	}
+	defer content.Close()
+	env := a.d.Envelope
+	m := smtp.ClientMessage{
+		From: smtp.MailCommand{
+			ReversePath: env.ReversePath,
+			Body:        env.Body,
+			SMTPUTF8:    env.SMTPUTF8,
+			Return:      env.Return,
+			EnvelopeID:  env.EnvelopeID,
+			DeliveryID:  a.d.ID,
+		},
+		To:      make([]smtp.RcptCommand, len(a.open)),
+		Octets:  octets,
+		Content: content,
+	}
+	if _, offered := c.Extension("SMTPUTF8"); env.SMTPUTF8 && !offered {
+		m.From.SMTPUTF8 = headerNeedsUTF8(content)
+	}
+	for n, i := range a.open {
+		rcpt := env.Recipients[i]
+		m.To[n] = smtp.RcptCommand{ForwardPath: rcpt.Address, Original: rcpt.Original, Notify: rcpt.Notify}
+	}
+	return c.Send(ctx, m)
+}
+
+// content opens the message and checks that it is whole.
+func (a *attempt) content() (mail.Content, int64, error) {
+	content, err := a.d.Open()
+	if err != nil {
+		return nil, 0, fmt.Errorf("open content: %w", err)
+	}
+	octets, err := content.Seek(0, io.SeekEnd)
+	if err == nil && a.d.Octets > 0 && octets != a.d.Octets {
+		err = fmt.Errorf("content has %d octets, not %d", octets, a.d.Octets)
+	}
+	if err == nil {
+		_, err = content.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		_ = content.Close()
+		return nil, 0, err
+	}
+	return content, octets, nil
+}
+
+// maxHeaderOctets is how far a header is searched for the need of SMTPUTF8.
+const maxHeaderOctets = 64 << 10
+
+// headerNeedsUTF8 reports whether the message header holds octets above 127:
+// a message that was only declared SMTPUTF8 can go to a peer without it (RFC
+// 6531 section 3.2 asks for the extension where it is needed). A header that
+// cannot be read, or has no end, is taken to need it.
+func headerNeedsUTF8(content io.ReaderAt) bool {
+	buf := make([]byte, maxHeaderOctets)
+	n, err := content.ReadAt(buf, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return true
+	}
+	header, _, ended := bytes.Cut(buf[:n], []byte("\r\n\r\n"))
+	for _, c := range header {
+		if c > 127 {
+			return true
+		}
+	}
+	return !ended && n == len(buf)
+}
+
+// note turns results into outcomes and keeps those open that another
+// endpoint may serve.
+func (a *attempt) note(c *Conn, results []smtp.ClientResult) {
+	_, dsn := c.Client.Extension("DSN")
+	now := time.Now()
+	still := a.open[:0:0]
+	for n, i := range a.open {
+		r := results[n]
+		o := outcome(a.d.Envelope.Recipients[i].Address, r, now)
+		o.Relayed = o.Class == mail.Delivered && !dsn
+		o.Remote = c.endpoint.String()
+		if o.RemoteMTA = c.endpoint.Host; o.RemoteMTA == "" {
+			o.RemoteMTA = c.Client.PeerName()
+		}
+		a.outcomes[i] = o
+		if a.worthAnother(r) {
+			still = append(still, i)
+		}
+	}
+	a.open = still
+}
+
+// worthAnother reports whether another endpoint may take what this one did not.
+func (a *attempt) worthAnother(r smtp.ClientResult) bool {
+	if r.Err == nil || r.Uncertain {
+		return false
+	}
+	switch status.Of(r.Err) {
+	case status.ConnectionLost, status.PeerNoSMTPUTF8:
+		return true
+	case status.RemoteReply:
+		// A farewell is a connection lost with notice.
+		return r.Reply.Code == status.ShuttingDown.Reply().Code || a.pool.cfg.retryRefused && r.Reply.Transient()
+	default:
+		return false
+	}
+}
+
+// failOpen gives the open recipients the outcome of a connection that did not
+// come about. They stay open. It also takes the place of a peer's lack of
+// SMTPUTF8: who is down now may offer it later.
+func (a *attempt) failOpen(err error, e Endpoint) {
+	now := time.Now()
+	for _, i := range a.open {
+		a.outcomes[i] = failed(a.d.Envelope.Recipients[i].Address, err, now)
+		a.outcomes[i].Remote, a.outcomes[i].RemoteMTA = e.String(), e.Host
+	}
+}
+
+// outcome classes the result of a conversation.
+func outcome(to mail.Address, r smtp.ClientResult, now time.Time) mail.Outcome {
+	if r.Err == nil {
+		return mail.Outcome{Recipient: to, Class: mail.Delivered, Reply: r.Reply, FromPeer: true, At: now}
+	}
+	return failed(to, r.Err, now)
+}
+
+// failed classes an error: Bounced only when it is permanent. What a peer
+// says before any mail was spoken of judges us, not the message, so it never
+// bounces, but its words are kept.
+func failed(to mail.Address, err error, now time.Time) mail.Outcome {
+	o := mail.Outcome{Recipient: to, Class: mail.Deferred, Reply: status.ReplyOf(err), At: now}
+	var handshake *smtp.HandshakeError
+	if errors.As(err, &handshake) {
+		o.Reply, o.FromPeer = handshake.Reply, true
+		return o
+	}
+	var known *status.Error
+	o.FromPeer = errors.As(err, &known) && known.Remote != nil
+	if o.Reply.Permanent() {
+		o.Class = mail.Bounced
+	}
+	return o
+}

@@ -1,0 +1,207 @@
+package delivery
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/smtp"
+)
+
+// Protocol is what a target speaks.
+type Protocol string
+
+// The protocols.
+const (
+	LMTP Protocol = "lmtp"
+	SMTP Protocol = "smtp"
+)
+
+// TLSMode is how the connections to a target are protected.
+type TLSMode string
+
+// The TLS modes.
+const (
+	// TLSMay takes STARTTLS when offered, with any certificate, and goes on
+	// in the clear when it fails; unix sockets stay as they are. The default.
+	TLSMay TLSMode = "may"
+	// TLSNone never encrypts.
+	TLSNone TLSMode = "none"
+	// TLSEncrypt requires TLS with any certificate.
+	TLSEncrypt TLSMode = "encrypt"
+	// TLSVerify requires TLS and a trusted certificate for the server's name.
+	TLSVerify TLSMode = "verify"
+)
+
+// Config says where mail goes. The zero Config sends everything by MX.
+type Config struct {
+	// Hostname is the name given in EHLO and LHLO, the domain of addresses
+	// that have none ("postmaster"), and the MX host at which mail would come
+	// back to us. "" means "localhost".
+	Hostname string
+	// Targets are the next hops that have a name.
+	Targets []Target
+	// Domains maps a domain of ours to the name of the target that takes its
+	// mail.
+	Domains map[mail.Domain]string
+	// Relayhost names the target that takes all other mail; "" means the
+	// target Outbound, so MX delivery unless that target says otherwise.
+	Relayhost string
+}
+
+// Outbound is the name of the target that delivers to the world by MX.
+const Outbound = "smtp"
+
+// Target is a next hop or, for SMTP without addresses, whatever host the MX
+// records of a recipient's domain name.
+type Target struct {
+	// Name is what Domains, Relayhost and a recipient's Route call it.
+	Name string
+	// Protocol is "lmtp" or "smtp"; "" means lmtp with addresses and smtp
+	// without.
+	Protocol Protocol
+	// Addresses are tried in order: "unix:/path", "host:port", "[host]:port".
+	// With smtp, an unbracketed name is looked up as MX first, as Postfix's
+	// relayhost is. Without a port, lmtp uses 24 and smtp 25.
+	Addresses []string
+	// TLS is the TLS mode, "" means "may". ImplicitTLS speaks TLS from the
+	// first octet, without STARTTLS; it verifies when TLS is "" or "verify".
+	TLS         TLSMode
+	ImplicitTLS bool
+	// CAFile holds the trusted certificates in PEM; "" means the system's.
+	CAFile string
+	// ServerName is the name the certificate must carry; "" means the host of
+	// the address, or of the MX.
+	ServerName string
+	// Login and PasswordFile authenticate by PLAIN or LOGIN, over TLS or a
+	// unix socket only. The file holds the password and nothing else but line
+	// ends. Not allowed without Addresses: strangers get no password.
+	Login        string
+	PasswordFile string
+	// Timeouts bound each step; a zero field means Postfix's default, but for
+	// Connect with lmtp, which means 5 s.
+	Timeouts smtp.ClientTimeouts
+	// MaxConnections is the number of connections in use at once; 0 means 20
+	// for a target with addresses and 100 without.
+	MaxConnections int
+	// IdleTime is how long an unused connection is kept; 0 means 30 s with
+	// addresses, 5 s without. Negative keeps none.
+	IdleTime time.Duration
+	// DownTime is how long an address that could not be reached is tried
+	// last; 0 means 10 s.
+	DownTime time.Duration
+}
+
+// byMX reports whether the target looks up the recipient's domain.
+func (t Target) byMX() bool { return t.protocol() == SMTP && len(t.Addresses) == 0 }
+
+func (t Target) protocol() Protocol {
+	if t.Protocol == "" && len(t.Addresses) == 0 {
+		return SMTP
+	}
+	if t.Protocol == "" {
+		return LMTP
+	}
+	return t.Protocol
+}
+
+func (t Target) check() error {
+	switch {
+	case t.Name == "":
+		return fmt.Errorf("delivery target without a name")
+	case t.protocol() != LMTP && t.protocol() != SMTP:
+		return fmt.Errorf("delivery target %q: protocol %q is neither lmtp nor smtp", t.Name, t.Protocol)
+	case t.Login != "" && len(t.Addresses) == 0:
+		return fmt.Errorf("delivery target %q: a login needs addresses to go to", t.Name)
+	case (t.Login == "") != (t.PasswordFile == ""):
+		return fmt.Errorf("delivery target %q: login and password file go together", t.Name)
+	}
+	if _, err := t.tls(); err != nil {
+		return err
+	}
+	for _, a := range t.Addresses {
+		if _, err := ParseNextHop(a); err != nil {
+			return fmt.Errorf("delivery target %q: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
+func (t Target) tls() (smtp.ClientTLS, error) {
+	switch t.TLS {
+	case "":
+		if t.ImplicitTLS {
+			return smtp.ClientTLSVerify, nil
+		}
+		return smtp.ClientTLSMay, nil
+	case TLSMay:
+		return smtp.ClientTLSMay, nil
+	case TLSNone:
+		if t.ImplicitTLS {
+			return 0, fmt.Errorf("delivery target %q: implicit TLS and tls = none exclude each other", t.Name)
+		}
+		return smtp.ClientTLSNone, nil
+	case TLSEncrypt:
+		return smtp.ClientTLSEncrypt, nil
+	case TLSVerify:
+		return smtp.ClientTLSVerify, nil
+	default:
+		return 0, fmt.Errorf("delivery target %q: unknown TLS mode %q", t.Name, t.TLS)
+	}
+}
+
+// client returns the configuration of the target's conversations. It reads
+// the files the target names.
+func (t Target) client(hostname string) (smtp.ClientConfig, error) {
+	if err := t.check(); err != nil {
+		return smtp.ClientConfig{}, err
+	}
+	policy, err := t.tls()
+	if err != nil {
+		return smtp.ClientConfig{}, err
+	}
+	cfg := smtp.ClientConfig{
+		LMTP:        t.protocol() == LMTP,
+		Hello:       hostname,
+		TLS:         policy,
+		ImplicitTLS: t.ImplicitTLS,
+		ServerName:  t.ServerName,
+		TLSConfig:   &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(64)},
+		Login:       t.Login,
+		// To strangers DATA is the better trodden path.
+		Chunking: t.protocol() == LMTP,
+		Timeouts: t.Timeouts,
+	}
+	if cfg.LMTP && cfg.Timeouts.Connect == 0 {
+		cfg.Timeouts.Connect = 5 * time.Second
+	}
+	if t.CAFile != "" {
+		if cfg.TLSConfig.RootCAs, err = readRoots(t.CAFile); err != nil {
+			return cfg, fmt.Errorf("delivery target %q: %w", t.Name, err)
+		}
+	}
+	if t.PasswordFile != "" {
+		password, err := os.ReadFile(t.PasswordFile)
+		if err != nil {
+			return cfg, fmt.Errorf("delivery target %q: %w", t.Name, err)
+		}
+		cfg.Password = strings.TrimRight(string(password), "\r\n")
+	}
+	return cfg, nil
+}
+
+func readRoots(path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("no certificates in %s", path)
+	}
+	return roots, nil
+}

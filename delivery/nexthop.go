@@ -1,0 +1,88 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+)
+
+// NextHop is a next hop as configuration and routes write it.
+type NextHop struct {
+	// Path is the path of a unix socket; the other fields are then empty.
+	Path string
+	// Host is a name or an IP address, Port a number or "" for the
+	// protocol's own.
+	Host, Port string
+	// Literal is true for a host in brackets, and for an IP address: its MX
+	// records are not looked up.
+	Literal bool
+}
+
+var errNextHop = errors.New("malformed next hop")
+
+// ParseNextHop reads "unix:/path", "host", "host:port", "[host]",
+// "[host]:port", "[IPv6:::1]" and, before any of the latter, "inet:".
+func ParseNextHop(s string) (NextHop, error) {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		if path == "" {
+			return NextHop{}, fmt.Errorf("%w: %q", errNextHop, s)
+		}
+		return NextHop{Path: path}, nil
+	}
+	rest := strings.TrimPrefix(s, "inet:")
+	h := NextHop{Host: rest}
+	if inner, after, ok := strings.Cut(rest, "]"); ok && strings.HasPrefix(inner, "[") {
+		h.Host, h.Literal = inner[1:], true
+		if len(h.Host) > 5 && strings.EqualFold(h.Host[:5], "ipv6:") {
+			h.Host = h.Host[5:]
+		}
+		port, colon := strings.CutPrefix(after, ":")
+		if h.Port = port; after != "" && (!colon || port == "") {
+			return NextHop{}, fmt.Errorf("%w: %q", errNextHop, s)
+		}
+	} else if strings.Count(rest, ":") == 1 {
+		h.Host, h.Port, _ = strings.Cut(rest, ":")
+		if h.Port == "" {
+			return NextHop{}, fmt.Errorf("%w: %q", errNextHop, s)
+		}
+	}
+	isIP := net.ParseIP(h.Host) != nil
+	h.Literal = h.Literal || isIP
+	if h.Host == "" || !isIP && strings.ContainsAny(h.Host, ":[]/ \t\r\n") || strings.ContainsAny(h.Port, ":[]/ \t\r\n") {
+		return NextHop{}, fmt.Errorf("%w: %q", errNextHop, s)
+	}
+	return h, nil
+}
+
+// Endpoint is one place to connect to.
+type Endpoint struct {
+	Network string // "unix" or "tcp"
+	Address string // path, or IP address or name with port
+	// Host is the name the endpoint was found under: of the certificate, and
+	// in reports. "" for a unix socket.
+	Host string
+}
+
+// Endpoint returns the next hop as a place to connect to without looking
+// anything up but the host's addresses.
+func (h NextHop) Endpoint(defaultPort string) Endpoint {
+	if h.Path != "" {
+		return Endpoint{Network: "unix", Address: h.Path}
+	}
+	port := h.Port
+	if port == "" {
+		port = defaultPort
+	}
+	return Endpoint{Network: "tcp", Address: net.JoinHostPort(h.Host, port), Host: h.Host}
+}
+
+// String names the endpoint in logs and outcomes: "host[address]:port", or
+// the socket's path.
+func (e Endpoint) String() string {
+	host, port, err := net.SplitHostPort(e.Address)
+	if e.Network == "unix" || err != nil || e.Host == "" || e.Host == host {
+		return e.Address
+	}
+	return e.Host + "[" + host + "]:" + port
+}

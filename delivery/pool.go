@@ -1,0 +1,259 @@
+package delivery
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/postern-mail/postern/smtp"
+	"github.com/postern-mail/postern/status"
+)
+
+// maxConnAge is how long a connection is used at most, however busy: peers
+// move and balance, and memory of theirs grows. Postfix's reuse limit.
+const maxConnAge = 300 * time.Second
+
+// maxDown bounds the memory of addresses that were out of reach.
+const maxDown = 10000
+
+// poolConfig is what a transport asks of its pool.
+type poolConfig struct {
+	Client         smtp.ClientConfig
+	MaxConnections int           // in use at once
+	IdleTime       time.Duration // before an unused connection is closed
+	DownTime       time.Duration // for which an address out of reach is tried last
+	MaxSessions    int           // conversations one attempt may hold in turn
+	retryRefused   bool          // go on to the next endpoint after a transient refusal
+}
+
+// Pool holds the connections of one transport. Its methods may be called
+// concurrently.
+type Pool struct {
+	cfg   poolConfig
+	log   hclog.Logger
+	slots chan struct{}
+
+	mu     sync.Mutex
+	idle   []*Conn // in the order they were put back, oldest first
+	down   map[string]time.Time
+	closed bool
+}
+
+// Conn is a connection out of the pool.
+type Conn struct {
+	Client   *smtp.Client
+	endpoint Endpoint
+	born     time.Time
+	since    time.Time // idle since
+	reused   bool
+}
+
+// NewPool returns the pool for a target; hostname is what it calls itself. It
+// reads the files the target names.
+func NewPool(t Target, hostname string, log hclog.Logger) (*Pool, error) {
+	client, err := t.client(hostname)
+	if err != nil {
+		return nil, err
+	}
+	cfg := poolConfig{Client: client, MaxConnections: 20, IdleTime: 30 * time.Second, DownTime: 10 * time.Second, MaxSessions: 2}
+	if t.byMX() {
+		cfg.MaxConnections, cfg.IdleTime = 100, 5*time.Second
+	}
+	cfg.retryRefused = t.protocol() == SMTP
+	if t.MaxConnections > 0 {
+		cfg.MaxConnections = t.MaxConnections
+	}
+	if t.IdleTime != 0 {
+		cfg.IdleTime = max(t.IdleTime, 0)
+	}
+	if t.DownTime > 0 {
+		cfg.DownTime = t.DownTime
+	}
+	return &Pool{
+		cfg: cfg, log: log.With("target", t.Name),
+		slots: make(chan struct{}, cfg.MaxConnections),
+		down:  make(map[string]time.Time),
+	}, nil
+}
+
+// Run closes connections that were idle too long, and all idle ones when ctx
+// ends; those in use are then closed as they come back.
+func (p *Pool) Run(ctx context.Context) error {
+	if p.cfg.IdleTime > 0 {
+		tick := time.NewTicker(max(p.cfg.IdleTime/2, 100*time.Millisecond))
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case now := <-tick.C:
+				closeAll(p.takeExpired(now))
+			}
+		}
+	}
+	<-ctx.Done()
+	p.mu.Lock()
+	p.closed = true
+	idle := p.idle
+	p.idle = nil
+	p.mu.Unlock()
+	closeAll(idle)
+	return nil
+}
+
+// closeAll says goodbye on idle connections without waiting long for anyone.
+func closeAll(conns []*Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, c := range conns {
+		// A peer that does not answer QUIT is gone all the same.
+		_ = c.Client.Quit(ctx)
+	}
+}
+
+func (p *Pool) takeExpired(now time.Time) []*Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for n < len(p.idle) && now.Sub(p.idle[n].since) >= p.cfg.IdleTime {
+		n++
+	}
+	expired := slices.Clone(p.idle[:n])
+	p.idle = slices.Delete(p.idle, 0, n)
+	return expired
+}
+
+// enter waits for a free connection slot.
+func (p *Pool) enter(ctx context.Context) (release func(), err error) {
+	select {
+	case p.slots <- struct{}{}:
+		return func() { <-p.slots }, nil
+	default:
+	}
+	select {
+	case p.slots <- struct{}{}:
+		return func() { <-p.slots }, nil
+	case <-ctx.Done():
+		return nil, status.New(status.ServerBusy, ctx.Err())
+	}
+}
+
+// connect returns an idle connection to e or a new one.
+func (p *Pool) connect(ctx context.Context, e Endpoint) (*Conn, error) {
+	for {
+		c := p.takeIdle(e)
+		if c == nil {
+			return p.dial(ctx, e)
+		}
+		if c.Client.Usable() && time.Since(c.born) < maxConnAge {
+			c.reused = true
+			return c, nil
+		}
+		_ = c.Client.Close()
+	}
+}
+
+// takeIdle returns the connection to e used last, which is the likeliest to
+// be alive.
+func (p *Pool) takeIdle(e Endpoint) *Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := len(p.idle) - 1; i >= 0; i-- {
+		if c := p.idle[i]; c.endpoint == e {
+			p.idle = slices.Delete(p.idle, i, i+1)
+			return c
+		}
+	}
+	return nil
+}
+
+// dial makes a new connection and remembers whether that worked.
+func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
+	cfg := p.cfg.Client
+	if cfg.ServerName == "" {
+		cfg.ServerName = e.Host
+	}
+	client, err := smtp.Dial(ctx, e.Network, e.Address, cfg)
+	if err != nil {
+		if ctx.Err() == nil {
+			p.markDown(e, err)
+		}
+		return nil, err
+	}
+	p.markUp(e)
+	return &Conn{Client: client, endpoint: e, born: time.Now()}, nil
+}
+
+// put takes a connection back.
+func (p *Pool) put(c *Conn) {
+	if p.cfg.IdleTime <= 0 || !c.Client.Usable() || !p.keep(c) {
+		_ = c.Client.Close()
+	}
+}
+
+// keep makes c idle. When there are enough idle connections already, the one
+// unused for longest makes room.
+func (p *Pool) keep(c *Conn) bool {
+	c.since = time.Now()
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return false
+	}
+	var oldest *Conn
+	if len(p.idle) >= p.cfg.MaxConnections {
+		oldest = p.idle[0]
+		p.idle = slices.Delete(p.idle, 0, 1)
+	}
+	p.idle = append(p.idle, c)
+	p.mu.Unlock()
+	if oldest != nil {
+		_ = oldest.Client.Close()
+	}
+	return true
+}
+
+// order returns endpoints with those lately out of reach last.
+func (p *Pool) order(endpoints []Endpoint) []Endpoint {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.down) == 0 {
+		return endpoints
+	}
+	now := time.Now()
+	up, down := make([]Endpoint, 0, len(endpoints)), []Endpoint(nil)
+	for _, e := range endpoints {
+		if now.Before(p.down[e.Address]) {
+			down = append(down, e)
+		} else {
+			up = append(up, e)
+		}
+	}
+	return append(up, down...)
+}
+
+func (p *Pool) markDown(e Endpoint, err error) {
+	now := time.Now()
+	p.mu.Lock()
+	_, known := p.down[e.Address]
+	if len(p.down) >= maxDown {
+		clear(p.down)
+	}
+	p.down[e.Address] = now.Add(p.cfg.DownTime)
+	p.mu.Unlock()
+	if !known {
+		p.log.Warn("next hop out of reach", "remote", e.String(), "reason", status.Of(err).String(), "error", err)
+	}
+}
+
+func (p *Pool) markUp(e Endpoint) {
+	p.mu.Lock()
+	_, known := p.down[e.Address]
+	delete(p.down, e.Address)
+	p.mu.Unlock()
+	if known {
+		p.log.Info("next hop back in reach", "remote", e.String())
+	}
+}

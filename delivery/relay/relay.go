@@ -1,0 +1,127 @@
+// Package relay delivers by SMTP (RFC 5321): to relay hosts, or to whatever
+// hosts the MX records of a recipient's domain name.
+//
+// Addresses of one preference are tried in random order, at most five, of
+// which two conversations at most. A name service that cannot answer defers;
+// only one that is sure that a domain does not exist, or takes no mail (RFC
+// 7505), bounces, and only for a recipient of that very domain: what is wrong
+// with a relay host of ours is no fault of the recipient's.
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/postern-mail/postern/delivery"
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/status"
+)
+
+const defaultPort = "25"
+
+// lookupTime bounds all lookups of one attempt.
+const lookupTime = 30 * time.Second
+
+// Transport delivers to one target. It may be used concurrently.
+type Transport struct {
+	pool     *delivery.Pool
+	hops     []delivery.NextHop // none: by the recipient's domain
+	resolver Resolver
+	hostname string
+}
+
+var _ delivery.Transport = (*Transport)(nil)
+
+// New returns the transport of a target, which must speak SMTP. hostname is
+// the name given in EHLO and the MX host that is ourselves. A nil resolver
+// means the system's. New reads the files the target names.
+func New(target delivery.Target, hostname string, resolver Resolver, log hclog.Logger) (*Transport, error) {
+	if target.Protocol == delivery.LMTP || target.Protocol == "" && len(target.Addresses) > 0 {
+		return nil, fmt.Errorf("delivery target %q does not speak SMTP", target.Name)
+	}
+	pool, err := delivery.NewPool(target, hostname, log)
+	if err != nil {
+		return nil, err
+	}
+	t := &Transport{pool: pool, resolver: resolver, hostname: hostname}
+	if resolver == nil {
+		t.resolver = systemResolver()
+	}
+	for _, a := range target.Addresses {
+		hop, err := delivery.ParseNextHop(a)
+		if err != nil {
+			return nil, fmt.Errorf("delivery target %q: %w", target.Name, err)
+		}
+		t.hops = append(t.hops, hop)
+	}
+	return t, nil
+}
+
+// Run looks after idle connections until ctx ends.
+func (t *Transport) Run(ctx context.Context) error { return t.pool.Run(ctx) }
+
+// Deliver makes one attempt. A next hop in the recipients' Route takes the
+// place of the target's addresses; without either it is the domain of the
+// first recipient.
+func (t *Transport) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome {
+	if len(d.Envelope.Recipients) == 0 {
+		return nil
+	}
+	endpoints, err := t.endpoints(ctx, d.Envelope.Recipients[0])
+	if err != nil {
+		return delivery.AllFailed(d, err)
+	}
+	return t.pool.Attempt(ctx, d, endpoints)
+}
+
+// endpoints looks up where the mail of a recipient goes.
+func (t *Transport) endpoints(ctx context.Context, first mail.Recipient) ([]delivery.Endpoint, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	hops, domain := t.hops, string(first.Address.Domain)
+	next := first.Route.NextHop
+	if next == "" && len(hops) == 0 {
+		next = domain
+	}
+	if next != "" {
+		hop, err := delivery.ParseNextHop(next)
+		if err != nil {
+			return nil, status.New(status.ConfigurationError, err)
+		}
+		hops = []delivery.NextHop{hop}
+	}
+	found, err := t.lookupAll(ctx, hops)
+	if len(found) == 0 && next != domain {
+		err = ours(err)
+	}
+	if len(found) == 0 {
+		return nil, err
+	}
+	return found, nil
+}
+
+// ours makes transient what a next hop of our own choosing gave as permanent.
+func ours(err error) error {
+	var known *status.Error
+	if errors.As(err, &known) && known.Reason.Permanent() {
+		return status.New(status.ConfigurationError, err)
+	}
+	return err
+}
+
+// lookupAll returns the endpoints of all hops in order, and the error of the
+// last that gave none.
+func (t *Transport) lookupAll(ctx context.Context, hops []delivery.NextHop) (found []delivery.Endpoint, err error) {
+	for _, hop := range hops {
+		some, failed := t.lookup(ctx, hop)
+		if failed != nil {
+			err = failed
+		}
+		found = append(found, some...)
+	}
+	return found, err
+}
