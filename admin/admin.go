@@ -191,7 +191,7 @@ func statusHandler(ready func() error, metrics http.Handler) http.Handler {
 		_, _ = io.WriteString(w, "ok\n") // the monitor that hung up learns nothing
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := ready(); err != nil {
+		if err := isReady(ready); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
@@ -243,4 +243,11 @@ func Call(ctx context.Context, socket, name string, args url.Values, out io.Writ
 		return errors.New(text)
 	}
 	return nil
+}
+
+func isReady(ready func() error) error {
+	if ready == nil {
+		return nil
+	}
+	return ready()
 }
