@@ -38,15 +38,15 @@ func (d DN) Key() string {
 func (d DN) Equal(other DN) bool { return d.Key() == other.Key() }
 
 // Under reports whether d is base or lies below it.
-func (d DN) Under(base DN) bool { return keyUnder(d.Key(), base.Key()) }
+func (d DN) Under(base DN) bool { return KeyUnder(d.Key(), base.Key()) }
 
-// keyUnder works on keys, in which an unescaped comma only separates.
-func keyUnder(key, base string) bool {
+// KeyUnder is Under for keys, in which a comma only ever separates.
+func KeyUnder(key, base string) bool {
 	return base == "" || key == base || strings.HasSuffix(key, ","+base)
 }
 
-// parentKey returns the key of the entry above, "" for a name of one part.
-func parentKey(key string) string {
+// ParentKey returns the key of the entry above, "" for a name of one part.
+func ParentKey(key string) string {
 	_, parent, _ := strings.Cut(key, ",")
 	return parent
 }

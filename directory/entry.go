@@ -3,6 +3,7 @@ package directory
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 )
 
@@ -62,6 +63,17 @@ func (e Entry) Select(names []string) Entry {
 		}
 	}
 	return selected
+}
+
+// Without returns the entry without an attribute.
+func (e Entry) Without(attribute string) Entry {
+	key := attributeKey(attribute)
+	if _, ok := e.attributes[key]; !ok {
+		return e
+	}
+	rest := maps.Clone(e.attributes)
+	delete(rest, key)
+	return Entry{DN: e.DN, attributes: rest}
 }
 
 // Each calls f for every attribute, by lower-case type, in no order.

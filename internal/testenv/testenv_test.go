@@ -36,12 +36,12 @@ func TestProcessBecomesReadyAndEnds(t *testing.T) {
 			return err
 		},
 	})
-	if !strings.Contains(p.Log(), "hello") {
-		t.Errorf("log = %q", p.Log())
-	}
 	p.Pause()
 	p.Resume()
 	p.Stop()
+	if !strings.Contains(p.Log(), "hello") {
+		t.Errorf("log = %q", p.Log())
+	}
 	if p.Err() == nil {
 		t.Error("a program ended by a signal reports success")
 	}
