@@ -28,7 +28,7 @@ type indexKey struct{ attribute, value string }
 func NewTree(entries []directory.Entry) *Tree {
 	t := &Tree{byKey: make(map[string]int, len(entries)), index: map[indexKey][]int{}}
 	for i, e := range entries {
-		n := node{entry: e, public: e.Without(passwordAttribute), key: e.DN.Key()}
+		n := node{entry: e, public: withSuperiors(e.Without(passwordAttribute)), key: e.DN.Key()}
 		t.entries = append(t.entries, n)
 		t.byKey[n.key] = i
 		n.public.Each(func(attribute string, values []string) {
