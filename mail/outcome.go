@@ -33,4 +33,7 @@ type Outcome struct {
 	// Relayed is true when the next hop does not promise reports itself, so
 	// that NOTIFY=SUCCESS asks for a "relayed" report here.
 	Relayed bool
+	// Final is true when the next hop is the mail's last one, as LMTP is: the
+	// report then says "delivered".
+	Final bool
 }
