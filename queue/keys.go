@@ -2,81 +2,89 @@ package queue
 
 import (
 	"encoding/binary"
-	"fmt"
 	"time"
 
 	"github.com/postern-mail/postern/mail"
 )
 
-// The queue's keys. tag keeps them apart from other rooms' in a shared store.
+// The keys of the queue, behind its tag:
 //
-//	q m <id>                          message record
-//	q r <id> 0 <group>                group record
-//	q d <shard> <due> <id> 0 <group>  due index, value empty
-const tag = 'q'
+//	m <id>                       the message: what every recipient shares, and
+//	                             its first groups of recipients
+//	p <id> 0 <part>              further groups of recipients
+//	r <id> 0 <group>             state of a group that was tried
+//	h <id>                       present while the message is on hold
+//	d <shard> <due> <id> <group> present while the group waits for its time;
+//	                             group 0 is the first attempt at all of them,
+//	                             group n+1 the next attempt at group n
+//
+// The shard is there for queues with several owners; one process has shard 0.
+// A message without an entry under d is on hold.
+const (
+	tag   = 'q'
+	shard = 0
+)
 
-// shard is the only one while one process runs the queue; the key has room
-// for more.
-const shard = 0
+// firstAttempt stands in a due entry for all groups that were not tried.
+const firstAttempt = -1
 
-func messageKey(id mail.QueueID) []byte {
-	return append([]byte{tag, 'm'}, id...)
+func messageKey(id mail.QueueID) []byte { return idKey('m', id) }
+func holdKey(id mail.QueueID) []byte    { return idKey('h', id) }
+
+func partKey(id mail.QueueID, part int) []byte {
+	return binary.BigEndian.AppendUint32(append(idKey('p', id), 0), uint32(part))
 }
 
-func groupKey(id mail.QueueID, group uint32) []byte {
-	key := append([]byte{tag, 'r'}, id...)
-	key = append(key, 0)
-	return binary.BigEndian.AppendUint32(key, group)
+func stateKey(id mail.QueueID, group int) []byte {
+	return binary.BigEndian.AppendUint32(append(idKey('r', id), 0), uint32(group))
 }
 
-// groupRange spans the groups of one message.
-func groupRange(id mail.QueueID) (lo, hi []byte) {
-	lo = append([]byte{tag, 'r'}, id...)
-	return append(lo, 0), append(append([]byte(nil), lo...), 1)
+// stateRange bounds the states of all groups of a message.
+func stateRange(id mail.QueueID) (lo, hi []byte) {
+	return append(idKey('r', id), 0), append(idKey('r', id), 1)
 }
 
-func messageRange(after mail.QueueID) (lo, hi []byte) {
-	lo = messageKey(after)
-	if after != "" {
-		lo = append(lo, 0)
-	}
-	return lo, []byte{tag, 'm' + 1}
+func idKey(kind byte, id mail.QueueID) []byte {
+	key := make([]byte, 0, 2+maxIDOctets)
+	return append(append(key, tag, kind), id...)
 }
 
-func dueKey(due time.Time, id mail.QueueID, group uint32) []byte {
-	key := binary.BigEndian.AppendUint64([]byte{tag, 'd', shard}, uint64(due.UnixNano()))
-	key = append(key, id...)
-	key = append(key, 0)
-	return binary.BigEndian.AppendUint32(key, group)
-}
+// kindRange bounds all keys of a kind.
+func kindRange(kind byte) (lo, hi []byte) { return []byte{tag, kind}, []byte{tag, kind + 1} }
 
-// dueRange spans the entries due from one instant up to and without another.
-func dueRange(from, to time.Time) (lo, hi []byte) {
-	lo = binary.BigEndian.AppendUint64([]byte{tag, 'd', shard}, uint64(max(from.UnixNano(), 0)))
-	hi = binary.BigEndian.AppendUint64([]byte{tag, 'd', shard}, uint64(to.UnixNano()))
-	return lo, hi
-}
-
-// never is later than every due time.
-var never = time.Unix(1<<33, 0)
-
-func parseDueKey(key []byte) (due time.Time, ref groupRef, err error) {
-	const head, tail = 3 + 8, 1 + 4
-	if len(key) <= head+tail {
-		return due, ref, fmt.Errorf("malformed due key %x", key)
-	}
-	due = time.Unix(0, int64(binary.BigEndian.Uint64(key[3:head])))
-	ref.id = mail.QueueID(key[head : len(key)-tail])
-	ref.group = binary.BigEndian.Uint32(key[len(key)-4:])
-	return due, ref, nil
-}
-
-// groupRef names one group of one message.
-type groupRef struct {
+// dueEntry is a due key, taken apart.
+type dueEntry struct {
+	due   time.Time
 	id    mail.QueueID
-	group uint32
+	group int // firstAttempt, or the group
 }
 
-// deliveryID is the same for every attempt at a group, so that a backend can
-// tell a repetition.
-func (r groupRef) deliveryID() string { return fmt.Sprintf("%s.%x", r.id, r.group) }
+func dueKey(e dueEntry) []byte {
+	key := append(dueTimeKey(e.due), e.id...)
+	return binary.BigEndian.AppendUint32(key, uint32(e.group+1))
+}
+
+// dueTimeKey is where entries of a time begin.
+func dueTimeKey(due time.Time) []byte {
+	key := make([]byte, 0, 12+maxIDOctets+4)
+	key = binary.BigEndian.AppendUint16(append(key, tag, 'd'), shard)
+	return binary.BigEndian.AppendUint64(key, uint64(max(due.UnixMilli(), 0)))
+}
+
+// dueEnd bounds the due entries of the shard.
+func dueEnd() []byte { return binary.BigEndian.AppendUint16([]byte{tag, 'd'}, shard+1) }
+
+func parseDueKey(key []byte) (dueEntry, bool) {
+	if len(key) < 4+8+1+4 {
+		return dueEntry{}, false
+	}
+	id := mail.QueueID(key[12 : len(key)-4])
+	if !validID(id) {
+		return dueEntry{}, false
+	}
+	return dueEntry{
+		due:   time.UnixMilli(int64(binary.BigEndian.Uint64(key[4:]))),
+		id:    id,
+		group: int(binary.BigEndian.Uint32(key[len(key)-4:])) - 1,
+	}, true
+}

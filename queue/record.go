@@ -11,223 +11,296 @@ import (
 	"github.com/postern-mail/postern/store"
 )
 
-// recordVersion starts every record. A newer one is refused by name.
-const recordVersion = 1
+// formatVersion begins every record. A reader refuses a higher one.
+const formatVersion = 1
+
+// record is what the groups of a queued message share.
+type record struct {
+	arrived      time.Time
+	ref          store.Ref
+	envelope     mail.Envelope // without recipients
+	receivedFrom string
+	groups       [][]mail.Recipient
+}
+
+// Bounds of one record, below what a value may hold.
+const (
+	maxRecordOctets = 56 << 10
+	maxGroupOctets  = 32 << 10
+)
 
 var errRecord = errors.New("malformed queue record")
 
-// message is what all groups of a message share.
-type message struct {
-	id       mail.QueueID
-	envelope mail.Envelope // without recipients
-	content  store.Ref
-	arrived  time.Time
-	from     string // where it came from, for reports
-	groups   uint32 // how many it was accepted with
-	report   bool   // one of our own reports
-}
-
-// group is a set of recipients with one destination, and how far it got.
-type group struct {
-	destination string
-	attempts    int
-	due         time.Time // zero while held
-	held        bool
-	warned      bool // the sender was told of the delay
-	last        status.Reply
-	remote      string
-	recipients  []mail.Recipient
-}
-
-func (m *message) encode() []byte {
-	e := encoder{recordVersion}
-	e.address(m.envelope.ReversePath)
-	e.text(string(m.envelope.Body))
-	e.flag(m.envelope.SMTPUTF8)
-	e.number(m.envelope.DeclaredOctets)
-	e.text(string(m.envelope.Return))
-	e.text(m.envelope.EnvelopeID)
-	e = append(e, m.content.Hash[:]...)
-	e.number(m.content.Octets)
-	e.instant(m.arrived)
-	e.text(m.from)
-	e.number(int64(m.groups))
-	e.flag(m.report)
-	return e
-}
-
-func decodeMessage(id mail.QueueID, record []byte) (*message, error) {
-	d := newDecoder(record)
-	m := &message{id: id}
-	m.envelope.ReversePath = d.address()
-	m.envelope.Body = mail.Body(d.text())
-	m.envelope.SMTPUTF8 = d.flag()
-	m.envelope.DeclaredOctets = d.number()
-	m.envelope.Return = mail.DSNReturn(d.text())
-	m.envelope.EnvelopeID = d.text()
-	copy(m.content.Hash[:], d.take(len(m.content.Hash)))
-	m.content.Octets = d.number()
-	m.arrived = d.instant()
-	m.from = d.text()
-	m.groups = uint32(d.number())
-	m.report = d.flag()
-	return m, d.end("message " + string(id))
-}
-
-func (g *group) encode() []byte {
-	e := encoder{recordVersion}
-	e.text(g.destination)
-	e.number(int64(g.attempts))
-	e.instant(g.due)
-	e.flag(g.held)
-	e.flag(g.warned)
-	e.number(int64(g.last.Code))
-	for _, part := range g.last.Enhanced {
-		e.number(int64(part))
+// encodeMessage returns the message's record and those of the groups that do
+// not fit in it.
+func encodeMessage(m *record) (first []byte, parts [][]byte) {
+	groups := make([][]byte, len(m.groups))
+	for i, g := range m.groups {
+		groups[i] = appendGroup(nil, g)
 	}
-	e.text(g.last.Text)
-	e.text(g.remote)
-	e.number(int64(len(g.recipients)))
-	for _, r := range g.recipients {
-		e.address(r.Address)
-		e.text(r.Original)
-		e.address(r.Accepted)
-		e = append(e, byte(r.Notify))
-		e.text(r.Route.Transport)
-		e.text(r.Route.NextHop)
+	buf := appendEnvelope(make([]byte, 0, 256+groupsOctets(groups)), m)
+	n := fit(groups, maxRecordOctets-len(buf)-4*binary.MaxVarintLen32)
+	rest := groups[n:]
+	for left := rest; len(left) > 0; {
+		n := max(fit(left, maxRecordOctets), 1)
+		parts = append(parts, appendGroups([]byte{formatVersion}, left[:n]))
+		left = left[n:]
 	}
-	return e
+	buf = binary.AppendUvarint(buf, uint64(len(parts)))
+	return appendGroups(buf, groups[:n]), parts
 }
 
-func decodeGroup(record []byte) (*group, error) {
-	d := newDecoder(record)
-	g := &group{destination: d.text()}
-	g.attempts = int(d.number())
-	g.due = d.instant()
-	g.held = d.flag()
-	g.warned = d.flag()
-	g.last.Code = int(d.number())
-	for i := range g.last.Enhanced {
-		g.last.Enhanced[i] = int(d.number())
+func groupsOctets(groups [][]byte) (n int) {
+	for _, g := range groups {
+		n += len(g)
 	}
-	g.last.Text = d.text()
-	g.remote = d.text()
-	n := d.number()
-	if n < 0 || n > int64(len(record)) {
-		return nil, fmt.Errorf("%w: %d recipients", errRecord, n)
-	}
-	for range n {
-		r := mail.Recipient{Address: d.address(), Original: d.text(), Accepted: d.address()}
-		if b := d.take(1); len(b) == 1 {
-			r.Notify = mail.Notify(b[0])
+	return min(n, maxRecordOctets)
+}
+
+// fit returns how many groups from the first have room in octets.
+func fit(groups [][]byte, octets int) int {
+	for i, g := range groups {
+		if octets -= len(g); octets < 0 {
+			return i
 		}
-		r.Route = mail.Route{Transport: d.text(), NextHop: d.text()}
-		g.recipients = append(g.recipients, r)
 	}
-	return g, d.end("group")
+	return len(groups)
 }
 
-// encoder appends fields: numbers as varints, texts with their length.
-type encoder []byte
-
-func (e *encoder) number(n int64) { *e = binary.AppendVarint(*e, n) }
-
-func (e *encoder) text(s string) {
-	*e = binary.AppendUvarint(*e, uint64(len(s)))
-	*e = append(*e, s...)
+func appendGroups(buf []byte, groups [][]byte) []byte {
+	buf = binary.AppendUvarint(buf, uint64(len(groups)))
+	for _, g := range groups {
+		buf = append(buf, g...)
+	}
+	return buf
 }
 
-func (e *encoder) flag(b bool) {
-	if b {
-		*e = append(*e, 1)
+const flagSMTPUTF8 = 1
+
+func appendEnvelope(buf []byte, m *record) []byte {
+	e := &m.envelope
+	buf = append(buf, formatVersion)
+	buf = binary.AppendVarint(buf, m.arrived.UnixMilli())
+	buf = append(buf, m.ref.Hash[:]...)
+	buf = binary.AppendUvarint(buf, uint64(m.ref.Octets))
+	buf = appendAddress(buf, e.ReversePath)
+	buf = appendString(buf, string(e.Body))
+	flags := byte(0)
+	if e.SMTPUTF8 {
+		flags |= flagSMTPUTF8
+	}
+	buf = append(buf, flags)
+	buf = binary.AppendUvarint(buf, uint64(max(e.DeclaredOctets, 0)))
+	buf = appendString(buf, string(e.Return))
+	buf = appendString(buf, e.EnvelopeID)
+	return appendString(buf, m.receivedFrom)
+}
+
+func appendGroup(buf []byte, recipients []mail.Recipient) []byte {
+	buf = binary.AppendUvarint(buf, uint64(len(recipients)))
+	for _, r := range recipients {
+		buf = appendRecipient(buf, r)
+	}
+	return buf
+}
+
+func appendRecipient(buf []byte, r mail.Recipient) []byte {
+	buf = appendAddress(buf, r.Address)
+	// Most often what RCPT named is where the message goes.
+	if r.Accepted == r.Address {
+		buf = append(buf, 0)
 	} else {
-		*e = append(*e, 0)
+		buf = appendAddress(append(buf, 1), r.Accepted)
 	}
+	buf = appendString(buf, r.Original)
+	buf = append(buf, byte(r.Notify))
+	buf = appendString(buf, r.Route.Transport)
+	return appendString(buf, r.Route.NextHop)
 }
 
-func (e *encoder) address(a mail.Address) {
-	e.text(string(a.Local))
-	e.text(string(a.Domain))
+func appendAddress(buf []byte, a mail.Address) []byte {
+	return appendString(appendString(buf, string(a.Local)), string(a.Domain))
 }
 
-func (e *encoder) instant(t time.Time) {
-	if t.IsZero() {
-		e.number(0)
-		return
+func appendString(buf []byte, s string) []byte {
+	return append(binary.AppendUvarint(buf, uint64(len(s))), s...)
+}
+
+// decodeMessage reads what encodeMessage wrote; part returns the further
+// records.
+func decodeMessage(first []byte, part func(n int) ([]byte, error)) (*record, error) {
+	d := decoder{buf: first}
+	d.version()
+	m := &record{arrived: time.UnixMilli(d.varint())}
+	copy(m.ref.Hash[:], d.take(len(m.ref.Hash)))
+	m.ref.Octets = int64(d.uvarint())
+	m.envelope = mail.Envelope{
+		ReversePath:    d.address(),
+		Body:           mail.Body(d.string()),
+		SMTPUTF8:       d.byte()&flagSMTPUTF8 != 0,
+		DeclaredOctets: int64(d.uvarint()),
+		Return:         mail.DSNReturn(d.string()),
+		EnvelopeID:     d.string(),
 	}
-	e.number(t.UnixNano())
+	m.receivedFrom = d.string()
+	parts := d.uvarint()
+	m.groups = d.groups(nil)
+	if parts > store.MaxBatchOps {
+		d.fail()
+	}
+	for i := 0; i < int(parts) && d.err == nil; i++ {
+		octets, err := part(i)
+		if err != nil {
+			return nil, err
+		}
+		p := decoder{buf: octets}
+		p.version()
+		m.groups = p.groups(m.groups)
+		d.err = p.end()
+	}
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
-// decoder reads what encoder wrote. After the first fault it yields zeros;
-// end tells.
+// decoder reads records. The first error sticks, and everything after it is
+// zero.
 type decoder struct {
-	rest []byte
-	err  error
+	buf []byte
+	err error
 }
 
-func newDecoder(record []byte) *decoder {
-	d := &decoder{rest: record}
-	if version := d.take(1); len(version) == 1 && version[0] != recordVersion {
-		d.err = fmt.Errorf("%w: version %d, this program knows version %d", errRecord, version[0], recordVersion)
+func (d *decoder) fail() {
+	if d.err == nil {
+		d.err = errRecord
 	}
-	return d
+	d.buf = nil
+}
+
+// end returns the error, or one when octets are left.
+func (d *decoder) end() error {
+	if d.err == nil && len(d.buf) > 0 {
+		d.fail()
+	}
+	return d.err
+}
+
+func (d *decoder) version() {
+	if v := d.byte(); d.err == nil && v != formatVersion {
+		d.err = fmt.Errorf("queue record of format %d, this program knows %d", v, formatVersion)
+		d.buf = nil
+	}
 }
 
 func (d *decoder) take(n int) []byte {
-	if d.err != nil || n < 0 || n > len(d.rest) {
-		if d.err == nil {
-			d.err = fmt.Errorf("%w: cut short", errRecord)
-		}
+	if n < 0 || n > len(d.buf) {
+		d.fail()
 		return nil
 	}
-	part := d.rest[:n]
-	d.rest = d.rest[n:]
-	return part
+	taken := d.buf[:n]
+	d.buf = d.buf[n:]
+	return taken
 }
 
-func (d *decoder) number() int64 {
-	n, used := binary.Varint(d.rest)
-	if used <= 0 {
-		d.take(len(d.rest) + 1)
+func (d *decoder) byte() byte {
+	if b := d.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.buf)
+	if n <= 0 {
+		d.fail()
 		return 0
 	}
-	d.take(used)
-	return n
+	d.buf = d.buf[n:]
+	return v
 }
 
-func (d *decoder) text() string {
-	n, used := binary.Uvarint(d.rest)
-	if used <= 0 || n > uint64(len(d.rest)) {
-		d.take(len(d.rest) + 1)
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.buf)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.buf = d.buf[n:]
+	return v
+}
+
+func (d *decoder) string() string {
+	n := d.uvarint()
+	if n > uint64(len(d.buf)) {
+		d.fail()
 		return ""
 	}
-	d.take(used)
 	return string(d.take(int(n)))
 }
 
-func (d *decoder) flag() bool {
-	b := d.take(1)
-	return len(b) == 1 && b[0] != 0
-}
-
 func (d *decoder) address() mail.Address {
-	return mail.Address{Local: mail.LocalPart(d.text()), Domain: mail.Domain(d.text())}
+	return mail.Address{Local: mail.LocalPart(d.string()), Domain: mail.Domain(d.string())}
 }
 
-func (d *decoder) instant() time.Time {
-	n := d.number()
-	if n == 0 {
-		return time.Time{}
+// count reads a number of things that take at least one octet each.
+func (d *decoder) count() int {
+	n := d.uvarint()
+	if n > uint64(len(d.buf)) {
+		d.fail()
+		return 0
 	}
-	return time.Unix(0, n)
+	return int(n)
 }
 
-func (d *decoder) end(what string) error {
-	if d.err == nil && len(d.rest) > 0 {
-		d.err = fmt.Errorf("%w: %d octets too many", errRecord, len(d.rest))
+func (d *decoder) groups(groups [][]mail.Recipient) [][]mail.Recipient {
+	for n := d.count(); n > 0 && d.err == nil; n-- {
+		size := d.count()
+		recipients := make([]mail.Recipient, 0, min(size, maxRecipientLimit))
+		for ; size > 0 && d.err == nil; size-- {
+			recipients = append(recipients, d.recipient())
+		}
+		groups = append(groups, recipients)
 	}
-	if d.err != nil {
-		return fmt.Errorf("%s: %w", what, d.err)
+	return groups
+}
+
+func (d *decoder) recipient() mail.Recipient {
+	r := mail.Recipient{Address: d.address()}
+	if d.byte() == 0 {
+		r.Accepted = r.Address
+	} else {
+		r.Accepted = d.address()
 	}
-	return nil
+	r.Original = d.string()
+	r.Notify = mail.Notify(d.byte())
+	r.Route = mail.Route{Transport: d.string(), NextHop: d.string()}
+	return r
+}
+
+// appendReply writes a reply with its text cut to textLimit octets.
+func appendReply(buf []byte, r status.Reply, textLimit int) []byte {
+	buf = binary.AppendUvarint(buf, uint64(r.Code))
+	for _, n := range r.Enhanced {
+		buf = binary.AppendUvarint(buf, uint64(n))
+	}
+	return appendString(buf, r.Text[:min(len(r.Text), textLimit)])
+}
+
+func (d *decoder) reply() status.Reply {
+	r := status.Reply{Code: d.small()}
+	for i := range r.Enhanced {
+		r.Enhanced[i] = d.small()
+	}
+	r.Text = d.string()
+	return r
+}
+
+// small reads a number of a reply.
+func (d *decoder) small() int {
+	n := d.uvarint()
+	if n > 999 {
+		d.fail()
+	}
+	return int(min(n, 999))
 }
