@@ -91,6 +91,9 @@ func (c *chunkText) stretch(mayWait bool) ([]byte, error) {
 	}
 }
 
+// announced implements textSource.
+func (c *chunkText) announced() int64 { return c.now.octets }
+
 func (c *chunkText) sawBareLF() bool { return c.ends.sawLF }
 
 // replyDue implements textSource: each chunk is answered, the last one as the

@@ -172,7 +172,7 @@ func (s *serverSession) hello(arg string, extended bool) error {
 // policy to say: real clients send names with blanks in them.
 func harmlessName(name string) string {
 	return strings.Map(func(r rune) rune {
-		if strings.ContainsRune(` <>()\";,@`, r) {
+		if r > '~' || strings.ContainsRune(` <>()\";,@`, r) {
 			return '?'
 		}
 		return r

@@ -56,10 +56,14 @@ func (s *serverSession) refuseChunk(arg string) error {
 // found behind it (RFC 3030 section 2), unless it is excessive.
 func (s *serverSession) discardChunk(refused chunk, cause error) error {
 	text := &chunkText{wire: s.wire, now: chunk{octets: refused.octets, last: true}, timer: s.messageTimer()}
-	if err := newContentReader(text, s.set).drain(true); err != nil {
+	switch err := newContentReader(text, s.set).drain(true); {
+	case errors.Is(err, errTooMuch):
+		return s.closeWith(cause)
+	case err != nil:
 		return err
+	default:
+		return s.refuse(cause)
 	}
-	return s.refuse(cause)
 }
 
 func (s *serverSession) messageTimer() messageTimer {

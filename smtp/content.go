@@ -18,6 +18,9 @@ type textSource interface {
 	stretch(mayWait bool) ([]byte, error)
 	// sawBareLF reports whether any line so far ended in LF without CR.
 	sawBareLF() bool
+	// announced is how many octets the client said it will send before it
+	// waits; 0 when it did not say.
+	announced() int64
 	// replyDue reports whether the client waits for a reply before it goes on.
 	replyDue() bool
 }
@@ -131,6 +134,10 @@ func (c *contentReader) drain(refused bool) error {
 	for c.fault == nil && !c.ended {
 		if refused && c.src.replyDue() {
 			return nil
+		}
+		if c.src.announced() > c.surplus {
+			c.fault = errTooMuch
+			break
 		}
 		text, err := c.advance(true)
 		if err != nil {

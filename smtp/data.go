@@ -95,6 +95,9 @@ func (d *dataText) advance() (ready, end bool) {
 
 func (d *dataText) sawBareLF() bool { return d.ends.sawLF }
 
+// announced implements textSource.
+func (d *dataText) announced() int64 { return 0 }
+
 // replyDue implements textSource: only the end of data is answered.
 func (d *dataText) replyDue() bool { return false }
 

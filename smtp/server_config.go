@@ -125,8 +125,8 @@ type ServerConfig struct {
 	// is held back by ErrorDelay. Default 10; in ModeLMTP no limit. Errors
 	// are counted from the last accepted message.
 	SoftErrors int
-	// HardErrors is the number of errors that ends the session. Default 20;
-	// in ModeLMTP no limit.
+	// HardErrors is how many errors a session may make; the next one ends it.
+	// Default 20; in ModeLMTP no limit.
 	HardErrors int
 	// ErrorDelay is how long a reply is held back after SoftErrors. Default 1s.
 	ErrorDelay time.Duration
