@@ -1,0 +1,209 @@
+package imapd
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/status"
+)
+
+// maxSASLOctets bounds one response of a SASL exchange, in base64; Kerberos
+// tickets and web tokens are large.
+const maxSASLOctets = maxCommandOctets
+
+type loginArgs struct{ login, password string }
+
+func parseLogin(p *parser) (a loginArgs, err error) {
+	if err = p.sp(); err != nil {
+		return a, err
+	}
+	if a.login, err = p.astring(); err != nil {
+		return a, err
+	}
+	if err = p.sp(); err != nil {
+		return a, err
+	}
+	a.password, err = p.astring()
+	return a, err
+}
+
+type authenticateArgs struct {
+	mechanism string
+	initial   []byte // nil when none was given (RFC 4959)
+}
+
+func parseAuthenticate(p *parser) (a authenticateArgs, err error) {
+	if err = p.sp(); err != nil {
+		return a, err
+	}
+	if a.mechanism, err = p.word(); err != nil || !p.take(' ') || p.i == len(p.b) {
+		return a, err
+	}
+	rest := p.b[p.i:]
+	p.i = len(p.b)
+	if string(rest) == "=" {
+		a.initial = []byte{}
+		return a, nil
+	}
+	a.initial, err = decodeSASL(rest)
+	return a, err
+}
+
+func decodeSASL(line []byte) ([]byte, error) {
+	out := make([]byte, base64.StdEncoding.DecodedLen(len(line)))
+	n, err := base64.StdEncoding.Decode(out, line)
+	if err != nil {
+		return nil, syntax("invalid base64")
+	}
+	return out[:n], nil
+}
+
+// loginCommand is LOGIN (RFC 3501 section 6.2.3).
+func (s *session) loginCommand(ctx context.Context, a loginArgs) (result, error) {
+	if !s.protected() {
+		return result{}, refuse(status.AuthNeedsTLS.IMAPCode(), "Use STARTTLS before logging in")
+	}
+	if strings.IndexByte(a.login, 0) >= 0 || strings.IndexByte(a.password, 0) >= 0 {
+		return result{}, syntax("NUL in a login")
+	}
+	identity, err := s.server.deps.Auth.Login(ctx, a.login, a.password, s.client)
+	return s.authenticated(ctx, identity, err)
+}
+
+// authenticate is AUTHENTICATE (RFC 3501 section 6.2.2).
+func (s *session) authenticate(ctx context.Context, a authenticateArgs) (result, error) {
+	if !s.protected() {
+		return result{}, refuse(status.AuthNeedsTLS.IMAPCode(), "Use STARTTLS before logging in")
+	}
+	if !slices.Contains(s.server.deps.Auth.Mechanisms(true), a.mechanism) {
+		return result{}, refuse(status.AuthMechanism.IMAPCode(), "Unknown authentication mechanism")
+	}
+	exchange, err := s.server.deps.Auth.Start(ctx, a.mechanism, s.client)
+	if err != nil {
+		return s.authenticated(ctx, mail.Identity{}, err)
+	}
+	if err := s.exchange(exchange, a.initial); err != nil {
+		return s.authenticated(ctx, mail.Identity{}, err)
+	}
+	return s.authenticated(ctx, exchange.Identity(), nil)
+}
+
+// exchange carries challenges and responses until the mechanism is done.
+func (s *session) exchange(exchange Authentication, response []byte) error {
+	for {
+		challenge, done, err := exchange.Next(response)
+		if done || err != nil {
+			return err
+		}
+		s.continuation(base64.StdEncoding.EncodeToString(challenge))
+		line, err := s.r.readLine(nil, maxSASLOctets)
+		if err != nil {
+			return s.lost(err)
+		}
+		if hasLiteral(line) {
+			return errStrayLiteral
+		}
+		if string(bytes.TrimSpace(line)) == "*" {
+			return syntax("authentication was cancelled")
+		}
+		if response, err = decodeSASL(line); err != nil {
+			return err
+		}
+	}
+}
+
+// authenticated ends every attempt: it begins the account's session, or counts
+// and delays what was refused.
+func (s *session) authenticated(ctx context.Context, identity mail.Identity, err error) (result, error) {
+	if err == nil {
+		err = s.begin(ctx, identity)
+	}
+	switch reason := status.Of(err); {
+	case err == nil:
+		return result{code: s.capabilityCode(), text: "Logged in"}, nil
+	case ends(err):
+		return result{}, err
+	case isSyntax(err):
+		s.failures++
+		return result{}, err
+	case reason.Permanent():
+		s.failures++
+		s.pause(ctx)
+		return result{}, refuse(reason.IMAPCode(), oneLine(status.ReplyOf(err).Text))
+	default:
+		// Unknown faults are an outage too: a client told anything else would
+		// throw a good password away.
+		s.log.Warn("cannot authenticate", "sid", s.client.Session, "remote", s.client.Remote, "reason", reason, "error", err)
+		return result{}, refuse(status.AuthTemporary.IMAPCode(), "Temporary authentication failure")
+	}
+}
+
+func isSyntax(err error) bool {
+	var bad *syntaxError
+	return errors.As(err, &bad)
+}
+
+// begin opens the mailboxes of who authenticated.
+func (s *session) begin(ctx context.Context, identity mail.Identity) error {
+	account, err := s.server.deps.Accounts.Account(ctx, identity.Authorization)
+	if err != nil {
+		return err
+	}
+	if account.Disabled {
+		return status.New(status.AccountDisabled, nil)
+	}
+	opened, err := s.server.deps.Store.Account(ctx, account)
+	if err != nil {
+		return err
+	}
+	s.account, s.client.Identity, s.state = opened, &identity, authenticated
+	s.r.limit = time.Time{}
+	s.failures = 0
+	return nil
+}
+
+// pause makes guessing slow: each failure on a connection waits twice as long
+// as the one before, up to 8 times the first.
+func (s *session) pause(ctx context.Context) {
+	delay := s.cfg.AuthDelay << min(s.failures-1, 3)
+	if delay <= 0 {
+		return
+	}
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.draining:
+	case <-ctx.Done():
+	}
+}
+
+// startTLS is STARTTLS (RFC 3501 section 6.2.1). What came in the clear behind
+// it is dropped: whoever wrote it was not authenticated.
+func (s *session) startTLS(ctx context.Context) (result, error) {
+	switch {
+	case s.cfg.TLS == nil:
+		return result{}, syntax("TLS is not available")
+	case s.client.TLS != nil:
+		return result{}, syntax("TLS is already active")
+	}
+	s.tagged(s.tag, result{text: "Begin TLS negotiation now"}, nil)
+	if err := s.w.flush(); err != nil {
+		return result{}, &connError{err}
+	}
+	s.r.release()
+	if err := s.handshake(ctx); err != nil {
+		// No BYE: the client reads TLS records now.
+		return result{}, &connError{err}
+	}
+	return result{answered: true}, nil
+}
+
+// logout is LOGOUT (RFC 3501 section 6.1.3).
+func (s *session) logout(context.Context) (result, error) { return result{}, errLogout }

@@ -1,0 +1,331 @@
+package imapd
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+
+	"github.com/postern-mail/postern/status"
+)
+
+const (
+	maxTagOctets = 100
+	// maxCommandOctets bounds the text of a command, and the literals in it,
+	// but for APPEND's messages.
+	maxCommandOctets = 64 << 10
+	// maxEarlyOctets bounds literals before authentication.
+	maxEarlyOctets = 8 << 10
+	// maxDiscardOctets is how much of a refused literal is read and dropped;
+	// beyond it the connection is closed.
+	maxDiscardOctets = 1 << 20
+)
+
+// command is one command as it was read.
+type command struct {
+	tag    string
+	name   string
+	action action
+	err    error // why there is no action
+	// message announces the message of an APPEND, which is still to be read:
+	// the action does that, or whoever drops the action.
+	message *literalMark
+}
+
+// action runs a parsed command.
+type action func(s *session, ctx context.Context) (result, error)
+
+// verb is a row of the table of commands.
+type verb struct {
+	states state
+	// numbers is true for commands whose sequence numbers an EXPUNGE would
+	// shift (RFC 3501 section 7.4.1).
+	numbers bool
+	parse   func(p *parser) (action, error)
+}
+
+// with makes the parse function of a verb from its parser and its handler.
+func with[A any](parse func(*parser) (A, error), run func(*session, context.Context, A) (result, error)) func(*parser) (action, error) {
+	return func(p *parser) (action, error) {
+		args, err := parse(p)
+		if err == nil {
+			err = p.end()
+		}
+		if err != nil {
+			return nil, err
+		}
+		return func(s *session, ctx context.Context) (result, error) { return run(s, ctx, args) }, nil
+	}
+}
+
+// plain is with for commands without arguments.
+func plain(run func(*session, context.Context) (result, error)) func(*parser) (action, error) {
+	return func(p *parser) (action, error) { return run, p.end() }
+}
+
+const anyState = notAuthenticated | authenticated | selected
+
+// verbs is the table of commands.
+var verbs = map[string]verb{
+	"CAPABILITY": {states: anyState, parse: plain((*session).capability)},
+	"NOOP":       {states: anyState, parse: plain((*session).noop)},
+	"LOGOUT":     {states: anyState, parse: plain((*session).logout)},
+	"ID":         {states: anyState, parse: with(parseID, (*session).id)},
+
+	"STARTTLS":     {states: notAuthenticated, parse: plain((*session).startTLS)},
+	"AUTHENTICATE": {states: notAuthenticated, parse: with(parseAuthenticate, (*session).authenticate)},
+	"LOGIN":        {states: notAuthenticated, parse: with(parseLogin, (*session).loginCommand)},
+
+	"ENABLE":      {states: authenticated | selected, parse: with(parseEnable, (*session).enable)},
+	"SELECT":      {states: authenticated | selected, parse: with(parseSelect(false), (*session).selectMailbox)},
+	"EXAMINE":     {states: authenticated | selected, parse: with(parseSelect(true), (*session).selectMailbox)},
+	"CREATE":      {states: authenticated | selected, parse: with(parseCreate, (*session).create)},
+	"DELETE":      {states: authenticated | selected, parse: with(parseMailbox, (*session).deleteMailbox)},
+	"RENAME":      {states: authenticated | selected, parse: with(parseRename, (*session).rename)},
+	"SUBSCRIBE":   {states: authenticated | selected, parse: with(parseMailbox, (*session).subscribe)},
+	"UNSUBSCRIBE": {states: authenticated | selected, parse: with(parseMailbox, (*session).unsubscribe)},
+	"LIST":        {states: authenticated | selected, parse: with(parseList, (*session).list)},
+	"LSUB":        {states: authenticated | selected, parse: with(parseLsub, (*session).lsub)},
+	"NAMESPACE":   {states: authenticated | selected, parse: plain((*session).namespace)},
+	"STATUS":      {states: authenticated | selected, parse: with(parseStatus, (*session).status)},
+	"APPEND":      {states: authenticated | selected, parse: parseAppend},
+	"IDLE":        {states: authenticated | selected, parse: plain((*session).idle)},
+
+	"CHECK":       {states: selected, parse: plain((*session).check)},
+	"CLOSE":       {states: selected, parse: plain((*session).closeMailbox)},
+	"UNSELECT":    {states: selected, parse: plain((*session).unselectMailbox)},
+	"EXPUNGE":     {states: selected, parse: plain((*session).expunge)},
+	"SEARCH":      {states: selected, numbers: true, parse: with(parseSearch(false), (*session).search)},
+	"FETCH":       {states: selected, numbers: true, parse: with(parseFetch(false), (*session).fetch)},
+	"STORE":       {states: selected, numbers: true, parse: with(parseStore(false), (*session).store)},
+	"COPY":        {states: selected, parse: with(parseCopy(false), (*session).copy)},
+	"MOVE":        {states: selected, parse: with(parseCopy(false), (*session).move)},
+	"UID EXPUNGE": {states: selected, parse: with(parseUIDExpunge, (*session).uidExpunge)},
+	"UID SEARCH":  {states: selected, parse: with(parseSearch(true), (*session).search)},
+	"UID FETCH":   {states: selected, parse: with(parseFetch(true), (*session).fetch)},
+	"UID STORE":   {states: selected, parse: with(parseStore(true), (*session).store)},
+	"UID COPY":    {states: selected, parse: with(parseCopy(true), (*session).copy)},
+	"UID MOVE":    {states: selected, parse: with(parseCopy(true), (*session).move)},
+}
+
+// parseHead reads tag and name. The tag is "" when there is none to answer to.
+func parseHead(p *parser) (tag, name string, err error) {
+	if tag, err = p.tag(); err != nil {
+		return "", "", err
+	}
+	if err := p.sp(); err != nil {
+		return tag, "", err
+	}
+	if name, err = p.word(); err != nil {
+		return tag, "", syntax("expected a command")
+	}
+	if name != "UID" {
+		return tag, name, nil
+	}
+	if err := p.sp(); err != nil {
+		return tag, name, err
+	}
+	sub, err := p.word()
+	return tag, name + " " + sub, err
+}
+
+// parseCommand parses the octets of a whole command.
+func parseCommand(b []byte, now state) command {
+	p := &parser{b: b}
+	var cmd command
+	if cmd.tag, cmd.name, cmd.err = parseHead(p); cmd.err != nil {
+		return cmd
+	}
+	v, known := verbs[cmd.name]
+	switch {
+	case !known:
+		cmd.err = syntax("unknown command")
+	case v.states&now == 0:
+		cmd.err = syntax("not allowed in this state")
+	default:
+		cmd.action, cmd.err = v.parse(p)
+	}
+	return cmd
+}
+
+// readCommand reads one command with its literals and parses it. An error is
+// the end of the session; what is wrong with the command alone stands in it.
+func (s *session) readCommand() (command, error) {
+	s.cmd = s.cmd[:0]
+	text, literals := maxCommandOctets, int64(maxCommandOctets)
+	if s.state == notAuthenticated {
+		literals = maxEarlyOctets
+	}
+	for {
+		from := len(s.cmd)
+		var err error
+		if s.cmd, err = s.r.readLine(s.cmd, from+text); err != nil {
+			return command{}, err
+		}
+		text -= len(s.cmd) - from
+		mark, ok := literalAt(s.cmd[from:])
+		if !ok {
+			return parseCommand(s.cmd, s.state), nil
+		}
+		if s.state != notAuthenticated && announcesMessage(s.cmd) {
+			return appendCommand(s.cmd, mark), nil
+		}
+		if mark.octets > literals {
+			return s.tooLarge(mark)
+		}
+		literals -= mark.octets
+		if err := s.readLiteral(mark); err != nil {
+			return command{}, err
+		}
+	}
+}
+
+// tooLarge answers a command for a literal over the limit.
+func (s *session) tooLarge(mark literalMark) (command, error) {
+	tag, name, err := parseHead(&parser{b: s.cmd})
+	if err == nil {
+		err = refuse("TOOBIG", "Literal is too large")
+	}
+	return command{tag: tag, name: name, err: err}, s.refuseLiteral(mark, maxDiscardOctets)
+}
+
+// readLiteral appends a literal to the command, behind a line end.
+func (s *session) readLiteral(mark literalMark) error {
+	if !mark.nonSync {
+		s.continuation("OK")
+	}
+	s.cmd = append(s.cmd, '\r', '\n')
+	from, n := len(s.cmd), int(mark.octets)
+	s.cmd = slices.Grow(s.cmd, n)[:from+n]
+	_, err := io.ReadFull(&s.r, s.cmd[from:])
+	return err
+}
+
+// refuseLiteral makes sure that no octet of a refused literal, and nothing of
+// the command behind it, is ever read as a command: a client that waits is
+// answered by the tagged response; what a client sends without waiting is read
+// and dropped, up to limit octets, and beyond that the session ends.
+func (s *session) refuseLiteral(mark literalMark, limit int64) error {
+	for !mark.nonSync || mark.octets <= limit {
+		if !mark.nonSync {
+			return nil
+		}
+		limit -= mark.octets
+		if err := s.r.discard(mark.octets); err != nil {
+			return err
+		}
+		line, err := s.r.readLine(nil, maxCommandOctets)
+		if err != nil {
+			return err
+		}
+		var more bool
+		if mark, more = literalAt(line); !more {
+			return nil
+		}
+	}
+	return errBigLiteral
+}
+
+// continuation asks the client to go on.
+func (s *session) continuation(text string) {
+	s.w.str("+ ")
+	s.w.line(text)
+}
+
+// execute runs a command and answers it. An error ends the session.
+func (s *session) execute(ctx context.Context, cmd command) error {
+	s.commands++
+	s.running, s.tag = cmd.name, cmd.tag
+	if cmd.err != nil {
+		return s.invalid(cmd)
+	}
+	s.bad = 0
+	mode := syncMode{keepNumbers: verbs[cmd.name].numbers, uid: isUID(cmd.name)}
+	if mode.keepNumbers || mode.uid {
+		// Work on what is there now rather than on what was there at the end
+		// of the last command.
+		if err := s.sync(mode); err != nil {
+			return err
+		}
+	}
+	res, err := cmd.action(s, ctx)
+	if ends(err) {
+		if err == errLogout {
+			s.w.line("* BYE " + errLogout.text)
+			s.tagged(cmd.tag, result{}, nil)
+		}
+		return err
+	}
+	if err := s.sync(mode); err != nil {
+		return err
+	}
+	s.logFailure(cmd, err)
+	if !res.answered {
+		s.tagged(cmd.tag, res, err)
+	}
+	if s.state == notAuthenticated && s.failures >= s.cfg.MaxAuthFailures {
+		return errTooManyAuth
+	}
+	return s.w.err
+}
+
+func isUID(name string) bool { return len(name) > 4 && name[:4] == "UID " }
+
+// invalid answers a command that has no action.
+func (s *session) invalid(cmd command) error {
+	if cmd.tag == "" && len(s.cmd) == 0 { // an empty line is nobody's command
+		return nil
+	}
+	if cmd.message != nil {
+		if err := s.refuseLiteral(*cmd.message, s.appendDiscard()); err != nil {
+			return s.readError(err)
+		}
+	}
+	s.tagged(orElse(cmd.tag, "*"), result{}, cmd.err)
+	if s.bad++; s.bad >= s.cfg.MaxBadCommands {
+		return errTooManyBad
+	}
+	return s.w.err
+}
+
+// ends reports whether err is the end of the session rather than an answer.
+func ends(err error) bool {
+	if err == nil {
+		return false
+	}
+	var end *bye
+	var lost *connError
+	return errors.As(err, &end) || errors.As(err, &lost) || errors.Is(err, errStream)
+}
+
+// connError is a failure of the connection inside a command.
+type connError struct{ err error }
+
+func (e *connError) Error() string { return e.err.Error() }
+func (e *connError) Unwrap() error { return e.err }
+
+// lost marks err as the end of the connection.
+func (s *session) lost(err error) error {
+	if err == nil {
+		return nil
+	}
+	var end *bye
+	if err = s.readError(err); errors.As(err, &end) {
+		return err
+	}
+	return &connError{err}
+}
+
+// logFailure logs what the operator must know: faults of ours.
+func (s *session) logFailure(cmd command, err error) {
+	var bad *syntaxError
+	var no *refusal
+	if err == nil || errors.As(err, &bad) || errors.As(err, &no) {
+		return
+	}
+	level := s.log.Warn
+	if !status.Of(err).Transient() || status.Of(err) == status.MailboxFull {
+		level = s.log.Debug
+	}
+	level("command refused", "sid", s.client.Session, "login", s.login(), "command", cmd.name, "reason", status.Of(err), "error", err)
+}

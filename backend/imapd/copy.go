@@ -1,0 +1,84 @@
+package imapd
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/emersion/go-imap/v2"
+
+	"github.com/postern-mail/postern/backend/mailstore"
+)
+
+type copyArgs struct {
+	uid  bool
+	set  numSet
+	dest string
+}
+
+func parseCopy(uid bool) func(*parser) (copyArgs, error) {
+	return func(p *parser) (a copyArgs, err error) {
+		a.uid = uid
+		if err = p.sp(); err != nil {
+			return a, err
+		}
+		if a.set, err = p.numSet(); err != nil {
+			return a, err
+		}
+		a.dest, err = parseMailbox(p)
+		return a, err
+	}
+}
+
+// copyTo resolves the messages and the destination and runs one of mailstore's
+// two ways to copy.
+func (s *session) copyTo(ctx context.Context, a copyArgs, run func(context.Context, []imap.UID, *mailstore.Mailbox) (mailstore.CopyResult, error)) (mailstore.CopyResult, error) {
+	var none mailstore.CopyResult
+	spans, err := s.box.resolve(a.set, a.uid)
+	if err != nil {
+		return none, err
+	}
+	dest, err := s.account.Mailbox(ctx, a.dest)
+	if err != nil {
+		return none, mailboxError(err, "TRYCREATE")
+	}
+	defer dest.Close()
+	if len(spans) == 0 {
+		return none, nil
+	}
+	done, err := run(ctx, s.box.uidsOf(spans), dest)
+	return done, mailboxError(err, "TRYCREATE")
+}
+
+// copyUID is the response code of RFC 4315, or "" when nothing was copied: the
+// grammar has no empty set.
+func copyUID(done mailstore.CopyResult) string {
+	if len(done.Source) == 0 || len(done.Source) != len(done.Dest) {
+		return ""
+	}
+	code := strconv.AppendUint([]byte("COPYUID "), uint64(done.UIDValidity), 10)
+	code = appendSet(append(code, ' '), done.Source)
+	return string(appendSet(append(code, ' '), done.Dest))
+}
+
+// copy is COPY and UID COPY (RFC 3501 section 6.4.7).
+func (s *session) copy(ctx context.Context, a copyArgs) (result, error) {
+	done, err := s.copyTo(ctx, a, s.box.mailbox.Copy)
+	return result{code: copyUID(done)}, err
+}
+
+// move is MOVE and UID MOVE (RFC 6851): COPYUID comes before the expunges,
+// which the sync behind the command tells.
+func (s *session) move(ctx context.Context, a copyArgs) (result, error) {
+	if err := s.box.writable(); err != nil {
+		return result{}, err
+	}
+	done, err := s.copyTo(ctx, a, s.box.mailbox.Move)
+	if err != nil {
+		return result{}, err
+	}
+	if code := copyUID(done); code != "" {
+		s.response("*", "OK", code, "Moved")
+		s.recordExpunge(done.Source, "move to "+a.dest, nil)
+	}
+	return result{}, nil
+}

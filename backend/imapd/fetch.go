@@ -1,0 +1,336 @@
+package imapd
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+
+	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/backend/mailstore/mime"
+	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/store"
+)
+
+// metaBatch is how many messages' Meta are read at once.
+const metaBatch = 100
+
+// fetchPlan is what a FETCH needs, worked out once.
+type fetchPlan struct {
+	items  []fetchItem
+	meta   bool // some item is answered from Meta
+	header bool // some item is answered from the header in Meta
+	body   bool // some item needs the body
+	seen   bool // some item sets \Seen
+	shown  bool // FLAGS are among the items
+	since  uint64
+	// marked holds the messages that \Seen was set on, as they are now.
+	marked map[imap.UID]*mailstore.Message
+}
+
+func newFetchPlan(a fetchArgs, condstore bool) *fetchPlan {
+	f := &fetchPlan{items: a.items, since: a.changedSince}
+	if condstore && !a.has(fetchModSeqItem) { // RFC 7162 section 3.1: in every FETCH response
+		f.items = append(f.items, fetchItem{kind: fetchModSeqItem})
+	}
+	for i := range a.items {
+		switch it := &a.items[i]; it.kind {
+		case fetchFlagsItem:
+			f.shown = true
+		case fetchEnvelope, fetchBodyStructure, fetchBody:
+			f.meta = true
+		case fetchSection:
+			f.meta = f.meta || !it.section.whole()
+			f.header = f.header || it.section.fromHeader()
+			f.body = f.body || !it.section.fromHeader()
+			f.seen = f.seen || !it.section.peek
+		}
+	}
+	return f
+}
+
+// fetch is FETCH and UID FETCH (RFC 3501 section 6.4.5). Messages that were
+// expunged by others meanwhile are left out, and the tagged NO tells it.
+func (s *session) fetch(ctx context.Context, a fetchArgs) (result, error) {
+	if a.modSeq {
+		s.enableCondstore()
+	}
+	spans, err := s.box.resolve(a.set, a.uid)
+	if err != nil {
+		return result{}, err
+	}
+	f := newFetchPlan(a, s.condstore)
+	if f.seen && s.box.writable() == nil {
+		s.markSeen(ctx, f, spans)
+	}
+	missing := false
+	for _, sp := range spans {
+		lost, err := s.fetchSpan(ctx, f, sp)
+		if err != nil {
+			return result{}, err
+		}
+		missing = missing || lost
+	}
+	if missing {
+		return result{}, refuse("EXPUNGEISSUED", "Some messages are gone")
+	}
+	return result{}, nil
+}
+
+// markSeen sets \Seen on what is about to be read, in one commit. A store that
+// cannot write now does not keep anybody from reading.
+func (s *session) markSeen(ctx context.Context, f *fetchPlan, spans []span) {
+	var unseen []imap.UID
+	for _, sp := range spans {
+		for i := sp.lo; i < sp.hi; i++ {
+			if m := s.box.told.At(i); m.Flags&mailstore.FlagSeen == 0 && (f.since == 0 || m.ModSeq > f.since) {
+				unseen = append(unseen, m.UID)
+			}
+		}
+	}
+	if len(unseen) == 0 {
+		return
+	}
+	change := mailstore.FlagsChange{Op: mailstore.FlagsAdd, Flags: mailstore.FlagSeen}
+	if _, err := s.box.mailbox.StoreFlags(ctx, unseen, change); err != nil {
+		s.log.Warn(`cannot set \Seen`, "sid", s.client.Session, "login", s.login(), "error", err)
+		return
+	}
+	now := s.box.mailbox.View()
+	f.marked = make(map[imap.UID]*mailstore.Message, len(unseen))
+	for _, uid := range unseen {
+		if i, ok := now.Find(uid); ok {
+			f.marked[uid] = now.At(i)
+		}
+	}
+}
+
+// fetchSpan answers a run of messages, reading their Metas in batches.
+func (s *session) fetchSpan(ctx context.Context, f *fetchPlan, sp span) (missing bool, err error) {
+	var batch []*mailstore.Message
+	var metas []*mailstore.Meta
+	for lo := sp.lo; lo < sp.hi; lo += metaBatch {
+		hi := min(lo+metaBatch, sp.hi)
+		batch = batch[:0]
+		for i := lo; i < hi; i++ {
+			batch = append(batch, s.box.told.At(i))
+		}
+		if f.meta {
+			if metas, err = s.metas(ctx, batch); err != nil {
+				return missing, err
+			}
+		}
+		for i, m := range batch {
+			if f.since > 0 && m.ModSeq <= f.since {
+				continue
+			}
+			var meta *mailstore.Meta
+			if f.meta {
+				if meta = metas[i]; meta == nil {
+					missing = true
+					continue
+				}
+			}
+			lost, err := s.fetchMessage(ctx, f, lo+i, m, meta)
+			if err != nil {
+				return missing, err
+			}
+			missing = missing || lost
+		}
+		if err := s.goOn(ctx); err != nil {
+			return missing, err
+		}
+	}
+	return missing, nil
+}
+
+// goOn ends long work for a client that is gone, or a server that is ending.
+func (s *session) goOn(ctx context.Context) error {
+	if s.w.err != nil {
+		return &connError{s.w.err}
+	}
+	return ctx.Err()
+}
+
+// metas reads the Metas of messages; nil stands for those of messages gone.
+func (s *session) metas(ctx context.Context, ms []*mailstore.Message) ([]*mailstore.Meta, error) {
+	metas, err := s.box.mailbox.Metas(ctx, ms)
+	if !errors.Is(err, mailstore.ErrNoMessage) {
+		return metas, err
+	}
+	metas = make([]*mailstore.Meta, len(ms))
+	for i, m := range ms {
+		if metas[i], err = s.box.mailbox.Meta(ctx, m); err != nil && !errors.Is(err, mailstore.ErrNoMessage) {
+			return nil, err
+		}
+	}
+	return metas, nil
+}
+
+// fetchMessage writes one FETCH response. The body is opened before the first
+// octet is written, so that a message that is gone leaves no half response.
+func (s *session) fetchMessage(ctx context.Context, f *fetchPlan, i int, m *mailstore.Message, meta *mailstore.Meta) (missing bool, err error) {
+	var body store.Body
+	if f.body || f.header && meta.Header == nil {
+		if body, err = s.box.mailbox.Body(ctx, m); errors.Is(err, mailstore.ErrNoMessage) || errors.Is(err, store.ErrNotFound) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		defer func() { _ = body.Close() }()
+	}
+	now := m
+	if marked := f.marked[m.UID]; marked != nil {
+		now = marked
+	}
+	s.w.str("* ")
+	s.w.num(uint64(i) + 1)
+	s.w.str(" FETCH (")
+	for k := range f.items {
+		if k > 0 {
+			s.w.char(' ')
+		}
+		if err := s.fetchItem(&f.items[k], now, meta, body); err != nil {
+			return false, err
+		}
+	}
+	if now != m {
+		s.fetchMarked(f, now)
+	}
+	s.w.line(")")
+	return false, nil
+}
+
+// fetchMarked adds the flags that the FETCH itself changed.
+func (s *session) fetchMarked(f *fetchPlan, m *mailstore.Message) {
+	s.noteAhead(m)
+	if !f.shown {
+		s.w.str(" FLAGS ")
+		s.w.flags(m)
+	}
+}
+
+func (s *session) fetchItem(it *fetchItem, m *mailstore.Message, meta *mailstore.Meta, body store.Body) error {
+	w := &s.w
+	switch it.kind {
+	case fetchUID:
+		w.str("UID ")
+		w.num(uint64(m.UID))
+	case fetchFlagsItem:
+		w.str("FLAGS ")
+		w.flags(m)
+	case fetchInternalDate:
+		w.str("INTERNALDATE ")
+		w.dateTime(m.InternalDate)
+	case fetchSize:
+		w.str("RFC822.SIZE ")
+		w.num(uint64(m.Octets))
+	case fetchModSeqItem:
+		w.modSeq(m)
+	case fetchEnvelope:
+		w.str("ENVELOPE ")
+		w.raw(meta.Envelope)
+	case fetchBodyStructure:
+		w.str("BODYSTRUCTURE ")
+		w.raw(meta.BodyStructure)
+	case fetchBody:
+		w.str("BODY ")
+		w.raw(meta.Body)
+	case fetchSection:
+		return s.fetchSection(&it.section, meta, body)
+	}
+	return nil
+}
+
+// dateTime appends a date and time in UTC, quoted.
+func (w *writer) dateTime(t time.Time) {
+	w.grow()
+	w.buf = append(w.buf, '"')
+	w.buf = t.UTC().AppendFormat(w.buf, dateTimeLayout)
+	w.buf = append(w.buf, '"')
+}
+
+// fetchSection writes one BODY[...] item.
+func (s *session) fetchSection(sec *section, meta *mailstore.Meta, body store.Body) error {
+	s.w.str(sec.response)
+	s.w.char(' ')
+	if sec.whole() {
+		return s.sectionStream(sec, mime.Span{End: body.Size()}, body)
+	}
+	if sec.fromHeader() && meta.Header != nil {
+		s.sectionBytes(sec, meta.Header)
+		return nil
+	}
+	at, ok := meta.Root.Section(sec.path, sec.specifier)
+	if !ok { // no such part
+		s.w.str("NIL")
+		return nil
+	}
+	if len(sec.fields) > 0 {
+		header, err := readHeader(body, at)
+		if err != nil {
+			return s.streamFailed(err)
+		}
+		s.sectionBytes(sec, header)
+		return nil
+	}
+	return s.sectionStream(sec, at, body)
+}
+
+// sectionBytes writes a section that is in memory, after picking fields.
+func (s *session) sectionBytes(sec *section, b []byte) {
+	if len(sec.fields) > 0 {
+		b = mime.Fields(b, sec.fields, sec.not)
+	}
+	if sec.partial {
+		lo := min(sec.offset, int64(len(b)))
+		b = b[lo : lo+min(sec.octets, int64(len(b))-lo)]
+	}
+	s.w.literal(int64(len(b)))
+	s.w.raw(b)
+}
+
+// sectionStream copies a section from the body in bounded memory.
+func (s *session) sectionStream(sec *section, at mime.Span, body store.Body) error {
+	if sec.partial {
+		at.Start = min(at.Start+min(sec.offset, at.Len()), at.End)
+		at.End = at.Start + min(sec.octets, at.Len())
+	}
+	s.w.literal(at.Len())
+	for at.Len() > 0 {
+		n := min(at.Len(), bodyStepOctets)
+		from := len(s.w.buf)
+		s.w.buf = slices.Grow(s.w.buf, int(n))[:from+int(n)]
+		if _, err := body.ReadAt(s.w.buf[from:], at.Start); err != nil && !errors.Is(err, io.EOF) {
+			s.w.buf = s.w.buf[:from]
+			return s.streamFailed(err)
+		}
+		at.Start += n
+		if len(s.w.buf) >= flushOctets {
+			if err := s.w.flush(); err != nil {
+				return &connError{err}
+			}
+		}
+	}
+	return nil
+}
+
+// streamFailed ends the session: the length of the literal was announced, and
+// filling it with anything else would be a lie.
+func (s *session) streamFailed(err error) error {
+	s.log.Error("cannot read a message", "sid", s.client.Session, "login", s.login(), "reason", status.Of(err), "error", err)
+	return errStream
+}
+
+// readSpan reads a range that is known to be short.
+func readSpan(body store.Body, at mime.Span) ([]byte, error) {
+	b := make([]byte, at.Len())
+	if _, err := body.ReadAt(b, at.Start); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return b, nil
+}
