@@ -23,7 +23,7 @@ func Main(ctx context.Context, args []string, log hclog.Logger) error {
 	if !Available {
 		return ErrMissing
 	}
-	options, err := parseArgs(args)
+	options, err := parseArgs(args, os.Stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return nil
 	}
@@ -63,9 +63,12 @@ type options struct {
 	worker        bool
 }
 
-func parseArgs(args []string) (options, error) {
+// parseArgs writes what the options mean to usage when they are wrong or asked
+// for.
+func parseArgs(args []string, usage io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("pam-helper", flag.ContinueOnError)
+	flags.SetOutput(usage)
 	flags.StringVar(&o.socket, "socket", "", "listen on this `path`")
 	flags.IntVar(&o.listenFD, "listen-fd", -1, "listen on this inherited file `descriptor` (systemd's first is 3)")
 	flags.Func("service", "PAM `service` to serve, may be given again (default postern)", func(s string) error {

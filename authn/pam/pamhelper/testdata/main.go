@@ -21,7 +21,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := pamhelper.Main(ctx, os.Args[2:], hclog.New(&hclog.LoggerOptions{Name: "pam-helper"})); err != nil {
+	if err := pamhelper.Main(ctx, os.Args[2:], hclog.New(&hclog.LoggerOptions{Level: hclog.Error})); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
