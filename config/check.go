@@ -164,8 +164,16 @@ func (c checker) gateway(g *Gateway) {
 		c.domains(d)
 	}
 	c.targetExists(&g.block, "relay", g.Relay)
+	c.policies(g.Policies)
+	if g.Queue.MinimalBackoff > g.Queue.MaximalBackoff {
+		c.errorf(g.Queue.rangeOf("minimal_backoff"), "Contradiction", "minimal_backoff (%s) is longer than maximal_backoff (%s).",
+			formatDuration(g.Queue.MinimalBackoff), formatDuration(g.Queue.MaximalBackoff))
+	}
+}
+
+func (c checker) policies(policies []*Policy) {
 	lists := make(map[string]bool)
-	for _, p := range g.Policies {
+	for _, p := range policies {
 		if !slices.Contains(PolicyLists, p.List) {
 			c.errorf(p.at, "Unknown list", "A policy is one of %s, not %q.", strings.Join(PolicyLists, ", "), p.List)
 		}
@@ -174,13 +182,10 @@ func (c checker) gateway(g *Gateway) {
 		}
 		lists[p.List] = true
 	}
-	if g.Queue.MinimalBackoff > g.Queue.MaximalBackoff {
-		c.errorf(g.Queue.rangeOf("minimal_backoff"), "Contradiction", "minimal_backoff (%s) is longer than maximal_backoff (%s).",
-			formatDuration(g.Queue.MinimalBackoff), formatDuration(g.Queue.MaximalBackoff))
-	}
 }
 
 func (c checker) smtpListener(l *SMTPListener) {
+	c.policies(l.Policies)
 	if l.Mode == "" {
 		l.Mode = l.Name
 	}

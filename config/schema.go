@@ -77,25 +77,35 @@ type Directory struct {
 	AllowPlaintext   bool          `conf:"allow_plaintext" default:"false" doc:"Send passwords over ldap:// without TLS to hosts other than this one."`
 	BindDN           string        `conf:"bind_dn" doc:"DN of the service account that searches. Empty: anonymous."`
 	BindPasswordFile string        `conf:"bind_password_file" doc:"File that holds the service account's password in its first line."`
-	Timeout          time.Duration `conf:"timeout" default:"5s" doc:"Longest time one operation may take."`
-	MaxConns         int           `conf:"max_connections" default:"4" doc:"Connections for searches; as many again verify passwords."`
-	CacheTTL         time.Duration `conf:"cache_ttl" default:"30s" doc:"How long an answer is used again without asking. 0s: not at all."`
-	StaleTTL         time.Duration `conf:"stale_ttl" default:"4h" doc:"How long a found entry may still be used while the directory does not answer."`
+	Timeout          time.Duration `conf:"timeout" default:"5s" doc:"Longest time one operation may take on one server."`
+	MaxConns         int           `conf:"max_connections" default:"8" doc:"Connections to each server for searches; as many again verify passwords."`
+	CacheTTL         time.Duration `conf:"cache_ttl" default:"60s" doc:"How long a found entry is used again without asking. 0s: always ask."`
+	NegativeTTL      time.Duration `conf:"negative_cache_ttl" default:"10s" doc:"How long it is believed without asking that there is no entry."`
+	StaleTTL         time.Duration `conf:"stale_ttl" default:"1h" doc:"How long a found entry may still be used while the directory does not answer. 0s: never."`
 
-	UserBase     string   `conf:"user_base" doc:"DN under which people lie. Empty: the preset's."`
-	UserFilter   string   `conf:"user_filter" doc:"Filter of people, RFC 4515. Empty: the preset's."`
-	GroupBase    string   `conf:"group_base" doc:"DN under which groups lie. Empty: the preset's."`
-	GroupFilter  string   `conf:"group_filter" doc:"Filter of groups. Empty: the preset's."`
-	LoginAttrs   []string `conf:"login_attributes" doc:"Attributes that hold logins; the first names the account. Empty: the preset's."`
-	MailAttr     string   `conf:"mail_attribute" doc:"Attribute of the primary address. Empty: the preset's."`
-	AliasAttrs   []string `conf:"alias_attributes" doc:"Attributes of further addresses. Empty: the preset's."`
-	ForwardAttrs []string `conf:"forward_attributes" doc:"Attributes that send an entry's mail elsewhere. Empty: the preset's."`
-	QuotaAttr    string   `conf:"quota_attribute" doc:"Attribute of the mailbox quota. Empty: the preset's."`
-	HostAttr     string   `conf:"host_attribute" doc:"Attribute naming the backend of an account. Empty: the preset's."`
+	UserBase        string   `conf:"user_base" doc:"DN under which people lie; \"{base}\" stands for base. Empty, here and below: the preset's; \"-\": none."`
+	UserFilter      string   `conf:"user_filter" doc:"Filter of people, RFC 4515."`
+	NameAttr        string   `conf:"name_attribute" doc:"Attribute that names the account and owns its mailboxes."`
+	LoginAttrs      []string `conf:"login_attributes" doc:"Attributes of what a person may type as login, beside an address."`
+	LoginFilter     string   `conf:"login_filter" doc:"Filter that finds a login instead of the one made from login_attributes."`
+	AddressAttrs    []string `conf:"address_attributes" doc:"Attributes of an account's addresses; the first that an entry has gives the primary one. A value @domain makes it the domain's catch-all."`
+	ForwardAttrs    []string `conf:"forward_attributes" doc:"Attributes of addresses mail goes to instead of the mailbox."`
+	HostAttr        string   `conf:"host_attribute" doc:"Attribute that names the backend of an account; hosts maps it to targets."`
+	QuotaAttr       string   `conf:"quota_attribute" doc:"Attribute of the mailbox limit."`
+	DisabledFilter  string   `conf:"disabled_filter" doc:"Filter of entries that may not log in."`
+	DisabledReceive string   `conf:"disabled_receive" default:"accept" oneof:"accept reject defer" doc:"What becomes of mail to a disabled account."`
+	GroupBase       string   `conf:"group_base" doc:"DN under which groups lie."`
+	GroupFilter     string   `conf:"group_filter" doc:"Filter of groups and aliases."`
+	GroupAddresses  []string `conf:"group_address_attributes" doc:"Attributes of a group's addresses."`
+	MemberDNs       []string `conf:"member_dn_attributes" doc:"Attributes that name a group's members by DN."`
+	MemberAddresses []string `conf:"member_address_attributes" doc:"Attributes that name a group's members by address."`
+	SendAs          []string `conf:"send_as_attributes" doc:"Attributes, of accounts and groups, that name who may send under their addresses."`
+	SharedFilter    string   `conf:"shared_filter" doc:"Filter of groups whose members may send under their address."`
 
-	Domains   []mail.Domain `conf:"domains" doc:"Domains whose addresses are looked up here. Empty: those of the domains blocks that name this directory."`
-	Delimiter string        `conf:"recipient_delimiter" default:"+" doc:"Characters that separate a plus-address's detail. Empty: none."`
-	CatchAll  bool          `conf:"catch_all" default:"true" doc:"An entry that claims @domain gets what no other entry claims."`
+	Domains       []mail.Domain `conf:"domains" doc:"Domains whose addresses are looked up here. Empty: those of the domains blocks that name this directory."`
+	Delimiter     string        `conf:"recipient_delimiter" default:"+" doc:"Characters that separate a plus-address's detail. Empty: none."`
+	MaxRecipients int           `conf:"max_expansion" default:"10000" doc:"Recipients one address may expand to."`
+	MaxDepth      int           `conf:"max_depth" default:"32" doc:"How deep groups and aliases nest."`
 }
 
 // Authn is a verifier of logins.
@@ -104,7 +114,7 @@ type Authn struct {
 	Kind string `conf:"kind,label"`
 
 	Directory  string `conf:"directory" doc:"ldap, ldif: the directory asked, as directory.NAME. pam, file: the directory that maps the login to its account; optional."`
-	DNTemplate string `conf:"dn_template" doc:"ldap: DN to bind as without a search, such as uid=%u,ou=people,dc=example,dc=com. %u is the login, %n its local-part, %d its domain."`
+	DNTemplate string `conf:"dn_template" doc:"ldap: DN to bind as without a search, such as uid={local},ou=people,dc=example,dc=com. {login} is what was typed, {local} and {domain} its parts."`
 
 	Service    string        `conf:"service" default:"postern" doc:"pam: name of the service in /etc/pam.d."`
 	ServiceDir string        `conf:"service_dir" doc:"pam: folder of service files other than /etc/pam.d."`
@@ -123,7 +133,7 @@ type Gateway struct {
 	Domains   []*Domains      `conf:"domains,block" example:"domains \"local\" { names = [\"example.com\"] }" doc:"Domains mail is accepted for. Label: local (our people) or relay (passed on)."`
 	Targets   []*Target       `conf:"target,block" example:"target \"lmtp\" \"mail1\" { address = [\"unix:/run/postern/lmtp.sock\"] }" doc:"Where mail is delivered. First label: lmtp or smtp. Second: a name."`
 	Relay     string          `conf:"relay" doc:"Target for every domain that is not ours, as target.NAME. Empty: by the domain's MX."`
-	Policies  []*Policy       `conf:"policy,block" example:"policy \"recipient\" { permit_mynetworks {} reject_unauth_destination {} }" doc:"What is decided when. Label: client, helo, sender, relay, recipient, data or end_of_data. Steps are Postfix's restrictions."`
+	Policies  []*Policy       `conf:"policy,block" example:"policy \"recipient\" { permit_mynetworks {} reject_unauth_destination {} }" doc:"What is decided when. Label: client, helo, sender, relay, recipient, data or end_of_data. Steps are Postfix's restrictions. They hold for listeners of mode mx; submission has lists of its own."`
 	Queue     *Queue          `conf:"queue,block" doc:"How mail waits."`
 
 	MyNetworks     []netip.Prefix `conf:"mynetworks" default:"127.0.0.0/8 ::1/128" doc:"Networks whose clients may send anywhere without login."`
@@ -150,6 +160,7 @@ type SMTPListener struct {
 	CommandTimeout time.Duration `conf:"command_timeout" default:"5m" doc:"Longest wait for a command."`
 	DataTimeout    time.Duration `conf:"data_timeout" default:"3m" doc:"Longest wait for more of a message."`
 	BareNewlines   string        `conf:"bare_newlines" default:"normalize" oneof:"normalize reject" doc:"normalize: a bare newline counts as a line end, but never ends a message. reject: refuse the message."`
+	Policies       []*Policy     `conf:"policy,block" example:"policy \"recipient\" { permit_authenticated {} }" doc:"Lists for this listener in the place of the gateway's, or of the defaults for submission."`
 	HeloRequired   bool          `conf:"helo_required" default:"true" doc:"Refuse MAIL before HELO or EHLO."`
 	Discard        []string      `conf:"discard_ehlo_keywords" doc:"Extensions that are not offered."`
 }
@@ -206,7 +217,7 @@ type Backend struct {
 	block
 	Directory string             `conf:"directory" doc:"The directory that knows whose account an address is, as directory.NAME. Empty: the first one."`
 	Listeners []*BackendListener `conf:"listener,block" example:"listener \"imap\" { bind = [\":143\"] }" doc:"Where the backend listens. Label: lmtp, imap or imaps."`
-	Mailboxes []*MailboxRole     `conf:"mailbox,block" example:"mailbox \"Trash\" { special_use = \"trash\" }" doc:"Mailboxes every account has from the start. None: Drafts, Sent, Junk, Trash."`
+	Mailboxes []*MailboxRole     `conf:"mailbox,block" example:"mailbox \"Trash\" { special_use = \"trash\" }" doc:"Mailboxes every account has, and is subscribed to, from the start. None: Drafts, Sent, Junk, Trash."`
 	MinFree   Octets             `conf:"minfree" default:"100 MiB" doc:"Free space below which mail is put off."`
 	Detail    bool               `conf:"detail_mailboxes" default:"false" doc:"Deliver user+Detail into the mailbox Detail where it exists."`
 }
@@ -229,5 +240,4 @@ type MailboxRole struct {
 	block
 	Name       string `conf:"name,label"`
 	SpecialUse string `conf:"special_use" oneof:"drafts sent junk trash archive flagged all none" default:"none" doc:"Its role (RFC 6154)."`
-	Subscribe  bool   `conf:"subscribe" default:"true" doc:"Subscribed from the start."`
 }

@@ -1,0 +1,197 @@
+package config
+
+import (
+	"cmp"
+	"path/filepath"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+
+	"github.com/postern-mail/postern/admin"
+	"github.com/postern-mail/postern/audit"
+	authnfile "github.com/postern-mail/postern/authn/file"
+	authnldap "github.com/postern-mail/postern/authn/ldap"
+	"github.com/postern-mail/postern/authn/pam"
+	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/delivery"
+	"github.com/postern-mail/postern/directory"
+	"github.com/postern-mail/postern/directory/ldap"
+	"github.com/postern-mail/postern/directory/ldif"
+	"github.com/postern-mail/postern/internal/logs"
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/smtp"
+)
+
+// Room returns the logger's configuration.
+func (l *Log) Room() logs.Config { return logs.Config{Level: l.Level, Format: logs.Format(l.Format)} }
+
+// Room returns the audit's configuration.
+func (a *Audit) Room() audit.Config { return audit.Config{File: a.File, SyncInterval: a.Sync} }
+
+// Room returns the control socket's configuration.
+func (c *Control) Room() admin.Config { return admin.Config{Socket: c.Socket, Listen: c.Metrics} }
+
+// Room returns what the directory's entries mean. domains are those of the
+// domains blocks that name it, used when it lists none itself.
+func (d *Directory) Room(domains []mail.Domain) directory.Config {
+	if len(d.Domains) > 0 {
+		domains = d.Domains
+	}
+	return directory.Config{
+		Name:   d.Name,
+		Preset: d.Preset,
+		BaseDN: directory.DN(d.Base),
+		Mapping: directory.Mapping{
+			UserBase: directory.DN(d.UserBase), UserFilter: d.UserFilter, NameAttribute: d.NameAttr,
+			LoginAttributes: d.LoginAttrs, LoginFilter: d.LoginFilter, AddressAttributes: d.AddressAttrs,
+			ForwardAttributes: d.ForwardAttrs, HostAttribute: d.HostAttr, QuotaAttribute: d.QuotaAttr,
+			DisabledFilter: d.DisabledFilter, GroupBase: directory.DN(d.GroupBase), GroupFilter: d.GroupFilter,
+			GroupAddressAttributes: d.GroupAddresses, MemberDNAttributes: d.MemberDNs,
+			MemberAddressAttributes: d.MemberAddresses, SendAsAttributes: d.SendAs, SharedFilter: d.SharedFilter,
+		},
+		Domains:            domains,
+		RecipientDelimiter: cmp.Or(d.Delimiter, "off"),
+		DisabledReceive:    d.DisabledReceive,
+		MaxDepth:           d.MaxDepth,
+		MaxRecipients:      d.MaxRecipients,
+		Cache: directory.CacheConfig{
+			Disabled: d.CacheTTL == 0, PositiveTTL: d.CacheTTL, NegativeTTL: d.NegativeTTL, StaleTTL: orNever(d.StaleTTL),
+		},
+	}
+}
+
+// orNever turns a written zero into the rooms' notation of "never".
+func orNever(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+// LDAP returns how the servers of a directory of kind ldap are spoken to.
+func (d *Directory) LDAP() ldap.Config {
+	return ldap.Config{
+		URIs: d.URIs, StartTLS: d.StartTLS, AllowPlaintext: d.AllowPlaintext, CAFile: d.CAFile, ServerName: d.ServerName,
+		InsecureSkipVerify: d.InsecureNoVerify, BindDN: d.BindDN, BindPasswordFile: d.BindPasswordFile,
+		Timeout: d.Timeout, MaxConnections: d.MaxConns, MaxBindConnections: d.MaxConns,
+	}
+}
+
+// LDIF returns the file of a directory of kind ldif.
+func (d *Directory) LDIF() ldif.Config { return ldif.Config{File: d.File} }
+
+// LDAP returns the configuration of a verifier of kind ldap.
+func (a *Authn) LDAP() authnldap.Config { return authnldap.Config{DNTemplate: a.DNTemplate} }
+
+// PAM returns the configuration of a verifier of kind pam.
+func (a *Authn) PAM() pam.Config {
+	return pam.Config{Service: a.Service, Socket: a.Socket, Timeout: a.Timeout, ServiceDir: a.ServiceDir, Workers: a.Workers}
+}
+
+// PasswordFile returns the configuration of a verifier of kind file.
+func (a *Authn) PasswordFile() authnfile.Config { return authnfile.Config{Path: a.File} }
+
+// Room returns a listener's dialect and limits, without certificate.
+func (l *SMTPListener) Room(f *File) smtp.ServerConfig {
+	c := smtp.ServerConfig{
+		Name: l.Name, Mode: smtp.ModeMX, Hostname: f.Hostname,
+		ImplicitTLS: l.Mode == ModeSubmissions, AllowInsecureAuth: l.InsecureAuth,
+		HeloRequired: l.HeloRequired, DiscardEHLO: l.Discard,
+		MaxMessageOctets: int64(l.MaxMessage), MaxRecipients: l.MaxRecipients,
+		MaxSessions: l.MaxSessions, MaxSessionsPerClient: l.MaxPerClient, ExemptClients: f.Gateway.MyNetworks,
+		CommandTimeout: l.CommandTimeout, BlockTimeout: l.DataTimeout, Grace: f.Grace,
+	}
+	if l.Mode != ModeMX {
+		c.Mode = smtp.ModeSubmission
+	}
+	if l.BareNewlines == "reject" {
+		c.BareNewline = smtp.BareNewlineReject
+	}
+	if l.MaxPerClient == 0 {
+		c.MaxSessionsPerClient = -1
+	}
+	return c
+}
+
+// Lists returns the restriction lists of a listener: those of its mode, with
+// what was written in their place.
+func (g *Gateway) Lists(l *SMTPListener) map[policy.List][]policy.Spec {
+	lists := policy.DefaultSubmission()
+	if l.Mode == ModeMX {
+		lists = policy.DefaultMX()
+		overlay(lists, g.Policies)
+	}
+	overlay(lists, l.Policies)
+	return lists
+}
+
+func overlay(lists map[policy.List][]policy.Spec, policies []*Policy) {
+	for _, p := range policies {
+		specs := []policy.Spec{}
+		for _, step := range p.Steps {
+			specs = append(specs, policy.Spec{
+				Name: step.name, Args: step.args,
+				Pos: policy.Pos{File: step.at.Filename, Line: step.at.Start.Line, Column: step.at.Start.Column},
+			})
+		}
+		lists[policy.List(p.List)] = specs
+	}
+}
+
+// Submission reports whether a listener is for our own people.
+func (l *SMTPListener) Submission() bool { return l.Mode != ModeMX }
+
+// Policy returns what holds for the chain as a whole.
+func (f *File) Policy() policy.Config {
+	g := f.Gateway
+	return policy.Config{
+		EarlyReject: !g.DelayReject, AcceptUnlisted: !g.UnlistedRcpt, RejectUnlistedSender: g.UnlistedSender,
+		Networks: g.MyNetworks, TableDir: filepath.Dir(f.sources[0]),
+	}
+}
+
+// Delivery returns where mail goes.
+func (f *File) Delivery() delivery.Config {
+	c := delivery.Config{Hostname: f.Hostname, Domains: make(map[mail.Domain]string), Relayhost: f.Gateway.Relay}
+	for _, t := range f.Gateway.Targets {
+		c.Targets = append(c.Targets, t.Room())
+	}
+	for _, d := range f.Gateway.Domains {
+		if d.Deliver == "" {
+			continue
+		}
+		for _, name := range d.Names {
+			c.Domains[name] = d.Deliver
+		}
+	}
+	return c
+}
+
+// Room returns a target as delivery knows it.
+func (t *Target) Room() delivery.Target {
+	r := delivery.Target{
+		Name: t.Name, Protocol: delivery.Protocol(t.Protocol), Addresses: t.Address, TLS: delivery.TLSMode(t.TLS),
+		CAFile: t.CAFile, ServerName: t.ServerName, Login: t.User, PasswordFile: t.PasswordFile,
+		MaxConnections: t.MaxConns, IdleTime: t.IdleTime,
+		Timeouts: smtp.ClientTimeouts{Greeting: t.Timeout, Command: t.Timeout, DataInit: t.Timeout, DataBlock: t.Timeout, DataDone: 2 * t.Timeout},
+	}
+	if t.TLS == "implicit" {
+		r.TLS, r.ImplicitTLS = delivery.TLSVerify, true
+	}
+	return r
+}
+
+var specialUses = map[string]imap.MailboxAttr{
+	"none": "", "drafts": imap.MailboxAttrDrafts, "sent": imap.MailboxAttrSent, "junk": imap.MailboxAttrJunk,
+	"trash": imap.MailboxAttrTrash, "archive": imap.MailboxAttrArchive, "flagged": imap.MailboxAttrFlagged, "all": imap.MailboxAttrAll,
+}
+
+// Room returns what holds for all mailboxes.
+func (b *Backend) Room() mailstore.Config {
+	var c mailstore.Config
+	for _, m := range b.Mailboxes {
+		c.Mailboxes = append(c.Mailboxes, mailstore.ConfiguredMailbox{Name: m.Name, SpecialUse: specialUses[m.SpecialUse]})
+	}
+	return c
+}
