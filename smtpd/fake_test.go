@@ -1,0 +1,248 @@
+package smtpd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/emersion/go-sasl"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/smtp"
+	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/store"
+)
+
+// fakeDirectory knows example.com: alice, bob, the alias sales for alice, the
+// group staff for both and a friend elsewhere, the group crowd for 30 people.
+// carol's lookup fails, gone is disabled. In other.example of ours everybody
+// is unknown, its postmaster too.
+type fakeDirectory struct{ down bool }
+
+var errDirectory = status.Errorf(status.DirectoryDown, "ldap1.corp.internal: connection refused")
+
+func (*fakeDirectory) Class(d mail.Domain) policy.DomainClass {
+	switch d {
+	case "example.com", "second.example":
+		return policy.Local
+	case "relayed.example":
+		return policy.Relay
+	}
+	return policy.Other
+}
+
+func (f *fakeDirectory) Resolve(_ context.Context, a mail.Address) ([]mail.Recipient, error) {
+	if f.down {
+		return nil, errDirectory
+	}
+	to := func(addresses ...string) (all []mail.Recipient, err error) {
+		for _, s := range addresses {
+			all = append(all, mail.Recipient{Address: mail.MustAddress(s), Accepted: a})
+		}
+		return all, nil
+	}
+	if a.Domain == "relayed.example" {
+		return []mail.Recipient{{Address: a, Route: mail.Route{Transport: "relay1"}}}, nil
+	}
+	if a.Domain != "example.com" {
+		return nil, status.New(status.NoSuchUser, nil)
+	}
+	switch a.Fold().Local {
+	case "alice", "sales":
+		return to("alice@example.com")
+	case "bob", "postmaster":
+		return to("bob@example.com")
+	case "staff":
+		return to("alice@example.com", "bob@example.com", "friend@far.example")
+	case "crowd":
+		var all []string
+		for i := range 30 {
+			all = append(all, fmt.Sprintf("p%d@example.com", i))
+		}
+		return to(all...)
+	case "carol":
+		return nil, errDirectory
+	case "gone":
+		return nil, status.New(status.AccountDisabled, nil)
+	}
+	return nil, status.New(status.NoSuchUser, nil)
+}
+
+func (f *fakeDirectory) MaySendAs(ctx context.Context, id mail.Identity, a mail.Address) (bool, error) {
+	owners, err := f.Owners(ctx, a)
+	return err == nil && len(owners) == 1 && owners[0] == id.Authentication, err
+}
+
+func (f *fakeDirectory) Owners(_ context.Context, a mail.Address) ([]string, error) {
+	if f.down {
+		return nil, errDirectory
+	}
+	if a.Domain == "example.com" && (a.Local == "alice" || a.Local == "bob") {
+		return []string{string(a.Local)}, nil
+	}
+	return nil, nil
+}
+
+// fakeAuthn takes any login with the password "secret"; "down" finds the
+// directory down.
+type fakeAuthn struct{}
+
+func (fakeAuthn) Mechanisms(tls bool) []string {
+	if !tls {
+		return nil
+	}
+	return []string{"PLAIN"}
+}
+
+func (fakeAuthn) Start(_ context.Context, mechanism, service string, _ mail.Client) (smtp.Authentication, error) {
+	x := &fakeExchange{}
+	x.Server = sasl.NewPlainServer(func(_, username, password string) error {
+		switch password {
+		case "secret":
+			x.identity = mail.Identity{Authentication: username, Authorization: username, Mechanism: mechanism, Verifier: service}
+			return nil
+		case "down":
+			return status.New(status.AuthTemporary, errDirectory)
+		}
+		return status.New(status.AuthFailed, nil)
+	})
+	return x, nil
+}
+
+type fakeExchange struct {
+	sasl.Server
+	identity mail.Identity
+}
+
+func (x *fakeExchange) Identity() mail.Identity { return x.identity }
+
+// fakeQueue keeps what it accepted.
+type fakeQueue struct {
+	full, acceptFails bool
+
+	mu        sync.Mutex
+	ids       int
+	staged    int // minus discarded or accepted
+	accepted  []Submission
+	contents  []string
+	failStage error
+}
+
+func (q *fakeQueue) NewID() mail.QueueID {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ids++
+	return mail.QueueID(fmt.Sprintf("Q%d", q.ids))
+}
+
+func (q *fakeQueue) CheckSpace(declared int64) error {
+	if q.full || declared > 1<<20 {
+		return store.ErrFull
+	}
+	return nil
+}
+
+func (q *fakeQueue) Stage(_ context.Context, r io.Reader) (store.Staged, error) {
+	content, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("stage: %w", err)
+	}
+	if q.failStage != nil {
+		return nil, q.failStage
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.staged++
+	return &fakeStaged{q: q, content: content}, nil
+}
+
+func (q *fakeQueue) Accept(_ context.Context, s Submission) error {
+	if q.acceptFails {
+		return errors.New("input/output error on /var/lib/postern")
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.staged--
+	q.accepted = append(q.accepted, s)
+	q.contents = append(q.contents, string(s.Content.(*fakeStaged).content))
+	return nil
+}
+
+// String tells what was accepted, for transcripts.
+func (q *fakeQueue) String() string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var b strings.Builder
+	for i, s := range q.accepted {
+		fmt.Fprintf(&b, "%s from=%s received-from=%s hold=%t login=%s message-id=%s granted=%s\n", s.ID, s.Envelope.ReversePath.Path(),
+			s.ReceivedFrom, s.Hold, s.Event.Login, s.Event.MessageID, s.Event.Stage)
+		for _, r := range s.Envelope.Recipients {
+			fmt.Fprintf(&b, "  to=%s accepted=%s orcpt=%q notify=%d route=%q\n", r.Address.Path(), r.Accepted.Path(), r.Original, r.Notify, r.Route.Transport)
+		}
+		for line := range strings.Lines(q.contents[i]) {
+			b.WriteString("  | " + strings.ReplaceAll(line, "\r\n", "\n"))
+		}
+	}
+	if q.staged != 0 {
+		fmt.Fprintf(&b, "%d bodies left staged\n", q.staged)
+	}
+	return b.String()
+}
+
+type fakeStaged struct {
+	q       *fakeQueue
+	content []byte
+	gone    bool
+}
+
+func (s *fakeStaged) Ref() store.Ref { return store.Ref{Octets: int64(len(s.content))} }
+
+func (s *fakeStaged) Open() (store.Body, error) {
+	return fakeBody{bytes.NewReader(s.content)}, nil
+}
+
+func (s *fakeStaged) Discard() {
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	if !s.gone {
+		s.q.staged--
+	}
+	s.gone = true
+}
+
+type fakeBody struct{ *bytes.Reader }
+
+func (fakeBody) Close() error { return nil }
+
+// recorder keeps audit events.
+type recorder struct {
+	mu     sync.Mutex
+	events []mail.Event
+}
+
+func (r *recorder) Record(e mail.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, e)
+}
+
+func (r *recorder) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var b strings.Builder
+	for _, e := range r.events {
+		fmt.Fprintf(&b, "%s", e.Kind)
+		for _, part := range []string{e.Result, e.Reason, e.Stage, e.Phase, e.Login, string(e.Queue), e.TLS} {
+			if part != "" {
+				b.WriteString(" " + part)
+			}
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}

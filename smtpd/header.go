@@ -1,0 +1,129 @@
+package smtpd
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+)
+
+// maxHeadOctets is how much of a message is looked at for its header. What
+// lies beyond is passed on unseen.
+const maxHeadOctets = 100 << 10
+
+// incoming counts what is read of a message and keeps the reader's error.
+type incoming struct {
+	source io.Reader
+	octets int64
+	err    error // other than io.EOF
+}
+
+// Read implements io.Reader.
+func (r *incoming) Read(p []byte) (int, error) {
+	n, err := r.source.Read(p)
+	r.octets += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.err = err
+	}
+	return n, err
+}
+
+// head is the beginning of a message, read until its header section ends.
+type head struct {
+	buffer *[maxHeadOctets]byte
+	used   int
+}
+
+var headBuffers = sync.Pool{New: func() any { return new([maxHeadOctets]byte) }}
+
+func newHead() *head {
+	return &head{buffer: headBuffers.Get().(*[maxHeadOctets]byte)}
+}
+
+// free gives the buffer back; neither facts' strings nor the queue keep it.
+func (h *head) free() { headBuffers.Put(h.buffer) }
+
+var (
+	lineEnd   = []byte("\r\n")
+	headerEnd = []byte("\r\n\r\n")
+)
+
+// read fills the head until it holds the whole header section, the message
+// ends, or the buffer is full.
+func (h *head) read(r io.Reader) error {
+	for h.used < len(h.buffer) {
+		n, err := r.Read(h.buffer[h.used:])
+		from := max(0, h.used-len(headerEnd)+1)
+		h.used += n
+		if bytes.HasPrefix(h.buffer[:h.used], lineEnd) || bytes.Contains(h.buffer[from:h.used], headerEnd) {
+			return nil
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// reader returns what was read, from the start.
+func (h *head) reader() io.Reader { return bytes.NewReader(h.buffer[:h.used]) }
+
+// headerFacts is what is to be known of a message's header.
+type headerFacts struct {
+	received  int // Received fields
+	date      bool
+	messageID string // as it stands there; "" when there is none
+}
+
+// facts looks through the header section.
+func (h *head) facts() headerFacts {
+	var f headerFacts
+	rest := h.buffer[:h.used]
+	for len(rest) > 0 {
+		line := rest
+		if end := bytes.IndexByte(rest, '\n'); end >= 0 {
+			line, rest = rest[:end], rest[end+1:]
+		} else {
+			rest = nil
+		}
+		if len(bytes.TrimRight(line, "\r")) == 0 {
+			break
+		}
+		f.note(line, rest)
+	}
+	return f
+}
+
+// note looks at one line of the header; next is what follows it.
+func (f *headerFacts) note(line, next []byte) {
+	switch line[0] | 0x20 {
+	case 'r', 'd', 'm':
+	default:
+		return
+	}
+	colon := bytes.IndexByte(line, ':')
+	if colon < 0 {
+		return
+	}
+	// RFC 5322 section 4.5: white space before the colon is obsolete syntax.
+	switch name := bytes.TrimRight(line[:colon], " \t"); {
+	case bytes.EqualFold(name, []byte("received")):
+		f.received++
+	case bytes.EqualFold(name, []byte("date")):
+		f.date = true
+	case bytes.EqualFold(name, []byte("message-id")):
+		value := bytes.TrimSpace(line[colon+1:])
+		if len(value) == 0 && len(next) > 0 && (next[0] == ' ' || next[0] == '\t') {
+			folded, _, _ := bytes.Cut(next, lineEnd)
+			value = bytes.TrimSpace(folded)
+		}
+		f.messageID = strings.ToValidUTF8(string(value[:min(len(value), maxMessageIDOctets)]), "?")
+	}
+}
+
+// maxMessageIDOctets bounds what audit keeps of a Message-ID: a line's length.
+const maxMessageIDOctets = 998

@@ -1,0 +1,143 @@
+package smtpd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/smtp"
+	"github.com/postern-mail/postern/store"
+)
+
+// Config is what the operator decides about one class of listeners.
+type Config struct {
+	// Hostname is our name in trace header fields and message ids. Required.
+	Hostname mail.Domain
+	// Service is the name authentication and audit know the listeners by,
+	// such as "mx" or "submission"; "" is "smtp".
+	Service string
+	// RequireAuth refuses MAIL before authentication (530).
+	RequireAuth bool
+	// CompleteHeader adds Date and Message-ID where they are missing, as a
+	// submission server may (RFC 6409 section 8). Not for mail of others.
+	CompleteHeader bool
+	// TraceLogin names the authenticated login in the trace header field.
+	TraceLogin bool
+	// Postmaster gets the mail for "postmaster" without a domain, and for the
+	// postmaster of a domain of ours where the directory knows none. The zero
+	// Address is postmaster@Hostname.
+	Postmaster mail.Address
+	// MaxHops is how many Received fields a message may arrive with before it
+	// is taken for a loop; 0 is 50.
+	MaxHops int
+	// MaxEnvelope bounds the recipients of one message after aliases and
+	// groups; 0 is 10000. What a message's record in the queue can hold is
+	// bounded besides.
+	MaxEnvelope int
+}
+
+// Queue keeps messages. Implemented by *queue.Queue.
+type Queue interface {
+	// NewID returns a new name for a message.
+	NewID() mail.QueueID
+	// CheckSpace returns status.MailSystemFull when a message of the declared
+	// size, 0 when unknown, has no room.
+	CheckSpace(declared int64) error
+	// Stage reads content to its end. An error of content is returned.
+	Stage(ctx context.Context, content io.Reader) (store.Staged, error)
+	// Accept makes the message durable, and the queue responsible for it. It
+	// audits the acceptance.
+	Accept(ctx context.Context, s Submission) error
+}
+
+// Submission is a message on its way into the queue.
+type Submission struct {
+	ID       mail.QueueID
+	Envelope mail.Envelope
+	Content  store.Staged
+	// ReceivedFrom says where it came from, for the reports about it.
+	ReceivedFrom string
+	// Hold keeps it from delivery until an operator releases it.
+	Hold bool
+	// Event is what the audit shall hold of the acceptance beside the
+	// envelope: session, login, message-id.
+	Event mail.Event
+}
+
+// Authenticator offers SASL mechanisms. Implemented by authn/sasl. It audits
+// the attempts itself.
+type Authenticator interface {
+	// Mechanisms lists what is on offer, given whether TLS is active.
+	Mechanisms(tls bool) []string
+	// Start begins an exchange for the service.
+	Start(ctx context.Context, mechanism, service string, client mail.Client) (smtp.Authentication, error)
+}
+
+// Auditor keeps the record of what happened.
+type Auditor interface {
+	Record(mail.Event)
+}
+
+// Deps is what sessions ask. Authn may be nil: then nothing is offered.
+type Deps struct {
+	Policy     *policy.Chain
+	Domains    policy.Domains
+	Recipients policy.Recipients // nil takes addresses as they are
+	Authn      Authenticator
+	Queue      Queue
+	Audit      Auditor
+	Logger     hclog.Logger
+	Metrics    prometheus.Registerer // nil counts nowhere
+}
+
+// Handler implements smtp.Handler for the gateway. It is safe for concurrent
+// use and never changes: a new configuration is a new Handler.
+type Handler struct {
+	cfg   Config
+	deps  Deps
+	count *counters
+}
+
+// New returns a handler.
+func New(cfg Config, deps Deps) (*Handler, error) {
+	if deps.Policy == nil || deps.Domains == nil || deps.Queue == nil || deps.Audit == nil || deps.Logger == nil {
+		return nil, errors.New("smtpd needs policy, domains, queue, audit and logger")
+	}
+	if cfg.RequireAuth && deps.Authn == nil {
+		return nil, errors.New("smtpd: authentication is required, but nothing can verify it")
+	}
+	if _, err := mail.ParseDomain(string(cfg.Hostname)); err != nil {
+		return nil, fmt.Errorf("smtpd hostname: %w", err)
+	}
+	if cfg.MaxHops < 0 || cfg.MaxEnvelope < 0 {
+		return nil, errors.New("smtpd: hops and envelope size must not be negative")
+	}
+	cfg = cfg.withDefaults()
+	count, err := newCounters(deps.Metrics, cfg.Service)
+	if err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return &Handler{cfg: cfg, deps: deps, count: count}, nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Service == "" {
+		c.Service = "smtp"
+	}
+	if c.Postmaster.IsNull() {
+		c.Postmaster = mail.Address{Local: mail.Postmaster, Domain: c.Hostname}
+	}
+	if c.MaxHops == 0 {
+		c.MaxHops = 50
+	}
+	if c.MaxEnvelope == 0 {
+		c.MaxEnvelope = 10000
+	}
+	return c
+}

@@ -1,0 +1,281 @@
+package smtpd
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/smtp"
+	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/store"
+)
+
+// transaction is one message. Its tx is what policy sees: recipients as RCPT
+// named them; what they stand for is in the envelope for the queue.
+type transaction struct {
+	session  *session
+	tx       mail.Transaction
+	envelope recipientSet
+	decision mail.Decision // the last one that refused nothing
+	refused  int           // recipients
+	audited  bool          // the chain has recorded the present refusal
+	// messageID is the Message-ID the message goes on with, for the audit.
+	messageID string
+}
+
+func newTransaction(s *session, from smtp.MailCommand) *transaction {
+	return &transaction{
+		session: s,
+		tx: mail.Transaction{
+			Client:  *s.client,
+			Phase:   mail.PhaseMail,
+			Started: time.Now(),
+			Envelope: mail.Envelope{
+				ReversePath:    from.ReversePath,
+				Body:           from.Body,
+				SMTPUTF8:       from.SMTPUTF8,
+				DeclaredOctets: from.DeclaredOctets,
+				Return:         from.Return,
+				EnvelopeID:     from.EnvelopeID,
+			},
+		},
+	}
+}
+
+// Rcpt implements smtp.Transaction.
+func (t *transaction) Rcpt(ctx context.Context, to smtp.RcptCommand) error {
+	named := mail.Recipient{Address: to.ForwardPath, Accepted: to.ForwardPath, Original: to.Original, Notify: to.Notify}
+	if err := t.accept(ctx, named); err != nil {
+		t.refused++
+		t.session.handler.count.recipient(false)
+		t.recordRefusal(err, []mail.Address{named.Address})
+		return err
+	}
+	t.session.handler.count.recipient(true)
+	if t.tx.QueueID == "" {
+		t.tx.QueueID = t.session.handler.deps.Queue.NewID()
+	}
+	t.tx.Envelope.Recipients = append(t.tx.Envelope.Recipients, named)
+	return nil
+}
+
+func (t *transaction) accept(ctx context.Context, named mail.Recipient) error {
+	d, err := t.ask(ctx, mail.PhaseRecipient, &named)
+	if err != nil {
+		return err
+	}
+	if !d.Discard {
+		final, err := t.session.handler.resolve(ctx, named, d.Resolved)
+		if err != nil {
+			return err
+		}
+		if err := t.envelope.add(final, t.session.handler.cfg.MaxEnvelope); err != nil {
+			return err
+		}
+	}
+	t.decision = d
+	return nil
+}
+
+// ask puts a step of the transaction to the chain.
+func (t *transaction) ask(ctx context.Context, phase mail.Phase, about *mail.Recipient) (mail.Decision, error) {
+	t.tx.Phase, t.tx.Recipient = phase, about
+	d := t.session.policy.Evaluate(ctx, &t.tx)
+	t.tx.Recipient = nil
+	t.audited = d.Refused
+	if d.Refused {
+		return d, policy.Error(d)
+	}
+	return d, nil
+}
+
+// askAll is ask after the recipients are known: policy sees one only when
+// there is no other.
+func (t *transaction) askAll(ctx context.Context, phase mail.Phase) error {
+	var only *mail.Recipient
+	if len(t.tx.Envelope.Recipients) == 1 {
+		only = &t.tx.Envelope.Recipients[0]
+	}
+	d, err := t.ask(ctx, phase, only)
+	if err != nil {
+		return err
+	}
+	granted := t.decision.PermittedBy // known at RCPT only
+	t.decision = d
+	t.decision.PermittedBy = granted
+	return nil
+}
+
+// resolve returns where mail for a recipient goes. What the policy chain found
+// out while it decided is taken over.
+func (h *Handler) resolve(ctx context.Context, named mail.Recipient, found []mail.Recipient) ([]mail.Recipient, error) {
+	if found == nil {
+		var err error
+		if found, err = h.lookup(ctx, named.Address); err != nil {
+			return nil, refusable(err)
+		}
+	}
+	final := make([]mail.Recipient, len(found))
+	for i, r := range found {
+		r.Accepted, r.Original, r.Notify = named.Accepted, named.Original, named.Notify
+		final[i] = r
+	}
+	return final, nil
+}
+
+func (h *Handler) lookup(ctx context.Context, address mail.Address) ([]mail.Recipient, error) {
+	if address.IsPostmaster() {
+		return h.postmaster(ctx)
+	}
+	if h.deps.Recipients == nil || h.deps.Domains.Class(address.Domain) == policy.Other {
+		return []mail.Recipient{{Address: address}}, nil
+	}
+	found, err := h.deps.Recipients.Resolve(ctx, address)
+	if status.Of(err) == status.NoSuchUser && strings.EqualFold(string(address.Local), string(mail.Postmaster)) {
+		return h.postmaster(ctx)
+	}
+	if err == nil && len(found) == 0 {
+		err = status.Errorf(status.ConfigurationError, "directory resolved %s to nobody", address)
+	}
+	return found, err
+}
+
+// postmaster returns who reads the mail every site must take (RFC 5321
+// section 4.5.1). That nobody does is a mistake in the configuration, for
+// which senders wait.
+func (h *Handler) postmaster(ctx context.Context) ([]mail.Recipient, error) {
+	to := h.cfg.Postmaster
+	if h.deps.Recipients == nil || h.deps.Domains.Class(to.Domain) == policy.Other {
+		return []mail.Recipient{{Address: to}}, nil
+	}
+	found, err := h.deps.Recipients.Resolve(ctx, to)
+	switch {
+	case err == nil && len(found) == 0, status.Of(err).Permanent():
+		h.deps.Logger.Error("smtpd: nobody is postmaster; name an address in the configuration", "address", to.String(), "error", err)
+		return nil, status.Errorf(status.ConfigurationError, "postmaster %s: %w", to, err)
+	}
+	return found, err
+}
+
+// refusable lets an error of the directory refuse a recipient when the
+// directory is certain; everything else is an outage.
+func refusable(err error) error {
+	var known *status.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	return status.New(status.Of(err), err)
+}
+
+// Data implements smtp.Transaction.
+func (t *transaction) Data(ctx context.Context) error {
+	err := t.askAll(ctx, mail.PhaseData)
+	if err != nil {
+		t.recordRefusal(err, nil)
+	}
+	return err
+}
+
+// Abort implements smtp.Transaction.
+func (t *transaction) Abort() {
+	if len(t.tx.Envelope.Recipients)+t.refused > 0 {
+		t.log("smtpd: transaction given up", "aborted", nil)
+	}
+}
+
+// Content implements smtp.Transaction.
+func (t *transaction) Content(ctx context.Context, r io.Reader) ([]status.Reply, error) {
+	in := &incoming{source: r}
+	t.tx.Phase, t.audited = mail.PhaseEndOfData, false
+	err := t.receive(ctx, in)
+	t.tx.Octets = in.octets
+	if err != nil {
+		if in.err != nil {
+			err = in.err // the engine's own words
+		}
+		t.recordRefusal(err, t.named())
+		t.session.handler.count.message(resultOf(err))
+		t.log("smtpd: message not accepted", status.Of(err).String(), err)
+		return nil, err
+	}
+	t.session.accepted++
+	t.report()
+	reply := status.MessageAccepted.Reply()
+	reply.Text = "Ok: queued as " + string(t.tx.QueueID)
+	return []status.Reply{reply}, nil
+}
+
+// receive takes the message in. When it returns nil the queue is responsible
+// for the message, or policy has thrown it away.
+func (t *transaction) receive(ctx context.Context, in *incoming) error {
+	if t.decision.Discard {
+		_, err := io.Copy(io.Discard, in)
+		return err
+	}
+	head := newHead()
+	defer head.free()
+	if err := head.read(in); err != nil {
+		return err
+	}
+	facts := head.facts()
+	if facts.received > t.session.handler.cfg.MaxHops {
+		return status.Errorf(status.MailLoop, "%d Received fields", facts.received)
+	}
+	top := t.prepend(facts, time.Now())
+	staged, err := t.session.handler.deps.Queue.Stage(ctx, io.MultiReader(strings.NewReader(top), head.reader(), in))
+	if err != nil {
+		return storeError(err)
+	}
+	if in.err != nil { // what was staged is not the whole message
+		staged.Discard()
+		return in.err
+	}
+	if err := t.commit(ctx, staged, in.octets); err != nil {
+		staged.Discard()
+		return err
+	}
+	return nil
+}
+
+// commit asks policy about the whole message and hands it over.
+func (t *transaction) commit(ctx context.Context, staged store.Staged, octets int64) error {
+	t.tx.Octets = octets
+	if err := t.askAll(ctx, mail.PhaseEndOfData); err != nil {
+		return err
+	}
+	if t.decision.Discard {
+		staged.Discard()
+		return nil
+	}
+	envelope := t.tx.Envelope
+	envelope.Recipients = t.envelope.all
+	err := t.session.handler.deps.Queue.Accept(ctx, Submission{
+		ID:           t.tx.QueueID,
+		Envelope:     envelope,
+		Content:      staged,
+		ReceivedFrom: receivedFrom(t.tx.Client),
+		Hold:         t.decision.Hold,
+		Event:        t.event(),
+	})
+	if err != nil {
+		return storeError(err)
+	}
+	return nil
+}
+
+// storeError classes an error of the queue: a full disk asks the client to
+// wait, and no disk of ours refuses mail for good.
+func storeError(err error) error {
+	switch reason := status.Of(err); {
+	case errors.Is(err, store.ErrFull):
+		return status.New(status.MailSystemFull, err)
+	case reason.Transient() && reason != status.Unknown:
+		return status.New(reason, err)
+	default:
+		return status.New(status.StoreDown, err)
+	}
+}

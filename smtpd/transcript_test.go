@@ -1,0 +1,211 @@
+package smtpd
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"math/big"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/tools/txtar"
+
+	"github.com/postern-mail/postern/internal/smtptest"
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/smtp"
+)
+
+// scene is the "config" file of a transcript.
+type scene struct {
+	Submission   bool                // the defaults of a submission listener
+	Lists        map[string][]string // restriction lists other than the default
+	Early        bool
+	TraceLogin   bool
+	MaxEnvelope  int
+	MaxMessage   int64
+	IPv6         bool // the client's address
+	Hostname     string
+	DirectoryOff bool // the directory is down
+	QueueFull    bool
+	AcceptFails  bool
+	Trusted      bool // the client is in our networks
+}
+
+// from gives connections of a pipe an address.
+type from struct {
+	net.Listener
+	remote netip.AddrPort
+}
+
+func (f from) Accept() (net.Conn, error) {
+	conn, err := f.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return addressed{conn, net.TCPAddrFromAddrPort(f.remote)}, nil
+}
+
+type addressed struct {
+	net.Conn
+	remote net.Addr
+}
+
+func (a addressed) RemoteAddr() net.Addr { return a.remote }
+
+// stage is a running server with what is around it.
+type stage struct {
+	queue *fakeQueue
+	audit *recorder
+	stop  func()
+}
+
+func (sc scene) build(t *testing.T, q *fakeQueue, audit *recorder) *Handler {
+	t.Helper()
+	lists := policy.DefaultMX()
+	if sc.Submission {
+		lists = policy.DefaultSubmission()
+	}
+	for name, restrictions := range sc.Lists {
+		specs := []policy.Spec{}
+		for _, r := range restrictions {
+			word, table, _ := strings.Cut(r, " ")
+			spec := policy.Spec{Name: word}
+			if table != "" {
+				spec.Args = map[string][]string{"table": {table}}
+			}
+			specs = append(specs, spec)
+		}
+		lists[policy.List(name)] = specs
+	}
+	directory := &fakeDirectory{down: sc.DirectoryOff}
+	cfg := policy.Config{EarlyReject: sc.Early, TableDir: "testdata"}
+	if sc.Trusted {
+		cfg.Networks = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+	}
+	chain, err := policy.Build(cfg, lists, policy.Deps{
+		Domains: directory, Recipients: directory, Owners: directory, Audit: audit, Logger: hclog.NewNullLogger(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.full, q.acceptFails = sc.QueueFull, sc.AcceptFails
+	service := "mx"
+	if sc.Submission {
+		service = "submission"
+	}
+	handler, err := New(Config{
+		Hostname: "mx.example.com", Service: service, RequireAuth: sc.Submission, CompleteHeader: sc.Submission,
+		TraceLogin: sc.TraceLogin, MaxEnvelope: sc.MaxEnvelope, MaxHops: 3,
+		Postmaster: mailAddress("bob@example.com"),
+	}, Deps{
+		Policy: chain, Domains: directory, Recipients: directory, Authn: fakeAuthn{}, Queue: q, Audit: audit, Logger: hclog.NewNullLogger(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return handler
+}
+
+func (sc scene) serve(t *testing.T, l net.Listener, serverTLS *tls.Config) stage {
+	t.Helper()
+	st := stage{queue: &fakeQueue{}, audit: &recorder{}}
+	cfg := smtp.ServerConfig{Name: "test", Hostname: "mx.example.com", TLS: serverTLS, MaxMessageOctets: sc.MaxMessage}
+	if sc.Submission {
+		cfg.Mode = smtp.ModeSubmission
+	}
+	if sc.Hostname != "" {
+		cfg.LookupHostname = func(context.Context, netip.Addr) string { return sc.Hostname }
+	}
+	server, err := smtp.NewServer(cfg, sc.build(t, st.queue, st.audit), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	remote := netip.MustParseAddrPort("198.51.100.7:4711")
+	if sc.IPv6 {
+		remote = netip.MustParseAddrPort("[2001:db8::7]:4711")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, from{l, remote}) }()
+	stopped := false
+	st.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	}
+	t.Cleanup(st.stop)
+	return st
+}
+
+// testTLS makes a certificate that holds in synthetic time. The cipher is
+// fixed, so that trace header fields are the same on every machine.
+func testTLS(t *testing.T) (server, client *tls.Config) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotBefore:    time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC),
+		NotAfter:     time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC),
+		DNSNames:     []string{"mx.example.com"},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(leaf)
+	return &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		MaxVersion:   tls.VersionTLS12,
+		CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
+	}, &tls.Config{RootCAs: pool, ServerName: "mx.example.com"}
+}
+
+// TestTranscripts plays the dialogues of testdata against the real engine.
+func TestTranscripts(t *testing.T) {
+	t.Parallel()
+	serverTLS, clientTLS := testTLS(t)
+	smtptest.Run(t, "testdata/*.txtar", func(t *testing.T, archive *txtar.Archive) smtptest.Peer {
+		var sc scene
+		for _, f := range archive.Files {
+			if f.Name != "config" {
+				continue
+			}
+			decoder := json.NewDecoder(strings.NewReader(string(f.Data)))
+			decoder.DisallowUnknownFields()
+			if err := decoder.Decode(&sc); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l := smtptest.NewListener()
+		st := sc.serve(t, l, serverTLS)
+		return smtptest.Peer{
+			Dial: l.Dial,
+			TLS:  clientTLS,
+			Finish: func() map[string]string {
+				st.stop()
+				return map[string]string{"queue": st.queue.String(), "audit": st.audit.String()}
+			},
+		}
+	})
+}
