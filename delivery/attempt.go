@@ -173,7 +173,10 @@ func (a *attempt) note(c *Conn, results []smtp.ClientResult) {
 	for n, i := range a.open {
 		r := results[n]
 		o := outcome(a.d.Envelope.Recipients[i].Address, r, now)
-		o.Relayed = o.Class == mail.Delivered && !dsn
+		// A peer that offers DSN reports itself. Of the others LMTP is the end
+		// of the way (RFC 2033 section 1).
+		reportHere := o.Class == mail.Delivered && !dsn
+		o.Relayed, o.Final = reportHere && !a.pool.cfg.Client.LMTP, reportHere && a.pool.cfg.Client.LMTP
 		o.Remote = c.endpoint.String()
 		if o.RemoteMTA = c.endpoint.Host; o.RemoteMTA == "" {
 			o.RemoteMTA = c.Client.PeerName()

@@ -63,7 +63,7 @@ func TestLMTPDeliversOnOneConnection(t *testing.T) {
 		if s := sketch(got); s != "delivered by peer 2.0.0, bounced by peer 5.1.1, deferred by peer 4.2.2" {
 			t.Fatalf("got %s: %+v", s, got)
 		}
-		if got[1].Reply.Text != "no such user" || got[0].RemoteMTA != "peer.example" || got[0].Remote == "" || !got[0].Relayed {
+		if got[1].Reply.Text != "no such user" || got[0].RemoteMTA != "peer.example" || got[0].Remote == "" || !got[0].Final || got[0].Relayed {
 			t.Fatalf("%+v", got)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 )
 
@@ -49,10 +50,15 @@ func ParseNextHop(s string) (NextHop, error) {
 	}
 	isIP := net.ParseIP(h.Host) != nil
 	h.Literal = h.Literal || isIP
-	if h.Host == "" || !isIP && strings.ContainsAny(h.Host, ":[]/ \t\r\n") || strings.ContainsAny(h.Port, ":[]/ \t\r\n") {
+	if h.Host == "" || !isIP && strings.ContainsAny(h.Host, ":[]/ \t\r\n") || h.Port != "" && !isPort(h.Port) {
 		return NextHop{}, fmt.Errorf("%w: %q", errNextHop, s)
 	}
 	return h, nil
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }
 
 // Endpoint is one place to connect to.

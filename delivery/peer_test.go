@@ -3,7 +3,6 @@ package delivery_test
 import (
 	"bytes"
 	"crypto/tls"
-	"errors"
 	"io"
 	"net"
 	"path/filepath"
@@ -124,7 +123,7 @@ func (s *peerSession) Auth(string) (sasl.Server, error) {
 		defer s.peer.mu.Unlock()
 		s.peer.logins = append(s.peer.logins, login+":"+password)
 		if password != "secret" {
-			return errors.New("wrong")
+			return &gosmtp.SMTPError{Code: 535, EnhancedCode: gosmtp.EnhancedCode{5, 7, 8}, Message: "wrong"}
 		}
 		return nil
 	}), nil

@@ -1,0 +1,319 @@
+package delivery_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	gosmtp "github.com/emersion/go-smtp"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/postern-mail/postern/delivery"
+	"github.com/postern-mail/postern/delivery/relay"
+	"github.com/postern-mail/postern/internal/testenv"
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/status"
+)
+
+// names is a name service: records by absolute name, "!" for one that does
+// not answer; a name that is missing is sure not to exist.
+type names struct {
+	mx   map[string]string // "10 host, 20 host"
+	host map[string]string // "address, address"
+}
+
+func notFound(name string) error {
+	return &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+}
+
+func (n names) LookupMX(_ context.Context, name string) ([]*net.MX, error) {
+	list, found := n.mx[strings.TrimSuffix(name, ".")]
+	switch {
+	case list == "!":
+		return nil, &net.DNSError{Err: "server misbehaving", Name: name, IsTemporary: true}
+	case !found || !strings.HasSuffix(name, "."):
+		return nil, notFound(name)
+	}
+	var records []*net.MX
+	for word := range strings.SplitSeq(list, ", ") {
+		var mx net.MX
+		if _, err := fmt.Sscanf(word, "%d %s", &mx.Pref, &mx.Host); err != nil {
+			return nil, err
+		}
+		records = append(records, &mx)
+	}
+	return records, nil
+}
+
+func (n names) LookupNetIP(_ context.Context, _, name string) ([]netip.Addr, error) {
+	list, found := n.host[strings.TrimSuffix(name, ".")]
+	switch {
+	case list == "!":
+		return nil, &net.DNSError{Err: "timeout", Name: name, IsTimeout: true}
+	case !found:
+		return nil, notFound(name)
+	}
+	var addrs []netip.Addr
+	for word := range strings.SplitSeq(list, ", ") {
+		addrs = append(addrs, netip.MustParseAddr(word))
+	}
+	return addrs, nil
+}
+
+func newRelay(t *testing.T, target delivery.Target, resolver relay.Resolver) *relay.Transport {
+	t.Helper()
+	target.Name, target.Protocol = "test", delivery.SMTP
+	if target.Timeouts.Connect == 0 {
+		target.Timeouts.Connect = 2 * time.Second
+	}
+	tr, err := relay.New(target, "mx.example.com", resolver, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	running(t, tr.Run)
+	return tr
+}
+
+// world is two mail servers on one port of two addresses.
+func world(t *testing.T, first, second func(*peer)) (a, b *peer, port string) {
+	t.Helper()
+	asSMTP := func(change func(*peer)) func(*peer) {
+		return func(p *peer) {
+			p.server.LMTP = false
+			if change != nil {
+				change(p)
+			}
+		}
+	}
+	a = newPeer(t, "tcp", asSMTP(first))
+	_, port, err := net.SplitHostPort(a.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, newPeerAt(t, "tcp", "127.0.0.2:"+port, asSMTP(second)), port
+}
+
+// through sends d to a domain whose mail servers listen on port.
+func through(tr *relay.Transport, port string, d mail.Delivery) []mail.Outcome {
+	for i := range d.Envelope.Recipients {
+		r := &d.Envelope.Recipients[i]
+		r.Route.NextHop = string(r.Address.Domain) + ":" + port
+	}
+	return tr.Deliver(context.Background(), d)
+}
+
+func refusal(code int, enhanced gosmtp.EnhancedCode, text string) *gosmtp.SMTPError {
+	return &gosmtp.SMTPError{Code: code, EnhancedCode: enhanced, Message: text}
+}
+
+var twoMX = names{
+	mx:   map[string]string{"example.com": "20 mx2.example.com., 10 mx1.example.com."},
+	host: map[string]string{"mx1.example.com": "127.0.0.1", "mx2.example.com": "127.0.0.2"},
+}
+
+func TestRelayByMX(t *testing.T) {
+	t.Parallel()
+	a, b, port := world(t, nil, nil)
+	tr := newRelay(t, delivery.Target{}, twoMX)
+	for range 3 {
+		got := through(tr, port, message("x@example.com", "y@example.com"))
+		if sketch(got) != "delivered by peer 2.0.0, delivered by peer 2.0.0" || got[0].RemoteMTA != "mx1.example.com" || !got[0].Relayed || got[0].Final ||
+			got[0].Remote != "mx1.example.com[127.0.0.1]:"+port {
+			t.Fatalf("%+v", got)
+		}
+	}
+	if total, _ := a.connections(); total != 1 || len(a.letters()) != 3 || len(b.letters()) != 0 {
+		t.Errorf("%d connections, %d letters, %d to the second", total, len(a.letters()), len(b.letters()))
+	}
+	if got := a.letters()[0]; got.data != body || len(got.to) != 2 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestRelayGoesOn: what the first host does not take now, the next may; what
+// it refuses for good is refused.
+func TestRelayGoesOn(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name          string
+		first, second func(*peer)
+		want          string
+		firstLetters  int
+		secondLetters int
+	}{
+		{"greeting refused", func(p *peer) { p.greeting = refusal(554, gosmtp.EnhancedCode{5, 7, 1}, "go away") }, nil,
+			"delivered by peer 2.0.0, delivered by peer 2.0.0", 0, 1},
+		{"greylisted", func(p *peer) { p.refuseRcpt["x@example.com"] = refusal(450, gosmtp.EnhancedCode{4, 7, 1}, "later") }, nil,
+			"delivered by peer 2.0.0, delivered by peer 2.0.0", 1, 1},
+		{"both later", func(p *peer) { p.refuseRcpt["x@example.com"] = refusal(450, gosmtp.EnhancedCode{4, 7, 1}, "later") },
+			func(p *peer) { p.refuseRcpt["x@example.com"] = refusal(451, gosmtp.EnhancedCode{4, 7, 2}, "later") },
+			"deferred by peer 4.7.2, delivered by peer 2.0.0", 1, 0},
+		{"refused for good", func(p *peer) { p.refuseRcpt["x@example.com"] = refusal(550, gosmtp.EnhancedCode{5, 1, 1}, "no") }, nil,
+			"bounced by peer 5.1.1, delivered by peer 2.0.0", 1, 0},
+		{"all greetings refused", func(p *peer) { p.greeting = refusal(554, gosmtp.EnhancedCode{5, 7, 1}, "go away") },
+			func(p *peer) { p.greeting = refusal(554, gosmtp.EnhancedCode{5, 7, 2}, "go away") },
+			"deferred by peer 5.7.2, deferred by peer 5.7.2", 0, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			a, b, port := world(t, tt.first, tt.second)
+			got := through(newRelay(t, delivery.Target{}, twoMX), port, message("x@example.com", "y@example.com"))
+			if sketch(got) != tt.want {
+				t.Errorf("got %s, want %s: %+v", sketch(got), tt.want, got)
+			}
+			if len(a.letters()) != tt.firstLetters || len(b.letters()) != tt.secondLetters {
+				t.Errorf("letters: %+v and %+v", a.letters(), b.letters())
+			}
+		})
+	}
+}
+
+// TestRelayNames: only a name service that is sure bounces, and only for the
+// recipient's own domain.
+func TestRelayNames(t *testing.T) {
+	t.Parallel()
+	resolver := names{
+		mx: map[string]string{
+			"null.example": "0 .", "temp.example": "!", "loop.example": "10 MX.example.com., 20 other.example.",
+			"dangling.example": "10 gone.example.", "unsure.example": "10 slow.example., 20 gone.example.", "plain.example": "!",
+		},
+		host: map[string]string{"slow.example": "!", "tempa.example": "!", "other.example": "192.0.2.1"},
+	}
+	for _, tt := range []struct {
+		domain string
+		want   status.Reason
+		class  mail.OutcomeClass
+	}{
+		{"nowhere.example", status.HostNotFound, mail.Bounced},
+		{"null.example", status.NullMX, mail.Bounced},
+		{"dangling.example", status.HostNotFound, mail.Bounced},
+		{"loop.example", status.MailLoop, mail.Bounced},
+		{"temp.example", status.NameServiceDown, mail.Deferred},
+		{"tempa.example", status.NameServiceDown, mail.Deferred},
+		{"unsure.example", status.NameServiceDown, mail.Deferred},
+	} {
+		t.Run(tt.domain, func(t *testing.T) {
+			t.Parallel()
+			got := newRelay(t, delivery.Target{}, resolver).Deliver(t.Context(), message("x@"+tt.domain))
+			if got[0].Class != tt.class || got[0].Reply != tt.want.Reply() {
+				t.Errorf("%+v, want %v", got, tt.want)
+			}
+			relayed := newRelay(t, delivery.Target{Addresses: []string{tt.domain}}, resolver).Deliver(t.Context(), message("x@example.com"))
+			if relayed[0].Class != mail.Deferred {
+				t.Errorf("as relay host: %+v", relayed)
+			}
+		})
+	}
+}
+
+func TestRelayWithoutMX(t *testing.T) {
+	t.Parallel()
+	a, _, port := world(t, nil, nil)
+	tr := newRelay(t, delivery.Target{}, names{host: map[string]string{"example.com": "127.0.0.1"}})
+	if got := through(tr, port, message("x@example.com")); got[0].Class != mail.Delivered {
+		t.Errorf("%+v", got)
+	}
+	// An address literal is its own answer, and a dead address leads to the next.
+	if got := through(tr, port, message("x@[127.0.0.1]")); got[0].Class != mail.Delivered {
+		t.Errorf("%+v", got)
+	}
+	dead := newRelay(t, delivery.Target{}, names{host: map[string]string{"example.com": "127.0.0.1, 127.0.0.9, ::1"}})
+	if got := through(dead, port, message("x@example.com")); got[0].Class != mail.Delivered {
+		t.Errorf("%+v", got)
+	}
+	if n := len(a.letters()); n != 3 {
+		t.Errorf("%d letters", n)
+	}
+}
+
+func TestRelayHostWithLogin(t *testing.T) {
+	t.Parallel()
+	var caFile string
+	p, _, _ := world(t, func(p *peer) { caFile = withTLS(t, p) }, nil)
+	plain, _, _ := world(t, nil, nil)
+	dir := testenv.TempDir(t)
+	secret := func(s string) string {
+		path := filepath.Join(dir, s)
+		if err := os.WriteFile(path, []byte(s+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	_, port, _ := net.SplitHostPort(p.addr)
+	for _, tt := range []struct {
+		name, address, password, want string
+	}{
+		{"right", "[localhost]:" + port, "secret", "delivered by peer 2.0.0"},
+		{"wrong", "[localhost]:" + port, "wrong", "deferred by peer 5.7.8"},
+		{"no TLS", plain.addr, "secret", "deferred 4.7.4"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := newRelay(t, delivery.Target{
+				Addresses: []string{tt.address}, Login: "gateway", PasswordFile: secret(tt.password),
+				TLS: delivery.TLSVerify, CAFile: caFile,
+			}, net.DefaultResolver)
+			if got := tr.Deliver(t.Context(), message("x@example.net")); sketch(got) != tt.want {
+				t.Errorf("%+v, want %s", got, tt.want)
+			}
+		})
+	}
+	if got := fmt.Sprint(p.logins); got != "[gateway:secret gateway:wrong]" || len(plain.logins) != 0 {
+		t.Errorf("logins %v and %v", p.logins, plain.logins)
+	}
+}
+
+// TestRelayRefusesConfiguration: what cannot work, or would give a password to
+// strangers, is refused at the start.
+func TestRelayRefusesConfiguration(t *testing.T) {
+	t.Parallel()
+	for name, target := range map[string]delivery.Target{
+		"login without addresses":      {Protocol: delivery.SMTP, Login: "a", PasswordFile: "/dev/null"},
+		"login without password":       {Protocol: delivery.SMTP, Addresses: []string{"[a]"}, Login: "a"},
+		"lmtp":                         {Protocol: delivery.LMTP, Addresses: []string{"[a]"}},
+		"addresses mean lmtp":          {Addresses: []string{"[a]"}},
+		"TLS mode":                     {Protocol: delivery.SMTP, TLS: "maybe"},
+		"implicit TLS and none":        {Protocol: delivery.SMTP, TLS: delivery.TLSNone, ImplicitTLS: true},
+		"address":                      {Protocol: delivery.SMTP, Addresses: []string{"a b"}},
+		"missing CA file":              {Protocol: delivery.SMTP, CAFile: "/nonexistent"},
+		"CA file without certificates": {Protocol: delivery.SMTP, CAFile: "/dev/null"},
+		"missing password file":        {Protocol: delivery.SMTP, Addresses: []string{"[a]"}, Login: "a", PasswordFile: "/nonexistent"},
+		"protocol":                     {Protocol: "uucp"},
+	} {
+		target.Name = "test"
+		if _, err := relay.New(target, "", nil, hclog.NewNullLogger()); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if _, err := relay.New(delivery.Target{}, "", nil, hclog.NewNullLogger()); err == nil {
+		t.Error("target without a name accepted")
+	}
+}
+
+// TestRelayContextEnds: an attempt that is called off defers, also in a lookup.
+func TestRelayContextEnds(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	got := newRelay(t, delivery.Target{}, hanging{}).Deliver(ctx, message("x@example.com"))
+	if got[0].Class != mail.Deferred {
+		t.Errorf("%+v", got)
+	}
+}
+
+type hanging struct{}
+
+func (hanging) LookupMX(ctx context.Context, _ string) ([]*net.MX, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (hanging) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
+	return nil, errors.New("not asked")
+}
