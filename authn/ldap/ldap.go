@@ -4,7 +4,7 @@
 // that cannot be asked is not known.
 //
 // Connections, searches and the meaning of result codes are left to the
-// directory room, behind Directory.
+// directory room, behind Logins and Binder.
 package ldap
 
 import (
@@ -19,16 +19,20 @@ import (
 	"github.com/postern-mail/postern/status"
 )
 
-// Directory finds logins and binds as them. Implemented by directory/ldap.
-type Directory interface {
+// Logins finds who a login is. Implemented by directory.
+type Logins interface {
 	// FindLogin returns the DN and the account of a login, a uid or an
 	// address. A login nobody has is a *status.Error with NoSuchUser, one
 	// that two entries have AddressAmbiguous, an outage DirectoryDown.
 	FindLogin(ctx context.Context, login string) (dn string, account mail.Account, err error)
-	// Bind checks a password. A wrong one is a *status.Error with AuthFailed,
-	// and so is a refusal for another reason, such as a locked account (which
-	// wraps authn.ErrRefused where it can be told apart); an outage is
-	// DirectoryDown.
+}
+
+// Binder binds as somebody. Implemented by directory/ldap.
+type Binder interface {
+	// Bind checks a password. A wrong one is a *status.Error with AuthFailed.
+	// A refusal for another reason, such as a locked account, is AuthFailed
+	// too, or AccountDisabled where it can be told apart: then the password
+	// is not remembered as wrong. An outage is DirectoryDown.
 	Bind(ctx context.Context, dn, password string) error
 }
 
@@ -49,18 +53,23 @@ type Config struct {
 
 // Verifier verifies by bind. Safe for concurrent use.
 type Verifier struct {
-	cfg       Config
-	template  template
-	directory Directory
+	cfg      Config
+	template template
+	logins   Logins
+	binder   Binder
 }
 
-// New returns a verifier over directory.
-func New(cfg Config, directory Directory) (*Verifier, error) {
+// New returns a verifier. With a DN template logins is not asked and may be
+// nil.
+func New(cfg Config, logins Logins, binder Binder) (*Verifier, error) {
 	if cfg.Name == "" {
 		cfg.Name = "ldap"
 	}
-	v := &Verifier{cfg: cfg, directory: directory}
+	v := &Verifier{cfg: cfg, logins: logins, binder: binder}
 	if cfg.DNTemplate == "" {
+		if logins == nil {
+			return nil, errors.New("authn ldap: neither a DN template nor a directory to search")
+		}
 		return v, nil
 	}
 	var err error
@@ -89,7 +98,7 @@ func (v *Verifier) Verify(ctx context.Context, a authn.Attempt) (mail.Identity, 
 	if dn == "" {
 		return mail.Identity{}, errors.New("login has an entry without a DN")
 	}
-	if err := v.directory.Bind(ctx, dn, a.Password); err != nil {
+	if err := v.binder.Bind(ctx, dn, a.Password); err != nil {
 		return mail.Identity{}, fmt.Errorf("bind: %w", err)
 	}
 	if disabled {
@@ -104,7 +113,7 @@ func (v *Verifier) find(ctx context.Context, login string) (dn, name string, dis
 		dn, name, err = v.fill(login)
 		return dn, name, false, err
 	}
-	dn, account, err := v.directory.FindLogin(ctx, login)
+	dn, account, err := v.logins.FindLogin(ctx, login)
 	if status.Of(err) == status.NoSuchUser {
 		return "", "", false, authn.ErrUnknownLogin
 	}

@@ -81,7 +81,7 @@ func TestVerify(t *testing.T) {
 		tt := &tests[i]
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			v, err := New(Config{DNTemplate: tt.template, Domains: []mail.Domain{"example.com"}}, &tt.directory)
+			v, err := New(Config{DNTemplate: tt.template, Domains: []mail.Domain{"example.com"}}, &tt.directory, &tt.directory)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -106,9 +106,16 @@ func TestTemplateMistakes(t *testing.T) {
 		"ou=people", "uid=alice,dc={domain}", "{login}", "{login}=x", "uid={login", "uid=login}", "uid={user}",
 		"uid={login}+cn=x", `uid=a\,b{login}`, "uid={login},,dc=x", "uid={login},=x", "uid={login},dc=", "9id={login}",
 	} {
-		if _, err := New(Config{DNTemplate: text}, &tree{}); !errors.Is(err, errTemplate) {
+		if _, err := New(Config{DNTemplate: text}, nil, &tree{}); !errors.Is(err, errTemplate) {
 			t.Errorf("template %q = %v, want a mistake", text, err)
 		}
+	}
+}
+
+func TestSearchNeedsADirectory(t *testing.T) {
+	t.Parallel()
+	if _, err := New(Config{}, nil, &tree{}); err == nil {
+		t.Error("a search without a directory was accepted")
 	}
 }
 
