@@ -181,7 +181,8 @@ func appendEscaped(dst []byte, s string) []byte {
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c >= utf8.RuneSelf {
-			if r, n := utf8.DecodeRuneInString(s[i:]); r != utf8.RuneError || n > 1 {
+			// U+FFFD itself is escaped too: go-ldap takes it for an error.
+			if r, n := utf8.DecodeRuneInString(s[i:]); r != utf8.RuneError {
 				dst = append(dst, s[i:i+n]...)
 				i += n
 				continue

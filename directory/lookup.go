@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
@@ -38,7 +39,7 @@ func (d *Directory) want(a mail.Address) (wanted, bool) {
 	if a.Domain == "" {
 		a.Domain = d.cfg.DefaultDomain
 	}
-	if a.Local == "" || a.Domain == "" || !d.serves(a.Domain) {
+	if !isPossibleKey(string(a.Local)) || a.Domain == "" || !d.serves(a.Domain) {
 		return wanted{}, false
 	}
 	w := wanted{address: a, keys: []mail.Address{a.Fold()}}
@@ -204,12 +205,9 @@ func (d *Directory) holder(ctx context.Context, a mail.Address, t *trace) (mail.
 	return d.account(h.entry)
 }
 
-// maxLoginOctets bounds what is looked up; no directory holds longer logins.
-const maxLoginOctets = mail.MaxLocalPartOctets + 1 + mail.MaxDomainOctets
-
 // findLogin finds the one account a login stands for.
 func (d *Directory) findLogin(ctx context.Context, loginName string, t *trace) (login, error) {
-	if loginName == "" || len(loginName) > maxLoginOctets || strings.ContainsFunc(loginName, isControl) {
+	if !isPossibleKey(loginName) {
 		return login{}, status.Errorf(status.NoSuchUser, "not a possible login")
 	}
 	filter, claimed, ok := d.loginFilter(loginName)
@@ -245,6 +243,16 @@ func (d *Directory) findLogin(ctx context.Context, loginName string, t *trace) (
 	default:
 		return login{}, status.Errorf(status.AddressAmbiguous, "the login is claimed by %q and %q", entries[0].DN, entries[1].DN)
 	}
+}
+
+// maxKeyOctets bounds what is looked up; no directory holds longer logins.
+const maxKeyOctets = mail.MaxLocalPartOctets + 1 + mail.MaxDomainOctets
+
+// isPossibleKey reports whether a directory can hold s as a login or
+// local-part at all. What is no UTF-8 must not reach a comparison: folding
+// would make different octets equal.
+func isPossibleKey(s string) bool {
+	return s != "" && len(s) <= maxKeyOctets && utf8.ValidString(s) && !strings.ContainsFunc(s, isControl)
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }

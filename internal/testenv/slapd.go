@@ -1,7 +1,6 @@
 package testenv
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -143,8 +142,7 @@ func moduleDir() string {
 // load fills the database before slapd runs.
 func (s *SlapdServer) load(tree ldif.Tree) {
 	s.t.Helper()
-	content := bytes.TrimSpace(tree.LDIF)
-	file := writeFile(s.t, s.path("content.ldif"), append(content, '\n'), 0o600)
+	file := writeFile(s.t, s.path("content.ldif"), tree.LDIF, 0o600)
 	Run(s.t, Program(s.t, "slapadd"), "-q", "-f", s.path("slapd.conf"), "-l", file)
 }
 

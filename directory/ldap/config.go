@@ -1,0 +1,192 @@
+package ldap
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+// Config says which servers hold the directory and how to speak to them.
+type Config struct {
+	// URIs are the servers in order of preference: ldap://host[:port],
+	// ldaps://host[:port] or ldapi://%2Fpath%2Fto%2Fsocket. Required.
+	URIs []string
+	// StartTLS protects ldap:// connections. Without it they are refused
+	// unless the host is a loopback address or AllowPlaintext is set.
+	StartTLS       bool
+	AllowPlaintext bool
+	// CAFile holds the authorities that server certificates must be signed
+	// by; "" means the system's. It is read again for every connection.
+	CAFile string
+	// ServerName is the name certificates must carry; "" means the URI's host.
+	ServerName string
+	// InsecureSkipVerify accepts any certificate: anybody on the way can then
+	// read every password. For finding faults only.
+	InsecureSkipVerify bool
+	// CertFile and KeyFile are shown to servers that ask for a certificate.
+	CertFile, KeyFile string
+	// BindDN and BindPasswordFile are the service account that searches; ""
+	// searches anonymously. The file is read again for every connection.
+	BindDN           string
+	BindPasswordFile string
+	// SASLExternal binds by the client certificate, or over ldapi by the
+	// process's own user, instead of BindDN.
+	SASLExternal bool
+	// Timeout bounds one operation on one server, connecting included; 0
+	// means 3 s.
+	Timeout time.Duration
+	// MaxConnections and MaxBindConnections bound the connections per server
+	// for searches and for password checks; 0 means 8 each. Whoever comes
+	// when all are busy waits within its deadline.
+	MaxConnections     int
+	MaxBindConnections int
+	// IdleTimeout is after how long an unused connection is closed; 0 means
+	// 5 min. Firewalls and servers forget connections silently.
+	IdleTimeout time.Duration
+	// MaxFailures in a row make a server be left alone, first for a second,
+	// then for longer, up to MaxPause; 0 means 3 and 10 s.
+	MaxFailures int
+	MaxPause    time.Duration
+}
+
+func (cfg Config) withDefaults() Config {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	count := func(n *int, v int) {
+		if *n <= 0 {
+			*n = v
+		}
+	}
+	set(&cfg.Timeout, 3*time.Second)
+	set(&cfg.IdleTimeout, 5*time.Minute)
+	set(&cfg.MaxPause, 10*time.Second)
+	count(&cfg.MaxConnections, 8)
+	count(&cfg.MaxBindConnections, 8)
+	count(&cfg.MaxFailures, 3)
+	return cfg
+}
+
+// endpoint is where and how one server is reached.
+type endpoint struct {
+	uri      string
+	network  string // "tcp" or "unix"
+	address  string
+	host     string // name the certificate must carry
+	tls      bool   // from the first octet
+	startTLS bool
+}
+
+var errURI = errors.New("not an ldap, ldaps or ldapi URI")
+
+// parseURI reads one of Config.URIs.
+func (cfg Config) parseURI(uri string) (endpoint, error) {
+	e := endpoint{uri: uri, network: "tcp"}
+	scheme, rest, _ := strings.Cut(uri, "://")
+	rest = strings.TrimSuffix(rest, "/")
+	if strings.EqualFold(scheme, "ldapi") {
+		path, err := url.PathUnescape(rest)
+		if err != nil || !strings.HasPrefix(path, "/") {
+			return e, fmt.Errorf("%w: %q: write the socket's path with %%2F for each slash", errURI, uri)
+		}
+		e.network, e.address, e.startTLS = "unix", path, cfg.StartTLS
+		e.host = "localhost"
+		return e, nil
+	}
+	port := "389"
+	switch strings.ToLower(scheme) {
+	case "ldap":
+		e.startTLS = cfg.StartTLS
+	case "ldaps":
+		e.tls, port = true, "636"
+	default:
+		return e, fmt.Errorf("%w: %q", errURI, uri)
+	}
+	u, err := url.Parse("ldap://" + rest)
+	if err != nil || u.Hostname() == "" || u.Path != "" || u.RawQuery != "" || u.User != nil {
+		return e, fmt.Errorf("%w: %q", errURI, uri)
+	}
+	if u.Port() != "" {
+		port = u.Port()
+	}
+	e.host = u.Hostname()
+	e.address = net.JoinHostPort(e.host, port)
+	if !e.tls && !e.startTLS && !cfg.AllowPlaintext && !isLoopback(e.host) {
+		return e, fmt.Errorf("%q would send passwords in the clear: use ldaps, or StartTLS, or allow plaintext explicitly", uri)
+	}
+	return e, nil
+}
+
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+// tlsConfig reads the files it names, so that renewed ones count at once.
+func (cfg Config) tlsConfig(host string) (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host, InsecureSkipVerify: cfg.InsecureSkipVerify}
+	if cfg.ServerName != "" {
+		c.ServerName = cfg.ServerName
+	}
+	if cfg.CAFile != "" {
+		content, err := os.ReadFile(cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("certification authorities: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(content) {
+			return nil, fmt.Errorf("certification authorities: %s holds no certificate in PEM", cfg.CAFile)
+		}
+	}
+	if cfg.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("client certificate: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// bindPassword reads the service account's password.
+func (cfg Config) bindPassword() (string, error) {
+	content, err := os.ReadFile(cfg.BindPasswordFile)
+	if err != nil {
+		return "", fmt.Errorf("service account's password: %w", err)
+	}
+	password := strings.TrimRight(string(content), "\r\n")
+	if password == "" {
+		return "", fmt.Errorf("service account's password: %s is empty", cfg.BindPasswordFile)
+	}
+	return password, nil
+}
+
+func (cfg Config) check() error {
+	if len(cfg.URIs) == 0 {
+		return errors.New("no URI")
+	}
+	if cfg.BindDN != "" && cfg.SASLExternal {
+		return errors.New("a bind DN and SASL EXTERNAL exclude each other")
+	}
+	if _, err := cfg.tlsConfig(""); err != nil {
+		return err
+	}
+	if cfg.BindDN != "" {
+		if _, err := cfg.bindPassword(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

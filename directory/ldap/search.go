@@ -1,0 +1,159 @@
+package ldap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	goldap "github.com/go-ldap/ldap/v3"
+
+	"github.com/postern-mail/postern/directory"
+	"github.com/postern-mail/postern/status"
+)
+
+const (
+	// pageSize is how many entries are asked for at once when many may come:
+	// below the limits servers set by default (AD 1000, OpenLDAP 500).
+	pageSize = 500
+	// maxEntries bounds a search without a limit of its own.
+	maxEntries = 1 << 20
+)
+
+var scopes = map[directory.Scope]int{
+	directory.ScopeBase: goldap.ScopeBaseObject,
+	directory.ScopeOne:  goldap.ScopeSingleLevel,
+	directory.ScopeSub:  goldap.ScopeWholeSubtree,
+}
+
+// Search implements directory.Searcher. Passwords are never returned, even
+// when the server shows them.
+func (c *Client) Search(ctx context.Context, req directory.Request) ([]directory.Entry, error) {
+	var entries []directory.Entry
+	err := c.do(ctx, func(s *server) *pool { return s.searches }, func(l *goldap.Conn) error {
+		found, err := search(l, req)
+		entries = found
+		return err
+	})
+	if err != nil {
+		if status.Of(err) != status.DirectoryDown {
+			err = status.New(status.DirectoryDown, err)
+		}
+		return nil, fmt.Errorf("search below %q: %w", req.Base, err)
+	}
+	return entries, nil
+}
+
+// search runs one request on a connection, page by page when many entries may
+// come.
+func search(l *goldap.Conn, req directory.Request) ([]directory.Entry, error) {
+	limit := req.SizeLimit
+	if limit <= 0 || limit > maxEntries {
+		limit = maxEntries
+	}
+	r := goldap.NewSearchRequest(string(req.Base), scopes[req.Scope], goldap.NeverDerefAliases,
+		0, 0, false, req.Filter.String(), req.Attributes, nil)
+	var paging *goldap.ControlPaging
+	if limit <= pageSize {
+		r.SizeLimit = limit
+	} else {
+		paging = goldap.NewControlPaging(pageSize)
+		r.Controls = []goldap.Control{paging}
+	}
+	var entries []directory.Entry
+	for {
+		result, err := l.Search(r)
+		if err != nil {
+			return nil, resultError(err)
+		}
+		if len(entries)+len(result.Entries) > limit {
+			return nil, fmt.Errorf("%w (%d)", directory.ErrSizeLimit, limit)
+		}
+		for _, found := range result.Entries {
+			e, err := convert(l, found)
+			if err != nil {
+				return nil, err
+			}
+			entries = append(entries, e)
+		}
+		next, _ := goldap.FindControl(result.Controls, goldap.ControlTypePaging).(*goldap.ControlPaging)
+		if paging == nil || next == nil || len(next.Cookie) == 0 {
+			return entries, nil
+		}
+		paging.SetCookie(next.Cookie)
+	}
+}
+
+// resultError names the results that callers tell apart.
+func resultError(err error) error {
+	var result *goldap.Error
+	if !errors.As(err, &result) {
+		return err
+	}
+	switch result.ResultCode {
+	case goldap.LDAPResultNoSuchObject:
+		return errors.Join(directory.ErrNoSuchBase, err)
+	case goldap.LDAPResultSizeLimitExceeded, goldap.LDAPResultAdminLimitExceeded:
+		return errors.Join(directory.ErrSizeLimit, err)
+	case goldap.LDAPResultReferral:
+		return fmt.Errorf("the server refers to another one, which is not followed: %w", err)
+	}
+	return err
+}
+
+// convert returns an entry with all values of each attribute. AD returns long
+// attributes in ranges, "member;range=0-1499", of which the last ends in "*".
+func convert(l *goldap.Conn, found *goldap.Entry) (directory.Entry, error) {
+	attributes := make(map[string][]string, len(found.Attributes))
+	for _, a := range found.Attributes {
+		name, next, ranged := cutRange(a.Name)
+		if strings.EqualFold(name, "userPassword") || strings.EqualFold(name, "unicodePwd") {
+			continue
+		}
+		attributes[name] = append(attributes[name], a.Values...)
+		for ranged && next > 0 {
+			values, after, err := readRange(l, found.DN, name, next)
+			if err != nil {
+				return directory.Entry{}, err
+			}
+			attributes[name] = append(attributes[name], values...)
+			next = after
+		}
+	}
+	return directory.NewEntry(directory.DN(found.DN), attributes), nil
+}
+
+// cutRange splits "member;range=0-1499"; next is where the following range
+// begins, 0 when this was the last.
+func cutRange(description string) (name string, next int, ranged bool) {
+	name, option, found := strings.Cut(description, ";")
+	if !found || !strings.HasPrefix(strings.ToLower(option), "range=") {
+		return description, 0, false
+	}
+	var from, to int
+	if _, err := fmt.Sscanf(option[len("range="):], "%d-%d", &from, &to); err != nil {
+		return name, 0, true // "1500-*"
+	}
+	return name, to + 1, true
+}
+
+// readRange reads the values of an attribute from a position on.
+func readRange(l *goldap.Conn, dn, name string, from int) (values []string, next int, err error) {
+	if from > maxEntries {
+		return nil, 0, fmt.Errorf("%w: values of %s", directory.ErrSizeLimit, name)
+	}
+	result, err := l.Search(goldap.NewSearchRequest(dn, goldap.ScopeBaseObject, goldap.NeverDerefAliases, 1, 0, false,
+		"(objectClass=*)", []string{fmt.Sprintf("%s;range=%d-*", name, from)}, nil))
+	if err != nil {
+		return nil, 0, resultError(err)
+	}
+	if len(result.Entries) == 1 {
+		for _, a := range result.Entries[0].Attributes {
+			got, after, ranged := cutRange(a.Name)
+			if ranged && strings.EqualFold(got, name) && (after == 0 || after > from) {
+				return a.Values, after, nil
+			}
+		}
+	}
+	return nil, 0, fmt.Errorf("the server did not return %s from value %d on", name, from)
+}
