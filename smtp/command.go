@@ -99,7 +99,9 @@ var errNotCommand = errors.New("not a command")
 // command is returned too when it is known.
 func (s *settings) findCommand(text []byte) (*command, string, error) {
 	verb, arg, _ := bytes.Cut(text, []byte{' '})
-	if len(verb) > 0 && !isLetter(verb[0]) {
+	// A lone asterisk is of SASL: Go's SMTP clients send it after a refused
+	// AUTH too, and may go on then.
+	if len(verb) > 0 && !isLetter(verb[0]) && string(text) != "*" {
 		return s.commands[foreignVerb], "", nil
 	}
 	var upper [maxVerbOctets]byte
