@@ -70,6 +70,7 @@ func Build(cfg Config, lists map[List][]Spec, deps Deps) (*Chain, error) {
 		b.chain.lists[name] = &list{name: name, about: about, items: b.items(scope{name, about, false}, specs)}
 	}
 	b.implied()
+	b.chain.arrange()
 	b.checkRelay(lists)
 	if err := b.mistakes.orNil(); err != nil {
 		return nil, err

@@ -32,6 +32,7 @@ type Chain struct {
 	cfg     Config
 	deps    Deps
 	lists   map[List]*list
+	phases  [mail.PhaseEndOfData + 1][]*list // what runs at each phase
 	tables  []*source
 	counter *counters
 }
@@ -92,7 +93,7 @@ func (s *Session) Evaluate(ctx context.Context, tx *mail.Transaction) mail.Decis
 		s.inherited[tx.Phase] = nil
 		s.effects = effects{}
 	}
-	if s.effects.discard || s.chain.empty(lists) {
+	if s.effects.discard || len(lists) == 0 {
 		return s.permit(nil)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.chain.cfg.Timeout)
@@ -100,9 +101,9 @@ func (s *Session) Evaluate(ctx context.Context, tx *mail.Transaction) mail.Decis
 	memo := &memory{}
 	r := &run{chain: s.chain, tx: tx, memo: memo, ifPermit: s.flagFor(tx.Phase)}
 	ctx = context.WithValue(ctx, memoryKey{}, memo)
-	for _, name := range lists {
-		if refusal := r.list(ctx, s.chain.lists[name]); refusal != nil {
-			return s.refuse(r, *refusal)
+	for _, l := range lists {
+		if refusal, refused := r.list(ctx, l); refused {
+			return s.refuse(r, refusal)
 		}
 		if r.effects.discard {
 			break
@@ -118,54 +119,39 @@ func (s *Session) Evaluate(ctx context.Context, tx *mail.Transaction) mail.Decis
 }
 
 // listsAt returns the lists to run at tx's phase.
-func (s *Session) listsAt(tx *mail.Transaction) []List {
-	cfg := &s.chain.cfg
-	if tx.Phase == mail.PhaseRecipient {
-		// RFC 5321 section 4.5.1: this one is always accepted.
-		if tx.Recipient != nil && tx.Recipient.Address.IsPostmaster() {
-			return nil
-		}
-		return rcptLists(cfg.EarlyReject, cfg.RecipientBeforeRelay)
-	}
-	if tx.Phase < mail.PhaseRecipient && !cfg.EarlyReject {
+func (s *Session) listsAt(tx *mail.Transaction) []*list {
+	// RFC 5321 section 4.5.1: this one is always accepted.
+	if tx.Phase == mail.PhaseRecipient && tx.Recipient != nil && tx.Recipient.Address.IsPostmaster() {
 		return nil
 	}
-	return phaseLists[tx.Phase]
+	return s.chain.phases[tx.Phase]
 }
 
-var phaseLists = [...][]List{
-	mail.PhaseConnect:   {ListClient},
-	mail.PhaseHelo:      {ListHelo},
-	mail.PhaseMail:      {ListSender},
-	mail.PhaseRecipient: nil,
-	mail.PhaseData:      {ListData},
-	mail.PhaseEndOfData: {ListEndOfData},
-}
-
-var (
-	relayFirst     = []List{ListClient, ListHelo, ListSender, ListRelay, ListRecipient}
-	recipientFirst = []List{ListClient, ListHelo, ListSender, ListRecipient, ListRelay}
-)
-
-func rcptLists(early, recipientBeforeRelay bool) []List {
-	lists := relayFirst
-	if recipientBeforeRelay {
-		lists = recipientFirst
+// arrange decides which lists run at which phase. Those with nothing to ask
+// are left out.
+func (c *Chain) arrange() {
+	atRcpt := []List{ListRelay, ListRecipient}
+	if c.cfg.RecipientBeforeRelay {
+		atRcpt = []List{ListRecipient, ListRelay}
 	}
-	if early {
-		lists = lists[3:]
+	if c.cfg.EarlyReject {
+		c.runAt(mail.PhaseConnect, ListClient)
+		c.runAt(mail.PhaseHelo, ListHelo)
+		c.runAt(mail.PhaseMail, ListSender)
+	} else {
+		c.runAt(mail.PhaseRecipient, ListClient, ListHelo, ListSender)
 	}
-	return lists
+	c.runAt(mail.PhaseRecipient, atRcpt...)
+	c.runAt(mail.PhaseData, ListData)
+	c.runAt(mail.PhaseEndOfData, ListEndOfData)
 }
 
-// empty reports whether none of the lists has anything to ask.
-func (c *Chain) empty(names []List) bool {
+func (c *Chain) runAt(phase mail.Phase, names ...List) {
 	for _, name := range names {
-		if l := c.lists[name]; len(l.items) > 0 || len(l.implied) > 0 {
-			return false
+		if l := c.lists[name]; len(l.items)+len(l.implied) > 0 {
+			c.phases[phase] = append(c.phases[phase], l)
 		}
 	}
-	return true
 }
 
 // flagFor returns the flag a command starts with: what was raised early in

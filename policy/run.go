@@ -31,9 +31,9 @@ type branching interface {
 	branch(ctx context.Context, tx *mail.Transaction) (mail.Verdict, []item, error)
 }
 
-// list evaluates one list and returns the verdict that refuses, or nil. A
-// permit ends this list only.
-func (r *run) list(ctx context.Context, l *list) *mail.Verdict {
+// list evaluates one list and returns the verdict that refuses, when there is
+// one. A permit ends this list only.
+func (r *run) list(ctx context.Context, l *list) (refusal mail.Verdict, refused bool) {
 	r.current, r.ifReject = l, nil
 	v := r.items(ctx, l.items, false, 0)
 	if v.Action == mail.Permit && l.name == ListRelay {
@@ -44,10 +44,7 @@ func (r *run) list(ctx context.Context, l *list) *mail.Verdict {
 			v = implied
 		}
 	}
-	if v.Action != mail.Reject {
-		return nil
-	}
-	return &v
+	return v, v.Action == mail.Reject
 }
 
 // items goes through restrictions until one permits or rejects, and returns
@@ -92,13 +89,11 @@ func (r *run) item(ctx context.Context, it *item, warn bool, depth int) mail.Ver
 	case mail.DeferIfPermit:
 		if warn {
 			r.report(resultWarned, v)
-		} else if r.ifPermit == nil {
-			r.ifPermit = &v
+		} else {
+			raise(&r.ifPermit, v)
 		}
 	case mail.DeferIfReject:
-		if r.ifReject == nil {
-			r.ifReject = &v
-		}
+		raise(&r.ifReject, v)
 	case mail.Hold:
 		r.effects.hold = true
 		r.report(resultHeld, v)
@@ -145,12 +140,17 @@ func (r *run) broken(it *item, err error) mail.Verdict {
 	case errorIsOverlooked:
 		return mail.Verdict{Stage: v.Stage}
 	case errorDefersPermit:
-		if r.ifPermit == nil {
-			r.ifPermit = &v
-		}
+		raise(&r.ifPermit, v)
 		return mail.Verdict{Stage: v.Stage}
 	default:
 		return v
+	}
+}
+
+// raise sets a flag, unless it is up: the first reason is kept.
+func raise(flag **mail.Verdict, v mail.Verdict) {
+	if *flag == nil {
+		*flag = &v
 	}
 }
 

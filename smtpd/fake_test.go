@@ -123,7 +123,7 @@ func (x *fakeExchange) Identity() mail.Identity { return x.identity }
 
 // fakeQueue keeps what it accepted.
 type fakeQueue struct {
-	full, acceptFails bool
+	full, acceptFails, forget bool
 
 	mu        sync.Mutex
 	ids       int
@@ -168,6 +168,9 @@ func (q *fakeQueue) Accept(_ context.Context, s Submission) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.staged--
+	if q.forget {
+		return nil
+	}
 	q.accepted = append(q.accepted, s)
 	q.contents = append(q.contents, string(s.Content.(*fakeStaged).content))
 	return nil

@@ -67,7 +67,7 @@ type stage struct {
 	stop  func()
 }
 
-func (sc scene) build(t *testing.T, q *fakeQueue, audit *recorder) *Handler {
+func (sc scene) build(t testing.TB, q *fakeQueue, audit *recorder) *Handler {
 	t.Helper()
 	lists := policy.DefaultMX()
 	if sc.Submission {
