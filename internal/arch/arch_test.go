@@ -37,7 +37,7 @@ var rooms = map[string][]string{
 
 	"backend/mailstore": {"store/..."},
 	"backend/lmtpd":     {"smtp", "backend/mailstore", "store/..."},
-	"backend/imapd":     {"backend/mailstore", "store/..."},
+	"backend/imapd":     {"backend/mailstore/...", "store/..."},
 
 	"admin":         {},
 	"config":        {"..."},
