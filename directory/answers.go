@@ -3,7 +3,6 @@ package directory
 import (
 	"container/list"
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -35,6 +34,9 @@ type flight[V any] struct {
 	done  chan struct{}
 	value V
 	err   error
+	// abandoned means that the caller gave up before there was an answer,
+	// which says nothing about the directory.
+	abandoned bool
 }
 
 func newAnswers[K comparable, V any](cfg CacheConfig, generation func() uint64) *answers[K, V] {
@@ -70,11 +72,9 @@ func (c *answers[K, V]) get(ctx context.Context, key K, lookup func(context.Cont
 		select {
 		case <-other.done:
 		case <-ctx.Done():
-			var zero V
-			return zero, status.New(status.DirectoryDown, ctx.Err())
+			return c.giveUp(key, ctx.Err())
 		}
-		// A caller that gave up says nothing about the directory: ask again.
-		if !errIsCancelled(other.err) {
+		if !other.abandoned {
 			return other.value, other.err
 		}
 	}
@@ -94,7 +94,7 @@ func (c *answers[K, V]) freshLocked(key K, now time.Time) (value V, err error, o
 // fly runs the lookup and tells everybody who waits for it.
 func (c *answers[K, V]) fly(ctx context.Context, key K, f *flight[V], lookup func(context.Context) (V, error)) (V, error) {
 	generation := c.generation()
-	f.err = errLookupPanicked // unless lookup returns
+	f.abandoned = true // unless lookup returns
 	defer func() {
 		c.mu.Lock()
 		delete(c.flights, key)
@@ -104,8 +104,17 @@ func (c *answers[K, V]) fly(ctx context.Context, key K, f *flight[V], lookup fun
 	value, err := lookup(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	f.abandoned = err != nil && !isCertain(err) && ctx.Err() != nil
 	f.value, f.err = c.keepLocked(key, value, err, generation)
 	return f.value, f.err
+}
+
+// giveUp returns what to serve a caller whose patience ended.
+func (c *answers[K, V]) giveUp(key K, cause error) (V, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var zero V
+	return c.keepLocked(key, zero, status.New(status.DirectoryDown, cause), 0)
 }
 
 // keepLocked remembers an answer and returns what to serve: the answer, or an
@@ -126,10 +135,6 @@ func (c *answers[K, V]) keepLocked(key K, value V, err error, generation uint64)
 	}
 	return value, err
 }
-
-var errLookupPanicked = errors.New("lookup did not return")
-
-func errIsCancelled(err error) bool { return errors.Is(err, context.Canceled) }
 
 // isCertain reports whether the directory answered, with a no or with data
 // that make no sense, rather than failed to answer.

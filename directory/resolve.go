@@ -298,8 +298,9 @@ func (r *resolution) memberAddresses(values []string) []mail.Address {
 // member reads the entry a DN names and works on it: an account, a group, or
 // anything else that has an address, such as an AD contact.
 func (r *resolution) member(ctx context.Context, dn DN, depth int) error {
-	if r.seen[dn.Key()] == done {
-		return nil
+	if key := dn.Key(); r.seen[key] != 0 {
+		_, err := r.enter(key, depth)
+		return err
 	}
 	h, err := r.readMember(ctx, dn)
 	if err != nil {

@@ -12,19 +12,19 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/postern-mail/postern/directory"
+	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
-	"github.com/postern-mail/postern/testdata/ldif"
 )
 
 // Config returns the configuration by which a tree is read in tests: without
 // a cache, so that each question reaches the searcher.
-func Config(tree ldif.Tree) directory.Config {
+func Config(tree testenv.Tree) directory.Config {
 	return directory.Config{
 		Name:    tree.Preset,
 		Preset:  tree.Preset,
 		BaseDN:  directory.DN(tree.BaseDN),
-		Domains: []mail.Domain{ldif.Domain, "example.net"},
+		Domains: []mail.Domain{"example.com", "example.net"},
 		Cache:   directory.CacheConfig{Disabled: true},
 	}
 }
@@ -40,7 +40,7 @@ func Open(t testing.TB, cfg directory.Config, searcher directory.Searcher) *dire
 }
 
 // Run holds a searcher that was loaded with tree against the suite.
-func Run(t *testing.T, tree ldif.Tree, searcher directory.Searcher) {
+func Run(t *testing.T, tree testenv.Tree, searcher directory.Searcher) {
 	d := Open(t, Config(tree), searcher)
 	t.Run("resolve", func(t *testing.T) { testResolve(t, tree, d) })
 	t.Run("login", func(t *testing.T) { testLogin(t, d) })
@@ -56,7 +56,7 @@ func testContext(t testing.TB) context.Context {
 	return ctx
 }
 
-func testResolve(t *testing.T, tree ldif.Tree, d *directory.Directory) {
+func testResolve(t *testing.T, tree testenv.Tree, d *directory.Directory) {
 	frank := "frank@example.com"
 	if tree.Preset == "openldap" {
 		frank = "f.fischer@example.com"
@@ -245,7 +245,7 @@ func testHostile(t *testing.T, d *directory.Directory) {
 }
 
 // testSearch holds the searcher to Searcher's contract.
-func testSearch(t *testing.T, tree ldif.Tree, s directory.Searcher) {
+func testSearch(t *testing.T, tree testenv.Tree, s directory.Searcher) {
 	base := directory.DN(tree.BaseDN)
 	all := directory.Present("objectClass")
 	ctx := testContext(t)

@@ -14,10 +14,13 @@ import (
 	"github.com/postern-mail/postern/testdata/ldif"
 )
 
+// Tree is a directory with what is needed to load and to read it.
+type Tree = ldif.Tree
+
 // SlapdOptions says what a private slapd serves.
 type SlapdOptions struct {
 	// Tree is what it is loaded with; the zero Tree means ldif.OpenLDAP().
-	Tree ldif.Tree
+	Tree Tree
 	// Certificate serves ldaps and StartTLS; nil means one for localhost,
 	// 127.0.0.1 and ::1 of a new CA.
 	Certificate *Certificate
@@ -31,7 +34,7 @@ type SlapdOptions struct {
 
 // SlapdServer is a private slapd.
 type SlapdServer struct {
-	Tree   ldif.Tree
+	Tree   Tree
 	CA     *CA
 	CAFile string
 	// LDAPI, LDAP and LDAPS are its URIs. StartTLS is offered at LDAP and
@@ -140,7 +143,7 @@ func moduleDir() string {
 }
 
 // load fills the database before slapd runs.
-func (s *SlapdServer) load(tree ldif.Tree) {
+func (s *SlapdServer) load(tree Tree) {
 	s.t.Helper()
 	file := writeFile(s.t, s.path("content.ldif"), tree.LDIF, 0o600)
 	Run(s.t, Program(s.t, "slapadd"), "-q", "-f", s.path("slapd.conf"), "-l", file)

@@ -223,8 +223,33 @@ func (p *Process) Log() string { return p.log.String() }
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
 // Pause stops the program where it is (SIGSTOP): its sockets accept and never
-// answer. Resume lets it go on. Both report a failure to the test.
-func (p *Process) Pause() { p.mustSignal(syscall.SIGSTOP) }
+// answer. It returns when every thread stands still. Resume lets it go on.
+// Both report a failure to the test.
+func (p *Process) Pause() {
+	p.t.Helper()
+	p.mustSignal(syscall.SIGSTOP)
+	Eventually(p.t, 5*time.Second, p.stopped)
+}
+
+// stopped returns nil when all threads are in state T; also where there is no
+// /proc to tell.
+func (p *Process) stopped() error {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.PID()))
+	if err != nil {
+		return err
+	}
+	for _, task := range tasks {
+		content, err := os.ReadFile(task)
+		if err != nil {
+			continue // the thread has ended
+		}
+		// "pid (name) state ...", where the name may hold anything.
+		if _, state, _ := strings.Cut(string(content[bytes.LastIndexByte(content, ')')+1:]), " "); !strings.HasPrefix(state, "T") {
+			return fmt.Errorf("a thread of %s is in state %.1s", p.name, state)
+		}
+	}
+	return nil
+}
 
 // Resume lets a paused program go on.
 func (p *Process) Resume() { p.mustSignal(syscall.SIGCONT) }
