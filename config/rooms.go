@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -12,6 +13,7 @@ import (
 	authnfile "github.com/postern-mail/postern/authn/file"
 	authnldap "github.com/postern-mail/postern/authn/ldap"
 	"github.com/postern-mail/postern/authn/pam"
+	"github.com/postern-mail/postern/backend/imapd"
 	"github.com/postern-mail/postern/backend/mailstore"
 	"github.com/postern-mail/postern/delivery"
 	"github.com/postern-mail/postern/directory"
@@ -20,7 +22,9 @@ import (
 	"github.com/postern-mail/postern/internal/logs"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/queue"
 	"github.com/postern-mail/postern/smtp"
+	"github.com/postern-mail/postern/smtpd"
 )
 
 // Room returns the logger's configuration.
@@ -81,8 +85,11 @@ func (d *Directory) LDAP() ldap.Config {
 // LDIF returns the file of a directory of kind ldif.
 func (d *Directory) LDIF() ldif.Config { return ldif.Config{File: d.File} }
 
-// LDAP returns the configuration of a verifier of kind ldap.
-func (a *Authn) LDAP() authnldap.Config { return authnldap.Config{DNTemplate: a.DNTemplate} }
+// LDAP returns the configuration of a verifier of kind ldap, for addresses in
+// domains.
+func (a *Authn) LDAP(domains []mail.Domain) authnldap.Config {
+	return authnldap.Config{DNTemplate: a.DNTemplate, Domains: domains}
+}
 
 // PAM returns the configuration of a verifier of kind pam.
 func (a *Authn) PAM() pam.Config {
@@ -194,4 +201,71 @@ func (b *Backend) Room() mailstore.Config {
 		c.Mailboxes = append(c.Mailboxes, mailstore.ConfiguredMailbox{Name: m.Name, SpecialUse: specialUses[m.SpecialUse]})
 	}
 	return c
+}
+
+// MinFree is the free space, in octets, that the store of a role keeps.
+func (f *File) MinFree(role string) int64 {
+	if role == "queue" {
+		return int64(f.Gateway.Queue.MinFree)
+	}
+	return int64(f.Backend.MinFree)
+}
+
+// Queue returns how mail waits.
+func (f *File) Queue() queue.Config {
+	q := f.Gateway.Queue
+	return queue.Config{
+		MinimalBackoff: q.MinimalBackoff, MaximalBackoff: q.MaximalBackoff, Lifetime: q.Lifetime, BounceLifetime: q.BounceLifetime,
+		DelayWarning: q.DelayWarning, Workers: q.Workers, MaximalConcurrency: q.PerDestination, Grace: f.Grace,
+	}
+}
+
+// SMTPListener returns the gateway's listener of that name, or nil.
+func (f *File) SMTPListener(name string) *SMTPListener {
+	for _, l := range f.Gateway.Listeners {
+		if l.Name == name {
+			return l
+		}
+	}
+	return nil
+}
+
+// Sessions returns what a listener does with its sessions.
+func (l *SMTPListener) Sessions(f *File) smtpd.Config {
+	return smtpd.Config{
+		Hostname: mail.Domain(f.Hostname), Service: l.Name, RequireAuth: l.Auth == "required",
+		CompleteHeader: l.Submission(),
+	}
+}
+
+// LMTP returns the dialect and limits of a listener of kind lmtp.
+func (l *BackendListener) LMTP(f *File) smtp.ServerConfig {
+	return smtp.ServerConfig{
+		Name: l.Kind, Mode: smtp.ModeLMTP, Hostname: f.Hostname, MaxMessageOctets: int64(l.MaxMessage),
+		MaxSessions: l.MaxSessions, MaxSessionsPerClient: -1, Grace: f.Grace,
+	}
+}
+
+// IMAP returns the dialect and limits of a listener of kind imap or imaps.
+func (l *BackendListener) IMAP(f *File) imapd.Config {
+	return imapd.Config{
+		Listener: l.Kind, Hostname: f.Hostname, ImplicitTLS: l.Kind == KindIMAPS, AllowInsecureAuth: l.InsecureAuth,
+		MaxSessions: l.MaxSessions, AppendLimitOctets: int64(l.MaxMessage), IdleTimeout: l.IdleTimeout, Grace: f.Grace,
+	}
+}
+
+// Addresses lists every listener with its addresses.
+func (f *File) Addresses() []string {
+	var all []string
+	if f.Gateway != nil {
+		for _, l := range f.Gateway.Listeners {
+			all = append(all, l.Name+" "+l.Mode+" "+strings.Join(l.Bind, " "))
+		}
+	}
+	if f.Backend != nil {
+		for _, l := range f.Backend.Listeners {
+			all = append(all, l.Kind+" "+strings.Join(l.Bind, " "))
+		}
+	}
+	return all
 }

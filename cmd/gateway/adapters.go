@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/postern-mail/postern/authn"
+	"github.com/postern-mail/postern/authn/sasl"
+	"github.com/postern-mail/postern/backend/imapd"
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/smtp"
+	"github.com/postern-mail/postern/status"
+)
+
+// current is the generation in force. Rooms that live longer than one
+// configuration ask through it, so that a reload reaches them at once.
+type current struct{ atomic.Pointer[generation] }
+
+// mailboxes answers the backend's questions with the directory in force.
+type mailboxes struct{ *current }
+
+// Account implements imapd.Accounts.
+func (m mailboxes) Account(ctx context.Context, login string) (mail.Account, error) {
+	g := m.Load()
+	return g.sources[g.file.Backend.Directory].Account(ctx, login)
+}
+
+// AccountOf implements lmtpd.Accounts.
+func (m mailboxes) AccountOf(ctx context.Context, a mail.Address) (mail.Account, error) {
+	g := m.Load()
+	return g.sources[g.file.Backend.Directory].AccountOf(ctx, a)
+}
+
+// transport brings the queue's messages to where they go by the configuration
+// in force.
+type transport struct{ *current }
+
+// Destination implements queue.Transport.
+func (t transport) Destination(r mail.Recipient) string { return t.Load().router.Destination(r) }
+
+// Deliver implements queue.Transport.
+func (t transport) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome {
+	return t.Load().router.Deliver(ctx, d)
+}
+
+// ourRecipients resolves senders of ours, who get reports.
+type ourRecipients struct{ *current }
+
+// Resolve implements queue.Recipients: nobody for an address elsewhere.
+func (r ourRecipients) Resolve(ctx context.Context, a mail.Address) ([]mail.Recipient, error) {
+	book := r.Load().book
+	if book.Class(a.Domain) != policy.Local {
+		return nil, nil
+	}
+	return book.Resolve(ctx, a)
+}
+
+// imapLogins verifies logins of IMAP clients.
+type imapLogins struct {
+	*current
+	insecure bool // offer passwords without TLS
+}
+
+const serviceIMAP = "imap"
+
+func (l imapLogins) mechanisms() (*sasl.Mechanisms, error) {
+	return sasl.New(sasl.Config{AllowWithoutTLS: l.insecure}, l.Load().verifiers)
+}
+
+// Mechanisms implements imapd.Authenticator.
+func (l imapLogins) Mechanisms(tls bool) []string {
+	m, err := l.mechanisms()
+	if err != nil {
+		return nil
+	}
+	return m.List(tls)
+}
+
+// Start implements imapd.Authenticator.
+func (l imapLogins) Start(ctx context.Context, mechanism string, client mail.Client) (imapd.Authentication, error) {
+	m, err := l.mechanisms()
+	if err != nil {
+		return nil, status.New(status.ConfigurationError, err)
+	}
+	return m.Start(ctx, mechanism, serviceIMAP, client)
+}
+
+// Login implements imapd.Authenticator.
+func (l imapLogins) Login(ctx context.Context, login, password string, client mail.Client) (mail.Identity, error) {
+	return l.Load().verifiers.Verify(ctx, authn.Attempt{
+		Login: login, Password: password, Mechanism: "LOGIN", Service: serviceIMAP,
+		Session: client.Session, Remote: client.Remote,
+	})
+}
+
+// smtpLogins offers the mechanisms of one generation to smtpd.
+type smtpLogins struct{ sasl *sasl.Mechanisms }
+
+// Mechanisms implements smtpd.Authenticator.
+func (l smtpLogins) Mechanisms(tls bool) []string { return l.sasl.List(tls) }
+
+// Start implements smtpd.Authenticator.
+func (l smtpLogins) Start(ctx context.Context, mechanism, service string, client mail.Client) (smtp.Authentication, error) {
+	return l.sasl.Start(ctx, mechanism, service, client)
+}

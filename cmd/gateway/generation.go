@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern-mail/postern/authn"
+	authnfile "github.com/postern-mail/postern/authn/file"
+	authnldap "github.com/postern-mail/postern/authn/ldap"
+	"github.com/postern-mail/postern/authn/pam"
+	"github.com/postern-mail/postern/config"
+	"github.com/postern-mail/postern/delivery"
+	"github.com/postern-mail/postern/delivery/lmtp"
+	"github.com/postern-mail/postern/delivery/relay"
+	"github.com/postern-mail/postern/directory"
+	"github.com/postern-mail/postern/directory/ldap"
+	"github.com/postern-mail/postern/directory/ldif"
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/policy"
+)
+
+// auditor is what all rooms record to.
+type auditor interface{ Record(mail.Event) }
+
+// generation is everything that follows from one version of the
+// configuration and can be replaced while sessions go on: who is who, who may
+// log in, what is decided, where mail goes. It holds no mail and no listener.
+type generation struct {
+	file      *config.File
+	sources   map[string]source
+	verifiers *authn.Chain // nil without authn blocks
+	book      *addressBook
+	chains    map[string]*policy.Chain // by listener name
+	router    *delivery.Router         // nil without a gateway
+	tasks     []task
+}
+
+// source is a directory with what it reads from.
+type source struct {
+	*directory.Directory
+	file   *ldif.Source // nil for LDAP
+	client *ldap.Client // nil for LDIF
+}
+
+// newGeneration builds the rooms of a configuration without touching the
+// network. The error holds everything that is wrong.
+func newGeneration(f *config.File, audit auditor, metrics prometheus.Registerer, log hclog.Logger) (*generation, error) {
+	g := &generation{file: f, sources: make(map[string]source), book: &addressBook{domains: make(map[mail.Domain]domainEntry)}, chains: make(map[string]*policy.Chain)}
+	b := &builder{generation: g, audit: audit, metrics: metrics, log: log}
+	b.directories()
+	if b.err != nil {
+		return nil, b.err // what follows would only repeat it
+	}
+	b.authn()
+	if f.Gateway != nil {
+		b.domains()
+		b.policies()
+		b.delivery()
+	}
+	return g, b.err
+}
+
+// builder collects the mistakes of a generation.
+type builder struct {
+	*generation
+	audit   auditor
+	metrics prometheus.Registerer
+	log     hclog.Logger
+	err     error
+}
+
+func (b *builder) failed(what string, err error) bool {
+	if err != nil {
+		b.err = errors.Join(b.err, fmt.Errorf("%s: %w", what, err))
+	}
+	return err != nil
+}
+
+func (b *builder) task(name string, run func(context.Context) error) {
+	b.tasks = append(b.tasks, task{name, run})
+}
+
+func (b *builder) directories() {
+	for _, cfg := range b.file.Directories {
+		what := "directory " + cfg.Name
+		log := b.log.Named("directory").With("directory", cfg.Name)
+		var searcher directory.Searcher
+		var s source
+		if cfg.Kind == "ldif" {
+			file, err := ldif.Open(cfg.LDIF(), log)
+			if b.failed(what, err) {
+				continue
+			}
+			b.task(what, file.Run)
+			searcher, s.file = file, file
+		} else {
+			client, err := ldap.New(cfg.LDAP(), log)
+			if b.failed(what, err) {
+				continue
+			}
+			b.task(what, client.Run)
+			searcher, s.client = client, client
+		}
+		d, err := directory.New(cfg.Room(b.domainsOf(cfg.Name)), searcher, log)
+		if b.failed(what, err) {
+			continue
+		}
+		s.Directory = d
+		b.sources[cfg.Name] = s
+	}
+}
+
+// domainsOf lists the domains whose recipients a directory knows.
+func (b *builder) domainsOf(name string) []mail.Domain {
+	var domains []mail.Domain
+	if b.file.Gateway == nil {
+		return nil
+	}
+	for _, d := range b.file.Gateway.Domains {
+		if d.Recipients == name {
+			domains = append(domains, d.Names...)
+		}
+	}
+	return domains
+}
+
+func (b *builder) authn() {
+	if len(b.file.Authn) == 0 {
+		return
+	}
+	hasher := make(map[bool]*authn.Hasher)
+	var links []authn.Link
+	for i, cfg := range b.file.Authn {
+		what := fmt.Sprintf("authn %s (number %d)", cfg.Kind, i+1)
+		if hasher[cfg.AllowCleartext] == nil {
+			h, err := authn.NewHasher(authn.HashConfig{AllowCleartext: cfg.AllowCleartext})
+			if b.failed(what, err) {
+				continue
+			}
+			hasher[cfg.AllowCleartext] = h
+		}
+		link, err := b.link(cfg, hasher[cfg.AllowCleartext])
+		if !b.failed(what, err) {
+			links = append(links, link)
+		}
+	}
+	chain, err := authn.New(authn.Config{}, links, b.audit, b.log.Named("authn"))
+	if !b.failed("authn", err) {
+		b.verifiers = chain
+	}
+}
+
+func (b *builder) link(cfg *config.Authn, hasher *authn.Hasher) (authn.Link, error) {
+	log := b.log.Named("authn").Named(cfg.Kind)
+	s, named := b.sources[cfg.Directory]
+	link := authn.Link{}
+	if named {
+		link.Accounts = s
+	}
+	var err error
+	switch cfg.Kind {
+	case "ldap":
+		link.Verifier, err = authnldap.New(cfg.LDAP(b.domainsOf(cfg.Directory)), s, s.client)
+	case "ldif":
+		link.Accounts = nil // the hashes come with their account
+		link.Verifier, err = authnfile.NewStored("ldif", ldif.NewPasswords(s.Directory, s.file), hasher, log)
+	case "file":
+		link.Verifier, err = authnfile.New(cfg.PasswordFile(), hasher, log)
+	case "pam":
+		var v *pam.Verifier
+		if v, err = pam.New(cfg.PAM(), log); err == nil {
+			b.task("pam helper", v.Run)
+			link.Verifier = v
+		}
+	}
+	return link, err
+}
+
+func (b *builder) domains() {
+	for _, d := range b.file.Gateway.Domains {
+		entry := domainEntry{class: policy.Local, directory: b.sources[d.Recipients].Directory}
+		if d.Class == "relay" {
+			entry.class = policy.Relay
+		}
+		for _, name := range d.Names {
+			b.book.domains[name] = entry
+		}
+	}
+}
+
+func (b *builder) policies() {
+	for _, l := range b.file.Gateway.Listeners {
+		chain, err := policy.Build(b.file.Policy(), b.file.Gateway.Lists(l), policy.Deps{
+			Domains: b.book, Recipients: b.book, Owners: b.book, Resolver: net.DefaultResolver,
+			Audit: b.audit, Logger: b.log.Named("policy"), Metrics: b.metrics,
+		})
+		if b.failed("policy of listener "+l.Name, err) {
+			continue
+		}
+		b.chains[l.Name] = chain
+		b.task("policy tables", chain.Run)
+	}
+}
+
+func (b *builder) delivery() {
+	cfg := b.file.Delivery()
+	transports := make(map[string]delivery.Transport)
+	targets := make(map[string]delivery.Target)
+	for _, t := range cfg.Targets {
+		targets[t.Name] = t
+	}
+	if _, ok := targets[delivery.Outbound]; !ok {
+		targets[delivery.Outbound] = delivery.Target{Name: delivery.Outbound}
+	}
+	for name, t := range maps.All(targets) {
+		log := b.log.Named("delivery").With("target", name)
+		if t.Protocol == delivery.LMTP {
+			transport, err := lmtp.New(t, cfg.Hostname, log)
+			if !b.failed("target "+name, err) {
+				transports[name] = transport
+				b.task("target "+name, transport.Run)
+			}
+			continue
+		}
+		transport, err := relay.New(t, cfg.Hostname, nil, log)
+		if !b.failed("target "+name, err) {
+			transports[name] = transport
+			b.task("target "+name, transport.Run)
+		}
+	}
+	if b.err != nil {
+		return
+	}
+	router, err := delivery.New(cfg, transports)
+	if !b.failed("delivery", err) {
+		b.router = router
+	}
+}
+
+// certificate reads a listener's certificate, or returns nil when it has none.
+func certificate(t *config.TLS) (*tls.Config, error) {
+	if t == nil {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("certificate %s: %w", t.CertFile, err)
+	}
+	c := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	if t.MinVersion == "1.3" {
+		c.MinVersion = tls.VersionTLS13
+	}
+	return c, nil
+}

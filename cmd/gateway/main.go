@@ -1,0 +1,87 @@
+// Command postern is an enterprise mail gateway and mailbox backend in one
+// binary: see README.md and docs/.
+//
+// main reads like the map of the house: load the configuration, build the
+// rooms leaf-first, run them, wait. Only this package reads flags.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern-mail/postern/config"
+)
+
+// version is set by the build.
+var version = ""
+
+func main() { os.Exit(run()) }
+
+// run is main with an exit status, for tests that call it as a command.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := root().ExecuteContext(ctx); err != nil {
+		var mistakes *config.Mistakes
+		if errors.As(err, &mistakes) {
+			fmt.Fprintf(os.Stderr, "%v\n\npostern: %d mistake(s) in the configuration; nothing was started\n", err, mistakes.Count())
+		} else {
+			fmt.Fprintln(os.Stderr, "postern:", err)
+		}
+		return 1
+	}
+	return 0
+}
+
+// defaultConfig is where packages put the configuration.
+const defaultConfig = "/etc/postern/postern.hcl"
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "postern",
+		Short: "Mail gateway and mailbox backend on your directory",
+		Long: "Postern takes mail in by SMTP, knows people and groups from LDAP or LDIF, decides by policy,\n" +
+			"queues durably, delivers by LMTP, and serves the mailboxes by IMAP.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Version:       versionText(),
+	}
+	c.SetVersionTemplate("{{.Version}}\n")
+	c.PersistentFlags().StringP("config", "c", defaultConfig, "configuration `FILE`")
+	c.AddCommand(
+		serveCommand(), demoCommand(), reloadCommand(), statusCommand(), configCommand(),
+		queueCommand(), lookupCommand(), passwordCommand(), auditCommand(), pamHelperCommand(), versionCommand(),
+	)
+	return c
+}
+
+func configPath(c *cobra.Command) string {
+	path, err := c.Flags().GetString("config")
+	if err != nil {
+		panic(err) // the flag is persistent on root
+	}
+	return path
+}
+
+func versionText() string {
+	v := version
+	if info, ok := debug.ReadBuildInfo(); ok && v == "" {
+		v = info.Main.Version
+	}
+	return fmt.Sprintf("postern %s (%s, %s/%s)", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print version and build", Args: cobra.NoArgs,
+		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), versionText()) },
+	}
+}

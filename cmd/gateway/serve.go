@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/postern-mail/postern/admin"
+	"github.com/postern-mail/postern/config"
+	"github.com/postern-mail/postern/internal/logs"
+	"github.com/postern-mail/postern/mail"
+)
+
+func serveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "serve", Short: "Run the roles of the configuration", Args: cobra.NoArgs,
+		Long: "Runs the gateway, the backend or both, as the configuration says, in the foreground.\n" +
+			"SIGHUP or postern reload takes over a changed configuration without dropping a session;\n" +
+			"SIGTERM or Ctrl-C stops after transfers under way have ended.",
+		RunE: func(c *cobra.Command, _ []string) error { return serve(c.Context(), configPath(c)) },
+	}
+}
+
+func serve(ctx context.Context, path string) error {
+	f, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	out, err := openLog(f.Log.File)
+	if err != nil {
+		return err
+	}
+	log := logs.New(f.Log.Room(), out)
+	s, err := newServer(ctx, path, f, log, out)
+	if err != nil {
+		return err
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	var reloader sync.WaitGroup
+	defer reloader.Wait()
+	defer stop()
+	reloader.Go(func() {
+		for {
+			select {
+			case <-running.Done():
+				return
+			case <-hangup:
+				if _, err := s.reload(); err != nil {
+					log.Error("the changed configuration is not taken over", "err", err)
+				}
+			}
+		}
+	})
+	log.Info("started", "version", versionText(), "config", path)
+	notify(log, daemon.SdNotifyReady)
+	stopping := context.AfterFunc(ctx, func() {
+		notify(log, daemon.SdNotifyStopping)
+		log.Info("stopping: no new sessions, transfers under way may finish", "grace", f.Grace)
+	})
+	defer stopping()
+	err = s.Run(ctx)
+	log.Info("stopped", "err", err)
+	return err
+}
+
+// notify tells systemd, where it started us.
+func notify(log hclog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("systemd cannot be told", "state", state, "err", err)
+	}
+}
+
+// reopenable is the log's file, opened again by name after rotation.
+type reopenable struct {
+	path string
+
+	mu  sync.Mutex
+	out *os.File
+}
+
+func openLog(path string) (*reopenable, error) {
+	r := &reopenable{path: path, out: os.Stderr}
+	return r, r.reopen()
+}
+
+func (r *reopenable) reopen() error {
+	if r.path == "" {
+		return nil
+	}
+	file, err := os.OpenFile(r.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.out != os.Stderr {
+		_ = r.out.Close() // rotated away
+	}
+	r.out = file
+	return nil
+}
+
+func (r *reopenable) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.out.Write(p)
+}
+
+// reload takes over a changed configuration for everything that comes after.
+// It changes nothing when anything is wrong, and tells what only a restart
+// can change.
+func (s *server) reload() (restart []string, err error) {
+	s.reloads.Lock()
+	defer s.reloads.Unlock()
+	defer func() {
+		e := mail.Event{Kind: mail.EventConfig, Result: "ok", Detail: s.path}
+		if err != nil {
+			e.Result, e.Detail = "refused", err.Error()
+		}
+		s.audit.Record(e)
+	}()
+	f, err := config.Load(s.path)
+	if err != nil {
+		return nil, err
+	}
+	before := s.current.Load().file
+	restart = needsRestart(before, f)
+	if slices.ContainsFunc(restart, func(what string) bool { return strings.Contains(what, "listener") }) {
+		return restart, fmt.Errorf("listeners were added, removed or moved, which takes a restart: %s", strings.Join(restart, ", "))
+	}
+	g, err := newGeneration(f, s.audit, s.metrics, s.log)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.certificates(); err != nil {
+		return nil, err
+	}
+	s.current.Store(g)
+	for _, l := range s.listeners {
+		if l.reconfigure != nil {
+			err = errors.Join(err, l.reconfigure(g))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.generations <- g
+	err = errors.Join(s.logFile.reopen(), s.audit.Reopen())
+	s.log.SetLevel(hclog.LevelFromString(f.Log.Level))
+	s.log.Info("configuration taken over", "config", s.path, "after restart", strings.Join(restart, ", "))
+	return restart, err
+}
+
+// needsRestart names what changed and is only read at the start.
+func needsRestart(before, after *config.File) []string {
+	var changed []string
+	note := func(what string, same bool) {
+		if !same {
+			changed = append(changed, what)
+		}
+	}
+	note("data_dir", before.DataDir == after.DataDir)
+	note("log.file", before.Log.File == after.Log.File)
+	note("log.format", before.Log.Format == after.Log.Format)
+	note("audit.file", before.Audit.File == after.Audit.File)
+	note("control", before.Control.Socket == after.Control.Socket && before.Control.Metrics == after.Control.Metrics)
+	note("listener addresses", slices.Equal(before.Addresses(), after.Addresses()))
+	if before.Gateway != nil && after.Gateway != nil {
+		note("gateway.queue", before.Queue() == after.Queue())
+	}
+	return changed
+}
+
+func reloadCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "reload", Short: "Have the running server take over the changed configuration", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return callServer(c, "reload", nil) },
+	}
+}
+
+func statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Tell how the running server does", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return callServer(c, "status", nil) },
+	}
+}
+
+// callServer runs a command on the server that the configuration describes.
+func callServer(c *cobra.Command, name string, args url.Values) error {
+	f, err := config.Load(configPath(c))
+	if err != nil {
+		return err
+	}
+	err = admin.Call(c.Context(), f.Control.Socket, name, args, c.OutOrStdout())
+	if errors.Is(err, admin.ErrNotRunning) {
+		return fmt.Errorf("%w; start it with: postern serve -c %s", err, configPath(c))
+	}
+	return err
+}
+
+// replyReload answers the reload command.
+func (s *server) replyReload(_ context.Context, _ url.Values, out io.Writer) error {
+	restart, err := s.reload()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "configuration taken over; sessions under way keep the one they began with")
+	if len(restart) > 0 {
+		fmt.Fprintln(out, "takes effect after a restart only:", strings.Join(restart, ", "))
+	}
+	return nil
+}
