@@ -74,6 +74,9 @@ func (h *head) reader() io.Reader { return bytes.NewReader(h.buffer[:h.used]) }
 
 // headerFacts is what is to be known of a message's header.
 type headerFacts struct {
+	// headless tells that the message begins with neither a header field nor
+	// the empty line that would end an empty header section.
+	headless  bool
 	received  int // Received fields
 	date      bool
 	messageID string // as it stands there; "" when there is none
@@ -81,8 +84,8 @@ type headerFacts struct {
 
 // facts looks through the header section.
 func (h *head) facts() headerFacts {
-	var f headerFacts
 	rest := h.buffer[:h.used]
+	f := headerFacts{headless: isHeadless(rest)}
 	for len(rest) > 0 {
 		line := rest
 		if end := bytes.IndexByte(rest, '\n'); end >= 0 {
@@ -96,6 +99,17 @@ func (h *head) facts() headerFacts {
 		f.note(line, rest)
 	}
 	return f
+}
+
+// isHeadless looks at the first line (RFC 5322 section 2.2).
+func isHeadless(message []byte) bool {
+	if len(message) == 0 || bytes.HasPrefix(message, lineEnd) {
+		return false
+	}
+	line, _, _ := bytes.Cut(message, lineEnd)
+	name, _, found := bytes.Cut(line, []byte(":"))
+	name = bytes.TrimRight(name, " \t")
+	return !found || len(name) == 0 || bytes.IndexFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f }) >= 0
 }
 
 // note looks at one line of the header; next is what follows it.

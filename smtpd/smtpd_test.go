@@ -245,11 +245,15 @@ func TestHeaderFacts(t *testing.T) {
 	}{
 		{"empty", "", headerFacts{}},
 		{"no header", "\r\nDate: in the body\r\n", headerFacts{}},
-		{"usual", "Received: a\r\n\tb\r\nRECEIVED : c\r\nDate: x\r\nMessage-Id: <1@x>\r\n\r\nReceived: body\r\n", headerFacts{2, true, "<1@x>"}},
-		{"folded", "Message-ID:\r\n <1@x>\r\n\r\n", headerFacts{0, false, "<1@x>"}},
+		{"usual", "Received: a\r\n\tb\r\nRECEIVED : c\r\nDate: x\r\nMessage-Id: <1@x>\r\n\r\nReceived: body\r\n", headerFacts{false, 2, true, "<1@x>"}},
+		{"folded", "Message-ID:\r\n <1@x>\r\n\r\n", headerFacts{false, 0, false, "<1@x>"}},
 		{"names that only begin so", "Received-SPF: pass\r\nDated: x\r\nMessage-IDs: y\r\n\r\n", headerFacts{}},
 		{"continuation", "Subject: x\r\n Received: y\r\n Date: z\r\n\r\n", headerFacts{}},
-		{"no body", "Date: x", headerFacts{0, true, ""}},
+		{"text only", "hello\r\n", headerFacts{headless: true}},
+		{"text with a colon", "well, so: hello\r\n", headerFacts{headless: true}},
+		{"begins as if it went on", " Received: x\r\n\r\n", headerFacts{headless: true}},
+		{"no name", ": x\r\n\r\n", headerFacts{headless: true}},
+		{"no body", "Date: x", headerFacts{false, 0, true, ""}},
 		{"long beyond the buffer", "X: " + strings.Repeat("x", maxHeadOctets) + "\r\nDate: y\r\n\r\n", headerFacts{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

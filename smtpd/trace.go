@@ -32,6 +32,11 @@ func (t *transaction) prepend(facts headerFacts, now time.Time) string {
 		t.messageID = "<" + now.Format("20060102150405") + "." + string(t.tx.QueueID) + "@" + string(cfg.Hostname) + ">"
 		b.WriteString("Message-ID: " + t.messageID + "\r\n")
 	}
+	if facts.headless {
+		// Text that is no header must not follow our fields as if it were one,
+		// or continue the last of them.
+		b.WriteString("\r\n")
+	}
 	return b.String()
 }
 
