@@ -175,6 +175,53 @@ func TestLMTPStaleConnection(t *testing.T) {
 	}
 }
 
+// TestLMTPLostOnReuse: a server that hangs up on a connection used again gets
+// the message on a new one at once, unless it may have it and could not tell
+// a repeat.
+func TestLMTPLostOnReuse(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, offered, want string }{
+		{"not handed over", "250 PIPELINING\r\n", "delivered by peer"},
+		{"handed over", "250-CHUNKING\r\n250 PIPELINING\r\n", "deferred 4.4.2"},
+		{"handed over, repeats dropped", "250-CHUNKING\r\n250-XPOSTERN\r\n250 PIPELINING\r\n", "delivered by peer"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			address := scripted(t, func(conn net.Conn, r *bufio.Reader) {
+				_, _ = io.WriteString(conn, "220 x\r\n")
+				for messages := 0; ; {
+					line, err := r.ReadString('\n')
+					switch {
+					case err != nil, messages > 0:
+						return
+					case strings.HasPrefix(line, "LHLO"):
+						_, _ = io.WriteString(conn, "250-x\r\n"+tt.offered)
+					case strings.HasPrefix(line, "DATA"):
+						_, _ = io.WriteString(conn, "354 go\r\n")
+					case strings.HasPrefix(line, "BDAT"):
+						if _, err := r.Discard(len(body)); err != nil {
+							return
+						}
+						messages++
+						_, _ = io.WriteString(conn, "250 ok\r\n")
+					case line == ".\r\n":
+						messages++
+						_, _ = io.WriteString(conn, "250 ok\r\n")
+					case strings.HasPrefix(line, "MAIL"), strings.HasPrefix(line, "RCPT"):
+						_, _ = io.WriteString(conn, "250 ok\r\n")
+					}
+				}
+			})
+			tr := newLMTP(t, delivery.Target{Addresses: []string{address}})
+			for _, want := range []string{"delivered by peer", tt.want} {
+				if got := tr.Deliver(t.Context(), message("a@example.com")); sketch(got) != want {
+					t.Fatalf("%+v, want %s", got, want)
+				}
+			}
+		})
+	}
+}
+
 func TestLMTPClosesIdleConnections(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, "unix", nil)

@@ -8,41 +8,16 @@ import (
 	"io"
 	"strconv"
 	"sync"
-	"time"
 )
 
 // clientBlock is how much content is written at once; each block has a
 // deadline of its own.
 const clientBlock = 64 << 10
 
-// clientMinRate is the slowest peer we feed, in octets a second, beyond the
-// time of one block: Postfix's smtp_min_data_rate.
-const clientMinRate = 500
-
 var clientBlocks = sync.Pool{New: func() any {
 	b := make([]byte, 0, 2*clientBlock+16)
 	return &b
 }}
-
-// clientSink writes content under a deadline for each block and one for all.
-type clientSink struct {
-	c       *Client
-	started time.Time
-	written int64
-}
-
-func (s *clientSink) write(ctx context.Context, p []byte) error {
-	limit := s.c.cfg.Timeouts.DataBlock
-	whole := limit + time.Duration(s.written/clientMinRate)*time.Second
-	if left := whole - time.Since(s.started); left < limit {
-		limit = max(left, time.Nanosecond)
-	}
-	if err := s.c.wire.write(ctx, p, limit); err != nil {
-		return err
-	}
-	s.written += int64(len(p))
-	return nil
-}
 
 // sendChunk sends the content as the one and last chunk (RFC 3030).
 func (t *clientTransaction) sendChunk(ctx context.Context, small *clientBuffer) error {
@@ -89,7 +64,6 @@ func (t *clientTransaction) streamRest(ctx context.Context, total, read int64, e
 	in, out := clientBuffers.Get().(*clientBuffer), clientBlocks.Get().(*[]byte)
 	defer clientReleaseBuffer(in)
 	defer clientBlocks.Put(out)
-	sink := clientSink{c: t.c, started: time.Now()}
 	for done := false; !done; {
 		n, err := io.ReadFull(t.m.Content, in.octets[:clientBlock])
 		done = errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
@@ -103,7 +77,7 @@ func (t *clientTransaction) streamRest(ctx context.Context, total, read int64, e
 		if *out = encode((*out)[:0], in.octets[:n]); len(*out) == 0 {
 			continue
 		}
-		if err := sink.write(ctx, *out); err != nil {
+		if err := t.c.wire.write(ctx, *out, t.c.cfg.Timeouts.DataBlock); err != nil {
 			return err
 		}
 	}

@@ -444,8 +444,8 @@ func TestClientDeadlines(t *testing.T) {
 	}
 }
 
-// TestClientSlowReader: a peer that takes a little content now and then is fed
-// only for as long as the lowest rate allows.
+// TestClientSlowReader: a peer that takes a little content now and then is not
+// waited for longer than one block may take.
 func TestClientSlowReader(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -483,7 +483,7 @@ func TestClientSlowReader(t *testing.T) {
 		if status.Of(got[0].Err) != status.ConnectionLost || got[0].Uncertain {
 			t.Errorf("%+v", got[0])
 		}
-		if took := time.Since(start); took > time.Hour {
+		if took := time.Since(start); took > 5*time.Minute {
 			t.Errorf("fed for %v", took)
 		}
 	})
