@@ -39,6 +39,14 @@ func stateKey(id mail.QueueID, group int) []byte {
 	return binary.BigEndian.AppendUint32(append(idKey('r', id), 0), uint32(group))
 }
 
+// stateGroup reads the group out of a state key.
+func stateGroup(key []byte) (int, bool) {
+	if len(key) < 4 {
+		return 0, false
+	}
+	return int(binary.BigEndian.Uint32(key[len(key)-4:])), true
+}
+
 // stateRange bounds the states of all groups of a message.
 func stateRange(id mail.QueueID) (lo, hi []byte) {
 	return append(idKey('r', id), 0), append(idKey('r', id), 1)

@@ -1,0 +1,225 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/store"
+)
+
+// loadUntriedLocked puts every group of m that was not tried in line. It
+// returns false when one had no room: its due entry has to bring it again.
+func (q *Queue) loadUntriedLocked(m *message) (all bool) {
+	all = true
+	for g := range m.work {
+		if m.untried(g) && !q.loadLocked(m, g, nil) {
+			all = false
+		}
+	}
+	return all
+}
+
+// loadLocked puts group g of m in line. It returns false when there was no
+// room; then entry, if given, is remembered with the destination.
+func (q *Queue) loadLocked(m *message, g int, entry []byte) bool {
+	if m.work[g].place != idle {
+		return true
+	}
+	d := q.schedule.destination(q.deps.Transport.Destination(m.groups[g][0]))
+	anywhere, here := q.schedule.room(d)
+	if !anywhere || !here {
+		if anywhere && entry != nil && (d.skipped == nil || string(entry) < string(d.skipped)) {
+			d.skipped = entry
+		}
+		return false
+	}
+	m.work[g].place = ready
+	m.moving++
+	q.schedule.push(item{m: m, group: g, to: d})
+	return true
+}
+
+// dispatchLocked starts a worker for each group that may be tried now.
+func (q *Queue) dispatchLocked() {
+	for q.running {
+		it, ok := q.nextLocked()
+		if !ok {
+			return
+		}
+		q.workers.Go(func() { q.work(it) })
+	}
+}
+
+func (q *Queue) nextLocked() (item, bool) {
+	if !q.running {
+		return item{}, false
+	}
+	return q.schedule.next(time.Now(), q.deadLocked)
+}
+
+// deadLocked drops a group that was held or deleted while it was in line.
+func (q *Queue) deadLocked(it item) bool {
+	if !it.m.held && !it.m.removed {
+		it.m.work[it.group].place = inFlight
+		return false
+	}
+	it.m.work[it.group].place = idle
+	it.m.moving--
+	q.forgetIfIdleLocked(it.m)
+	return true
+}
+
+// work tries groups until none is left that may be tried.
+func (q *Queue) work(it item) {
+	for ok := true; ok; {
+		started := time.Now()
+		outcomes := q.attempt(it)
+		it, ok = q.settleAttempt(it, outcomes, time.Since(started))
+	}
+}
+
+// attempt makes one delivery and returns what became of each recipient.
+func (q *Queue) attempt(it item) []mail.Outcome {
+	m := it.m
+	q.mu.Lock()
+	attempt, recipients := 1, m.groups[it.group]
+	if s := m.work[it.group].state; s != nil {
+		attempt, recipients = s.attempts+1, stillPending(s, recipients)
+	}
+	ctx := q.deliver
+	q.mu.Unlock()
+	d := mail.Delivery{
+		QueueID: m.id, ID: deliveryID(m.id, it.group), Envelope: m.envelope,
+		Octets: m.ref.Octets, Attempt: attempt,
+		Open: func() (mail.Content, error) { return q.open(ctx, m.ref) },
+	}
+	d.Envelope.Recipients = recipients
+	return q.deliverSafely(ctx, d)
+}
+
+// deliveryID names a delivery for as long as the message lives: the groups of
+// a message never change, and the backend tells recipients of one apart.
+func deliveryID(id mail.QueueID, group int) string { return fmt.Sprintf("%s.%d", id, group) }
+
+func stillPending(s *groupState, recipients []mail.Recipient) []mail.Recipient {
+	left := make([]mail.Recipient, 0, len(recipients))
+	for i := range recipients {
+		if s.recipients[i].progress == pending {
+			left = append(left, recipients[i])
+		}
+	}
+	return left
+}
+
+// deliverSafely gives every recipient an outcome whatever the transport does.
+func (q *Queue) deliverSafely(ctx context.Context, d mail.Delivery) (outcomes []mail.Outcome) {
+	defer func() {
+		if p := recover(); p != nil {
+			q.log.Error("transport panicked", "qid", d.QueueID, "panic", p, "stack", string(debug.Stack()))
+			outcomes = nil
+		}
+		now := time.Now()
+		whole := make([]mail.Outcome, len(d.Envelope.Recipients))
+		for i := range whole {
+			if len(outcomes) == len(whole) {
+				whole[i] = outcomes[i]
+			} else {
+				whole[i] = mail.Outcome{Class: mail.Deferred, Reply: status.Unknown.Reply()}
+			}
+			whole[i].Recipient = d.Envelope.Recipients[i].Address
+			if whole[i].At.IsZero() {
+				whole[i].At = now
+			}
+		}
+		outcomes = whole
+	}()
+	return q.deps.Transport.Deliver(ctx, d)
+}
+
+// settleAttempt gives the outcomes to the keeper, or the group back to its
+// line when the destination will be tried again in a moment, and returns the
+// next group to try.
+func (q *Queue) settleAttempt(it item, outcomes []mail.Outcome, took time.Duration) (item, bool) {
+	now := time.Now()
+	m := it.m
+	q.mu.Lock()
+	again := q.schedule.done(it, contactOf(outcomes), outcomes[0], now, jitter()) &&
+		!nextAttempt(m.arrived, now, 1, q.rules(m), 0).IsZero() && !m.held && !m.removed
+	if again {
+		m.work[it.group].place = ready
+		q.schedule.pushBack(it)
+		q.poke() // the end of the pause is the keeper's
+	} else {
+		m.work[it.group].place = settling
+	}
+	q.refillLocked(it.to)
+	q.mu.Unlock()
+
+	if !again {
+		q.note(it.m, it.group, outcomes, took)
+		q.changes <- &change{
+			prepare: func(b *store.Batch) error {
+				q.mu.Lock()
+				defer q.mu.Unlock()
+				q.settleLocked(b, m, it.group, outcomes, now)
+				return nil
+			},
+			done: func(err error) { q.settled(it, err) },
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	next, ok := q.nextLocked()
+	if ok {
+		q.dispatchLocked()
+	}
+	return next, ok
+}
+
+// refillLocked has the keeper load more once a line that left entries in the
+// store is half empty, or memory is.
+func (q *Queue) refillLocked(d *destination) {
+	if d.skipped != nil && len(d.line) <= q.cfg.ActiveLimit/4 {
+		q.rewindLocked(d.skipped)
+		d.skipped = nil
+	}
+	if q.crowded && q.schedule.groups <= q.cfg.ActiveLimit/2 {
+		q.crowded = false
+		q.poke()
+	}
+}
+
+// settled is called by the keeper when the outcomes of an attempt are on
+// record. Where they could not be recorded the group stays out of reach: the
+// next start finds it as it was and tries it again.
+func (q *Queue) settled(it item, err error) {
+	if err != nil {
+		q.log.Error("outcome is not on record, the recipients will be tried again after a restart",
+			"qid", it.m.id, "err", err)
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.restLocked(it.m, it.group)
+}
+
+// restLocked lets group g of m wait for its time. When the whole message is at
+// rest, the sender is told what there is to tell.
+func (q *Queue) restLocked(m *message, g int) {
+	m.work[g].place = idle
+	m.moving--
+	if m.removed {
+		q.endLocked(m)
+		q.forgetIfIdleLocked(m)
+		return
+	}
+	if !m.work[g].entry.IsZero() {
+		q.noteDueLocked(m.work[g].entry, m.entryKey(g))
+	}
+	q.reportIfOwedLocked(m)
+	q.forgetIfIdleLocked(m)
+}

@@ -1,0 +1,294 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/store"
+)
+
+// change is one step of a message, made by the keeper.
+type change struct {
+	// prepare adds to b what the change writes. It sees every earlier change,
+	// in memory if not yet in the store. An error ends the change.
+	prepare func(b *store.Batch) error
+	// done is told when the writes are durable, or why there are none.
+	done func(error)
+}
+
+// Bounds of what the keeper commits at once.
+const (
+	maxChanges      = 128
+	maxChangeOps    = store.MaxBatchOps / 2
+	maxChangeOctets = store.MaxBatchOctets / 2
+)
+
+// loadAtOnce is how many due entries are read in one view.
+const loadAtOnce = 256
+
+// Run schedules and delivers until ctx ends; then it waits for the deliveries
+// under way, at most the grace time, and records how they went. It is called
+// once.
+func (q *Queue) Run(ctx context.Context) error {
+	if q.started.Swap(true) {
+		return errors.New("queue: already running")
+	}
+	defer close(q.stopped)
+	deliver, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	q.mu.Lock()
+	q.running, q.deliver = true, deliver
+	q.dispatchLocked()
+	q.mu.Unlock()
+
+	q.keep(ctx)
+
+	q.mu.Lock()
+	q.running = false
+	q.mu.Unlock()
+	q.drain(stop)
+	return nil
+}
+
+// keep is the keeper.
+func (q *Queue) keep(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case c := <-q.changes:
+			q.change(ctx, c)
+		case <-q.kick:
+		case <-timer.C:
+		}
+		q.deferDoomed(ctx)
+		wait, err := q.load(ctx)
+		if err != nil && ctx.Err() == nil {
+			q.log.Error("read the queue", "err", err)
+		}
+		timer.Reset(wait)
+	}
+}
+
+// drain lets deliveries under way end and records their outcomes.
+func (q *Queue) drain(stop context.CancelFunc) {
+	grace := time.AfterFunc(q.cfg.Grace, stop)
+	defer grace.Stop()
+	ended := make(chan struct{})
+	go func() {
+		q.workers.Wait()
+		close(ended)
+	}()
+	// What cannot be recorded by the end of the grace time is tried again at
+	// the next start, under the same delivery id.
+	ctx, cancel := context.WithTimeout(context.Background(), q.cfg.Grace+drainCommit)
+	defer cancel()
+	for {
+		select {
+		case c := <-q.changes:
+			q.change(ctx, c)
+			continue
+		case <-ended:
+		}
+		select {
+		case c := <-q.changes:
+			q.change(ctx, c)
+		default:
+			return
+		}
+	}
+}
+
+// drainCommit is the time for the last commits once deliveries were cancelled.
+const drainCommit = 5 * time.Second
+
+// change makes c and whatever other changes wait already.
+func (q *Queue) change(ctx context.Context, c *change) {
+	taken := []*change{c}
+	for len(taken) < maxChanges {
+		select {
+		case c := <-q.changes:
+			taken = append(taken, c)
+			continue
+		default:
+		}
+		break
+	}
+	q.changeAll(ctx, taken)
+}
+
+// changeAll makes changes, in order, in as few commits as the limits of a batch
+// allow.
+func (q *Queue) changeAll(ctx context.Context, changes []*change) {
+	var group []*change
+	var batches []*store.Batch
+	octets, ops := 0, 0
+	flush := func() {
+		q.commitAll(ctx, group, batches)
+		group, batches, octets, ops = nil, nil, 0, 0
+	}
+	for _, c := range changes {
+		b := store.NewBatch()
+		b.UseReserve = true
+		if err := c.prepare(b); err != nil {
+			c.done(err)
+			continue
+		}
+		size := batchOctets(b)
+		if len(group) > 0 && (ops+len(b.Ops) > maxChangeOps || octets+size > maxChangeOctets) {
+			flush()
+		}
+		group, batches = append(group, c), append(batches, b)
+		octets, ops = octets+size, ops+len(b.Ops)
+	}
+	flush()
+}
+
+func batchOctets(b *store.Batch) (n int) {
+	for i := range b.Ops {
+		n += len(b.Ops[i].Key) + len(b.Ops[i].Value)
+	}
+	return n
+}
+
+// commitAll commits the batches as one. Should the store refuse that for a
+// reason of its own, each is tried alone, so that one cannot hold up the rest.
+func (q *Queue) commitAll(ctx context.Context, changes []*change, batches []*store.Batch) {
+	if len(changes) == 0 {
+		return
+	}
+	whole := batches[0]
+	for _, b := range batches[1:] {
+		if whole == batches[0] {
+			whole = store.NewBatch()
+			whole.UseReserve = true
+			whole.Ops = append(whole.Ops, batches[0].Ops...)
+			whole.Before = append(whole.Before, batches[0].Before...)
+		}
+		whole.Ops = append(whole.Ops, b.Ops...)
+		whole.Before = append(whole.Before, b.Before...)
+	}
+	err := q.commit(ctx, whole)
+	if err != nil && len(changes) > 1 && !lasting(err) && ctx.Err() == nil {
+		for i, c := range changes {
+			c.done(q.commit(ctx, batches[i]))
+		}
+		return
+	}
+	for _, c := range changes {
+		c.done(err)
+	}
+}
+
+// lasting reports whether err will be the same for every batch.
+func lasting(err error) bool {
+	return errors.Is(err, store.ErrClosed) || errors.Is(err, store.ErrUnknown)
+}
+
+// commit commits b, and goes on trying while the disk is full: what is in
+// memory is ahead of the store until it succeeds.
+func (q *Queue) commit(ctx context.Context, b *store.Batch) error {
+	if len(b.Ops) == 0 {
+		return nil
+	}
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		_, err := q.deps.Store.Commit(ctx, b)
+		if err == nil {
+			return nil
+		}
+		q.log.Error("record the queue's changes", "err", err)
+		if !errors.Is(err, store.ErrFull) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+	}
+}
+
+// do has the keeper make a change and waits for it.
+func (q *Queue) do(ctx context.Context, prepare func(b *store.Batch) error, done func()) error {
+	result := make(chan error, 1)
+	c := &change{prepare: prepare, done: func(err error) {
+		if err == nil && done != nil {
+			done()
+		}
+		result <- err
+	}}
+	select {
+	case q.changes <- c:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-q.stopped:
+		return errStopped
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-q.stopped:
+		return errStopped
+	}
+}
+
+var errStopped = errors.New("the queue is stopped")
+
+// poke has the keeper look at the schedule.
+func (q *Queue) poke() {
+	select {
+	case q.kick <- struct{}{}:
+	default:
+	}
+}
+
+// deferDoomed defers what waits for destinations that are down, with their
+// last reply.
+func (q *Queue) deferDoomed(ctx context.Context) {
+	for ctx.Err() == nil {
+		now := time.Now()
+		q.mu.Lock()
+		taken := q.schedule.doomed(now, maxChanges)
+		var changes []*change
+		for _, it := range taken {
+			if q.deadLocked(it) {
+				continue
+			}
+			it.m.work[it.group].place = settling
+			changes = append(changes, q.suspension(it, now))
+			q.refillLocked(it.to)
+		}
+		q.mu.Unlock()
+		if len(taken) == 0 {
+			return
+		}
+		q.changeAll(ctx, changes)
+	}
+}
+
+// suspension defers a group without an attempt.
+func (q *Queue) suspension(it item, now time.Time) *change {
+	return &change{
+		prepare: func(b *store.Batch) error {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			recipients := it.m.groups[it.group]
+			if s := it.m.work[it.group].state; s != nil {
+				recipients = stillPending(s, recipients)
+			}
+			outcomes := make([]mail.Outcome, len(recipients))
+			for i := range outcomes {
+				outcomes[i] = it.to.last
+				outcomes[i].Recipient, outcomes[i].At = recipients[i].Address, now
+			}
+			q.note(it.m, it.group, outcomes, 0)
+			q.settleLocked(b, it.m, it.group, outcomes, now)
+			return nil
+		},
+		done: func(err error) { q.settled(it, err) },
+	}
+}

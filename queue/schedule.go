@@ -1,0 +1,315 @@
+package queue
+
+import (
+	"slices"
+	"time"
+
+	"github.com/postern-mail/postern/mail"
+)
+
+// schedule decides which group is tried next. It does no input or output and
+// reads no clock; its owner guards it.
+//
+// Each destination has a line, first come first served, a window of how many
+// deliveries may run at once, and a pause after failed connections: a second
+// at first, doubling. What fails meanwhile stays at the head of the line and
+// counts as no attempt, so that a restart of the next hop costs seconds. When
+// the pauses reach a minute the destination is down: what is in its line is
+// deferred with the last reply, as Postfix does, and one delivery tries again
+// after the minimal backoff.
+type schedule struct {
+	cfg     Config
+	limiter Limiter // may be nil
+	lines   map[string]*destination
+	// runnable holds, in turn, the destinations that may have work to give.
+	runnable []*destination
+	// condemned holds the destinations that are down and have a line.
+	condemned []*destination
+	nextWake  time.Time // when the first pause ends; zero for none
+	groups    int       // in all lines and in flight
+	inFlight  int
+}
+
+// item is a group in a line.
+type item struct {
+	m     *message
+	group int
+	to    *destination
+}
+
+// destination is one next hop.
+type destination struct {
+	name        string
+	line        []item
+	inFlight    int
+	window      int
+	initial     int
+	limit       int
+	failures    int // failed connections in a row
+	pausedUntil time.Time
+	down        bool
+	condemned   bool         // in schedule.condemned
+	last        mail.Outcome // of the last failed connection
+	listed      bool         // in runnable
+	// skipped is the lowest due entry that was left in the store because the
+	// line was long enough; nil for none.
+	skipped []byte
+}
+
+const (
+	firstPause = time.Second
+	longPause  = time.Minute
+	maxLimit   = 1000
+)
+
+func (s *schedule) init(cfg Config, transport Transport) {
+	s.cfg = cfg
+	s.limiter, _ = transport.(Limiter)
+	s.lines = make(map[string]*destination)
+}
+
+func (s *schedule) destination(name string) *destination {
+	d := s.lines[name]
+	if d == nil {
+		d = &destination{name: name, initial: s.cfg.InitialConcurrency, limit: s.cfg.MaximalConcurrency}
+		if s.limiter != nil {
+			initial, limit := s.limiter.Concurrency(name)
+			if limit > 0 {
+				d.limit = min(limit, maxLimit)
+				d.initial = min(d.initial, d.limit)
+			}
+			if initial > 0 {
+				d.initial = min(initial, d.limit)
+			}
+		}
+		d.window = d.initial
+		s.lines[name] = d
+	}
+	return d
+}
+
+// room reports whether one more group may be in memory at all, and in d's line.
+func (s *schedule) room(d *destination) (any, here bool) {
+	return s.groups < s.cfg.ActiveLimit, len(d.line) < max(s.cfg.ActiveLimit/2, 1)
+}
+
+// push puts a group at the end of its line.
+func (s *schedule) push(it item) {
+	it.to.line = append(it.to.line, it)
+	s.groups++
+	s.list(it.to)
+	s.condemn(it.to)
+}
+
+// condemn has the line of d deferred if d is down.
+func (s *schedule) condemn(d *destination) {
+	if d.down && !d.condemned && len(d.line) > 0 {
+		d.condemned = true
+		s.condemned = append(s.condemned, d)
+	}
+}
+
+// pushBack puts a group that was in flight at the head of its line.
+func (s *schedule) pushBack(it item) {
+	it.to.line = append(it.to.line, item{})
+	copy(it.to.line[1:], it.to.line)
+	it.to.line[0] = it
+	s.groups++
+	s.list(it.to)
+}
+
+func (s *schedule) list(d *destination) {
+	if !d.listed {
+		d.listed = true
+		s.runnable = append(s.runnable, d)
+	}
+}
+
+// next takes the group to be tried now out of its line, going round the
+// destinations; ok is false when there is none, or no worker is free. It asks
+// dead about groups that nobody wants any more and drops those.
+func (s *schedule) next(now time.Time, dead func(item) bool) (it item, ok bool) {
+	for len(s.runnable) > 0 && s.inFlight < s.cfg.Workers {
+		d := s.runnable[0]
+		s.runnable = s.runnable[1:]
+		d.listed = false
+		if now.Before(d.pausedUntil) || d.inFlight >= d.allowed() {
+			continue // listed again when that ends
+		}
+		for len(d.line) > 0 && !ok {
+			it = d.line[0]
+			d.line[0] = item{}
+			d.line = d.line[1:]
+			ok = !dead(it)
+			if !ok {
+				s.groups--
+			}
+		}
+		if ok {
+			d.inFlight++
+			s.inFlight++
+			if len(d.line) > 0 {
+				s.list(d)
+			}
+			return it, true
+		}
+		s.dropIfUnused(d, now)
+	}
+	return item{}, false
+}
+
+// allowed is how many deliveries may run at once: one after a failure.
+func (d *destination) allowed() int {
+	if d.failures > 0 {
+		return 1
+	}
+	return d.window
+}
+
+// contact is what an attempt learnt of the destination itself.
+type contact int
+
+const (
+	reached contact = iota
+	unreachable
+)
+
+// contactOf looks at the outcomes of an attempt.
+func contactOf(outcomes []mail.Outcome) contact {
+	for i := range outcomes {
+		if o := &outcomes[i]; o.Class != mail.Deferred || !networkFailure(o) {
+			return reached
+		}
+	}
+	return unreachable
+}
+
+// networkFailure: our own word with a subject of network and routing status
+// (RFC 3463 section 3.5), or the peer closing the door.
+func networkFailure(o *mail.Outcome) bool {
+	const networkSubject = 4
+	return !o.FromPeer && o.Reply.Enhanced[1] == networkSubject || o.FromPeer && o.Reply.Closes()
+}
+
+// done takes back a group that was in flight. It returns true when the
+// destination will soon be tried again, so that the group may wait for it.
+func (s *schedule) done(it item, c contact, last mail.Outcome, now time.Time, jitter float64) (again bool) {
+	d := it.to
+	d.inFlight--
+	s.inFlight--
+	s.groups--
+	if c == reached {
+		if d.failures > 0 {
+			d.failures, d.down, d.window = 0, false, d.initial
+			d.pausedUntil = time.Time{}
+		} else if d.window < d.limit && d.window < d.inFlight+1+d.initial {
+			d.window++
+		}
+	} else {
+		again = s.failed(d, last, now, jitter)
+	}
+	if len(d.line) > 0 {
+		s.list(d)
+	} else {
+		s.dropIfUnused(d, now)
+	}
+	return again
+}
+
+// failed notes a failed connection. Those that were under way together count
+// once.
+func (s *schedule) failed(d *destination, last mail.Outcome, now time.Time, jitter float64) (again bool) {
+	d.last = last
+	if now.Before(d.pausedUntil) {
+		return !d.down
+	}
+	d.failures++
+	pause := firstPause << min(d.failures-1, 16)
+	if d.down = pause > longPause; d.down {
+		pause = s.cfg.MinimalBackoff
+	}
+	d.pausedUntil = now.Add(pause + time.Duration(jitter*float64(pause)/5))
+	d.window = d.initial
+	if s.nextWake.IsZero() || d.pausedUntil.Before(s.nextWake) {
+		s.nextWake = d.pausedUntil
+	}
+	s.condemn(d)
+	return !d.down
+}
+
+// doomed takes up to limit groups out of the lines of destinations that are
+// down. One that may be tried again by now keeps its line.
+func (s *schedule) doomed(now time.Time, limit int) (taken []item) {
+	for len(s.condemned) > 0 && len(taken) < limit {
+		d := s.condemned[0]
+		if d.down && now.Before(d.pausedUntil) {
+			n := min(len(d.line), limit-len(taken))
+			taken = append(taken, d.line[:n]...)
+			clear(d.line[:n])
+			d.line = d.line[n:]
+			s.groups -= n
+			if len(d.line) > 0 {
+				break
+			}
+		}
+		d.condemned = false
+		s.condemned = s.condemned[1:]
+	}
+	return taken
+}
+
+// wake lists the destinations whose pause has ended, once one has.
+func (s *schedule) wake(now time.Time) {
+	if s.nextWake.IsZero() || now.Before(s.nextWake) {
+		return
+	}
+	s.nextWake = time.Time{}
+	for _, d := range s.lines {
+		switch {
+		case now.Before(d.pausedUntil):
+			if s.nextWake.IsZero() || d.pausedUntil.Before(s.nextWake) {
+				s.nextWake = d.pausedUntil
+			}
+		case len(d.line) > 0:
+			s.list(d)
+		default:
+			s.dropIfUnused(d, now)
+		}
+	}
+}
+
+// revive ends the pause of a destination, or of all for "".
+func (s *schedule) revive(name string) {
+	if name == "" {
+		for name := range s.lines {
+			s.revive(name)
+		}
+		return
+	}
+	if d := s.lines[name]; d != nil {
+		d.pausedUntil, d.failures, d.down = time.Time{}, 0, false
+		if len(d.line) > 0 {
+			s.list(d)
+		}
+	}
+}
+
+// dropIfUnused forgets a destination about which nothing need be known. One
+// that was down is remembered until it is tried again or a while later.
+func (s *schedule) dropIfUnused(d *destination, now time.Time) {
+	if len(d.line) == 0 && d.inFlight == 0 && d.skipped == nil && !d.listed &&
+		(d.failures == 0 || now.After(d.pausedUntil.Add(s.cfg.MaximalBackoff))) {
+		delete(s.lines, d.name)
+	}
+}
+
+// unreachable lists the destinations whose last connection failed, sorted.
+func (s *schedule) unreachable() (names []string) {
+	for name, d := range s.lines {
+		if d.failures > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
