@@ -89,3 +89,16 @@ func isOurs(err error) bool {
 	}
 	return false
 }
+
+// CheckSpace refuses what octets more would leave too little room for:
+// MailSystemFull. It is an early answer; Stage and the commit ask again.
+func (s *Store) CheckSpace(octets int64) error {
+	for _, engine := range []any{s.kv, s.blobs} {
+		if space, ok := engine.(store.Space); ok {
+			if err := space.CheckSpace(octets); err != nil {
+				return s.failure("check space", err)
+			}
+		}
+	}
+	return nil
+}

@@ -104,7 +104,7 @@ func (n *node) appendSingle(dst []byte, extended bool) []byte {
 	dst = append(dst, ' ')
 	dst = append(appendNString(dst, c.id), ' ')
 	dst = append(appendNString(dst, c.description), ' ')
-	if c.encoding == nil || len(c.encoding) == 0 {
+	if len(c.encoding) == 0 {
 		dst = append(dst, `"7bit"`...)
 	} else {
 		dst = appendString(dst, c.encoding)

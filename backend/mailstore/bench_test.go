@@ -1,0 +1,81 @@
+package mailstore
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// benchMessage is some 5 KB as mail is: header fields, two parts.
+func benchMessage(i int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Received: from a.example.org by b.example.org with ESMTPS id %d;\r\n\tTue, 3 Feb 2026 23:30:00 -0500\r\n", i)
+	b.WriteString("DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=example.org; s=x;\r\n\tb=" + strings.Repeat("abcdefgh", 40) + "\r\n")
+	fmt.Fprintf(&b, "From: \"Kim Reader\" <kim@example.org>\r\nTo: pat@example.org, lee@example.net\r\nSubject: number %d\r\n", i)
+	fmt.Fprintf(&b, "Date: Tue, 3 Feb 2026 23:30:00 -0500\r\nMessage-ID: <%d@example.org>\r\nMIME-Version: 1.0\r\n", i)
+	b.WriteString("Content-Type: multipart/alternative; boundary=bbbbbb\r\n\r\n--bbbbbb\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n")
+	for range 25 {
+		b.WriteString("A line of text as it stands in mail, neither long nor short, really.\r\n")
+	}
+	b.WriteString("--bbbbbb\r\nContent-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n")
+	for range 25 {
+		b.WriteString("<p>A line of text as it stands in mail, neither long nor short.</p>\r\n")
+	}
+	b.WriteString("--bbbbbb--\r\n")
+	return b.String()
+}
+
+func benchDeliver(b *testing.B, accounts int) {
+	s := openStore(b, Config{})
+	handles := make([]*Account, accounts)
+	for i := range handles {
+		handles[i] = openAccount(b, s, fmt.Sprintf("user%d", i))
+	}
+	b.SetBytes(int64(len(benchMessage(0))))
+	b.ReportAllocs()
+	var n atomic.Int64
+	b.SetParallelism(8)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			i := int(n.Add(1))
+			content := stage(b, s, benchMessage(i))
+			trace := "Return-Path: <kim@example.org>\r\nDelivered-To: pat@example.org\r\n"
+			err := handles[i%accounts].Deliver(b.Context(), []Delivery{{ID: fmt.Sprint(i), Content: content, Trace: []byte(trace)}})[0]
+			content.Discard()
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkDeliver(b *testing.B) {
+	for _, accounts := range []int{1, 16, 500} {
+		b.Run(fmt.Sprintf("accounts=%d", accounts), func(b *testing.B) { benchDeliver(b, accounts) })
+	}
+}
+
+// BenchmarkOpen loads the index of a mailbox of 10 000 messages.
+func BenchmarkOpen(b *testing.B) {
+	s := openStore(b, Config{})
+	a := openAccount(b, s, "kim")
+	content := stage(b, s, message(1))
+	for range 10_000 / maxDeliveries {
+		deliveries := make([]Delivery, maxDeliveries)
+		for i := range deliveries {
+			deliveries[i].Content = content
+		}
+		a.Deliver(b.Context(), deliveries)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		m, err := a.Mailbox(b.Context(), "INBOX")
+		if err != nil {
+			b.Fatal(err)
+		}
+		m.box.unload()
+		m.Close()
+	}
+}
