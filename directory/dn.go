@@ -55,7 +55,7 @@ func ParentKey(key string) string {
 // of RFC 2253's predecessors, which old exports still contain.
 func normalizeDN(s string) (string, error) {
 	var rdns, avas []string
-	rest := strings.TrimSpace(s)
+	rest := strings.Trim(s, " ")
 	if rest == "" {
 		return "", nil
 	}
@@ -81,7 +81,7 @@ func normalizeDN(s string) (string, error) {
 // end of the name.
 func cutAVA(s string) (ava string, sep byte, rest string, err error) {
 	typ, s, found := strings.Cut(s, "=")
-	typ = strings.TrimSpace(typ)
+	typ = strings.Trim(typ, " ")
 	if !found || !isAttributeDescription(typ) {
 		return "", 0, "", errDNSyntax
 	}

@@ -128,7 +128,9 @@ func parseValue(raw string, template bool) (value, error) {
 			b.WriteByte(c)
 		}
 	}
-	if parts == nil {
+	// A percent sign alone makes parts too, so that the template's text
+	// doubles it again.
+	if parts == nil && (!template || !strings.Contains(b.String(), "%")) {
 		return value{literal: b.String()}, nil
 	}
 	return value{parts: append(parts, valuePart{literal: b.String()})}, nil
