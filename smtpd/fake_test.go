@@ -13,6 +13,7 @@ import (
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/queue"
 	"github.com/postern-mail/postern/smtp"
 	"github.com/postern-mail/postern/status"
 	"github.com/postern-mail/postern/store"
@@ -128,12 +129,12 @@ type fakeQueue struct {
 	mu        sync.Mutex
 	ids       int
 	staged    int // minus discarded or accepted
-	accepted  []Submission
+	accepted  []queue.Submission
 	contents  []string
 	failStage error
 }
 
-func (q *fakeQueue) NewID() mail.QueueID {
+func (q *fakeQueue) newID() mail.QueueID {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.ids++
@@ -161,7 +162,7 @@ func (q *fakeQueue) Stage(_ context.Context, r io.Reader) (store.Staged, error) 
 	return &fakeStaged{q: q, content: content}, nil
 }
 
-func (q *fakeQueue) Accept(_ context.Context, s Submission) error {
+func (q *fakeQueue) Accept(_ context.Context, s queue.Submission) error {
 	if q.acceptFails {
 		return errors.New("input/output error on /var/lib/postern")
 	}
@@ -182,8 +183,7 @@ func (q *fakeQueue) String() string {
 	defer q.mu.Unlock()
 	var b strings.Builder
 	for i, s := range q.accepted {
-		fmt.Fprintf(&b, "%s from=%s received-from=%s hold=%t login=%s message-id=%s granted=%s\n", s.ID, s.Envelope.ReversePath.Path(),
-			s.ReceivedFrom, s.Hold, s.Event.Login, s.Event.MessageID, s.Event.Stage)
+		fmt.Fprintf(&b, "%s from=%s received-from=%s hold=%t\n", s.ID, s.Envelope.ReversePath.Path(), s.ReceivedFrom, s.Hold)
 		for _, r := range s.Envelope.Recipients {
 			fmt.Fprintf(&b, "  to=%s accepted=%s orcpt=%q notify=%d route=%q\n", r.Address.Path(), r.Accepted.Path(), r.Original, r.Notify, r.Route.Transport)
 		}
@@ -240,7 +240,7 @@ func (r *recorder) String() string {
 	var b strings.Builder
 	for _, e := range r.events {
 		fmt.Fprintf(&b, "%s", e.Kind)
-		for _, part := range []string{e.Result, e.Reason, e.Stage, e.Phase, e.Login, string(e.Queue), e.TLS} {
+		for _, part := range []string{e.Result, e.Reason, e.Stage, e.Phase, e.Login, string(e.Queue), e.MessageID, e.TLS} {
 			if part != "" {
 				b.WriteString(" " + part)
 			}

@@ -26,7 +26,9 @@ func resultOf(err error) string {
 	return resultDeferred
 }
 
-// report logs and counts a message that was answered 250.
+// report logs, counts and audits a message that was answered 250. The queue's
+// record of the acceptance tells who gets it; this one tells whose it is, who
+// was named, and what granted relaying.
 func (t *transaction) report() {
 	result := resultAccepted
 	switch {
@@ -35,8 +37,14 @@ func (t *transaction) report() {
 	case t.decision.Hold:
 		result = resultHeld
 	}
+	took := time.Since(t.tx.Started)
 	t.session.handler.count.message(result)
-	t.session.handler.count.received(t.tx.Octets, time.Since(t.tx.Started))
+	t.session.handler.count.received(t.tx.Octets, took)
+	e := t.session.event(mail.EventPolicy)
+	from := t.tx.Envelope.ReversePath
+	e.Result, e.Phase, e.Stage, e.Queue, e.From, e.To = result, t.tx.Phase.String(), t.decision.PermittedBy, t.tx.QueueID, &from, t.named()
+	e.MessageID, e.Octets, e.Duration = t.messageID, t.tx.Octets, took
+	t.session.handler.deps.Audit.Record(e)
 	t.log("smtpd: message "+result, "", nil)
 }
 
@@ -64,14 +72,6 @@ func (t *transaction) named() []mail.Address {
 		addresses[i] = r.Accepted
 	}
 	return addresses
-}
-
-// event is what the queue's audit record of the acceptance shall hold of the
-// session. Stage names what granted relaying.
-func (t *transaction) event() mail.Event {
-	e := t.session.event(mail.EventAccept)
-	e.MessageID, e.Stage, e.Duration = t.messageID, t.decision.PermittedBy, time.Since(t.tx.Started)
-	return e
 }
 
 // log writes the transaction's line.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/queue"
 	"github.com/postern-mail/postern/smtp"
 	"github.com/postern-mail/postern/store"
 )
@@ -44,30 +45,13 @@ type Config struct {
 
 // Queue keeps messages. Implemented by *queue.Queue.
 type Queue interface {
-	// NewID returns a new name for a message.
-	NewID() mail.QueueID
 	// CheckSpace returns status.MailSystemFull when a message of the declared
 	// size, 0 when unknown, has no room.
 	CheckSpace(declared int64) error
 	// Stage reads content to its end. An error of content is returned.
 	Stage(ctx context.Context, content io.Reader) (store.Staged, error)
-	// Accept makes the message durable, and the queue responsible for it. It
-	// audits the acceptance.
-	Accept(ctx context.Context, s Submission) error
-}
-
-// Submission is a message on its way into the queue.
-type Submission struct {
-	ID       mail.QueueID
-	Envelope mail.Envelope
-	Content  store.Staged
-	// ReceivedFrom says where it came from, for the reports about it.
-	ReceivedFrom string
-	// Hold keeps it from delivery until an operator releases it.
-	Hold bool
-	// Event is what the audit shall hold of the acceptance beside the
-	// envelope: session, login, message-id.
-	Event mail.Event
+	// Accept makes the message durable, and the queue responsible for it.
+	Accept(ctx context.Context, s queue.Submission) error
 }
 
 // Authenticator offers SASL mechanisms. Implemented by authn/sasl. It audits
@@ -102,6 +86,7 @@ type Handler struct {
 	cfg   Config
 	deps  Deps
 	count *counters
+	newID func() mail.QueueID
 }
 
 // New returns a handler.
@@ -123,7 +108,7 @@ func New(cfg Config, deps Deps) (*Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
-	return &Handler{cfg: cfg, deps: deps, count: count}, nil
+	return &Handler{cfg: cfg, deps: deps, count: count, newID: queue.NewID}, nil
 }
 
 func (c Config) withDefaults() Config {

@@ -14,9 +14,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/queue"
 	"github.com/postern-mail/postern/status"
 	"github.com/postern-mail/postern/store"
 )
+
+var _ Queue = (*queue.Queue)(nil)
 
 func mailAddress(s string) mail.Address { return mail.MustAddress(s) }
 

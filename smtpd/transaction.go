@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/queue"
 	"github.com/postern-mail/postern/smtp"
 	"github.com/postern-mail/postern/status"
 	"github.com/postern-mail/postern/store"
@@ -57,7 +58,7 @@ func (t *transaction) Rcpt(ctx context.Context, to smtp.RcptCommand) error {
 	}
 	t.session.handler.count.recipient(true)
 	if t.tx.QueueID == "" {
-		t.tx.QueueID = t.session.handler.deps.Queue.NewID()
+		t.tx.QueueID = t.session.handler.newID()
 	}
 	t.tx.Envelope.Recipients = append(t.tx.Envelope.Recipients, named)
 	return nil
@@ -253,13 +254,13 @@ func (t *transaction) commit(ctx context.Context, staged store.Staged, octets in
 	}
 	envelope := t.tx.Envelope
 	envelope.Recipients = t.envelope.all
-	err := t.session.handler.deps.Queue.Accept(ctx, Submission{
+	err := t.session.handler.deps.Queue.Accept(ctx, queue.Submission{
 		ID:           t.tx.QueueID,
 		Envelope:     envelope,
 		Content:      staged,
 		ReceivedFrom: receivedFrom(t.tx.Client),
+		Session:      t.tx.Client.Session,
 		Hold:         t.decision.Hold,
-		Event:        t.event(),
 	})
 	if err != nil {
 		return storeError(err)

@@ -111,6 +111,7 @@ func (sc scene) build(t testing.TB, q *fakeQueue, audit *recorder) *Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
+	handler.newID = q.newID // the same in every run
 	return handler
 }
 
