@@ -137,10 +137,10 @@ func (c *answers[K, V]) keepLocked(key K, value V, err error, generation uint64)
 }
 
 // isCertain reports whether the directory answered, with a no or with data
-// that make no sense, rather than failed to answer.
+// that make no sense, rather than failed to answer. No error is certain too.
 func isCertain(err error) bool {
 	switch reason := status.Of(err); reason {
-	case status.AddressLoop, status.AddressAmbiguous, status.ConfigurationError, status.PolicyDefer:
+	case status.OK, status.AddressLoop, status.AddressAmbiguous, status.ConfigurationError, status.PolicyDefer:
 		return true
 	default:
 		return reason.Permanent()

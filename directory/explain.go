@@ -127,6 +127,12 @@ func (d *Directory) explainAddress(ctx context.Context, a mail.Address, x *Expla
 	} else {
 		x.Account = &found.account
 	}
+	// An answer of which a part is unknown is not certain.
+	for _, other := range []error{ownersErr, loginErr} {
+		if isCertain(err) && other != nil && !isCertain(other) {
+			err = other
+		}
+	}
 	return err
 }
 
