@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"net"
 	"path/filepath"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	authnldap "github.com/postern-mail/postern/authn/ldap"
 	"github.com/postern-mail/postern/authn/pam"
 	"github.com/postern-mail/postern/backend/imapd"
+	"github.com/postern-mail/postern/backend/lmtpd"
 	"github.com/postern-mail/postern/backend/mailstore"
 	"github.com/postern-mail/postern/delivery"
 	"github.com/postern-mail/postern/directory"
@@ -111,6 +113,9 @@ func (l *SMTPListener) Room(f *File) smtp.ServerConfig {
 	}
 	if l.Mode != ModeMX {
 		c.Mode = smtp.ModeSubmission
+	}
+	if l.LookupNames {
+		c.LookupHostname = smtpd.VerifiedName(net.DefaultResolver)
 	}
 	if l.BareNewlines == "reject" {
 		c.BareNewline = smtp.BareNewlineReject
@@ -234,8 +239,19 @@ func (f *File) SMTPListener(name string) *SMTPListener {
 func (l *SMTPListener) Sessions(f *File) smtpd.Config {
 	return smtpd.Config{
 		Hostname: mail.Domain(f.Hostname), Service: l.Name, RequireAuth: l.Auth == "required",
-		CompleteHeader: l.Submission(),
+		CompleteHeader: l.Submission(), Postmaster: f.Postmaster(),
 	}
+}
+
+// Postmaster gets what is written to "postmaster" without a domain: that of
+// the first local domain. Null where there is none.
+func (f *File) Postmaster() mail.Address {
+	for _, d := range f.Gateway.Domains {
+		if d.Class == "local" && len(d.Names) > 0 {
+			return mail.Address{Local: mail.Postmaster, Domain: d.Names[0]}
+		}
+	}
+	return mail.Address{}
 }
 
 // LMTP returns the dialect and limits of a listener of kind lmtp.
@@ -268,4 +284,9 @@ func (f *File) Addresses() []string {
 		}
 	}
 	return all
+}
+
+// Deliveries returns how the backend takes mail in.
+func (f *File) Deliveries() lmtpd.Config {
+	return lmtpd.Config{Hostname: f.Hostname, DetailMailboxes: f.Backend.Detail}
 }

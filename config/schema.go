@@ -162,6 +162,7 @@ type SMTPListener struct {
 	BareNewlines   string        `conf:"bare_newlines" default:"normalize" oneof:"normalize reject" doc:"normalize: a bare newline counts as a line end, but never ends a message. reject: refuse the message."`
 	Policies       []*Policy     `conf:"policy,block" example:"policy \"recipient\" { permit_authenticated {} }" doc:"Lists for this listener in the place of the gateway's, or of the defaults for submission."`
 	HeloRequired   bool          `conf:"helo_required" default:"true" doc:"Refuse MAIL before HELO or EHLO."`
+	LookupNames    bool          `conf:"lookup_client_names" default:"false" doc:"Look up the client's name in the DNS, forth and back, before the greeting."`
 	Discard        []string      `conf:"discard_ehlo_keywords" doc:"Extensions that are not offered."`
 }
 

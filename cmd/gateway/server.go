@@ -211,7 +211,7 @@ func (s *server) openBackend(ctx context.Context, f *config.File) error {
 }
 
 func (s *server) openLMTP(i int, l *config.BackendListener) error {
-	handler, err := lmtpd.New(s.current.Load().file.Backend.LMTP(), lmtpd.Deps{
+	handler, err := lmtpd.New(s.current.Load().file.Deliveries(), lmtpd.Deps{
 		Store: s.mailstore, Accounts: mailboxes{&s.current}, Audit: s.audit,
 	}, s.log.Named("lmtpd"))
 	if err != nil {

@@ -10,7 +10,6 @@ package dsn
 
 import (
 	"bytes"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -59,14 +58,7 @@ func New(cfg Config) (*Composer, error) {
 	return c, nil
 }
 
-// Compose is Write with the time of day and a random id, for the queue, which
-// makes the envelope itself.
-func (c *Composer) Compose(w io.Writer, r mail.Report) error {
-	_, err := c.Write(w, r, time.Now(), rand.Text())
-	return err
-}
-
-// Write writes the report on r as a message with CRLF line ends to w and
+// Compose writes the report on r as a message with CRLF line ends to w and
 // returns its envelope: from the null reverse-path to r's reverse-path, and
 // with NOTIFY=NEVER, so that it is itself never reported on. now is the
 // report's date; id must be new for each report and is the left side of its
@@ -75,7 +67,7 @@ func (c *Composer) Compose(w io.Writer, r mail.Report) error {
 // It returns ErrNullReversePath, and writes nothing, when the message has
 // none. A message of which r.Open fails is reported on without it. Any other
 // error is w's.
-func (c *Composer) Write(w io.Writer, r mail.Report, now time.Time, id string) (mail.Envelope, error) {
+func (c *Composer) Compose(w io.Writer, r mail.Report, now time.Time, id string) (mail.Envelope, error) {
 	if r.Envelope.ReversePath.IsNull() {
 		return mail.Envelope{}, ErrNullReversePath
 	}

@@ -105,7 +105,7 @@ func compose(t testing.TB, r mail.Report) (string, mail.Envelope) {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	env, err := c.Write(&b, r, now, "id1")
+	env, err := c.Compose(&b, r, now, "id1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,10 +276,10 @@ func TestComposeNothingForNullReversePath(t *testing.T) {
 	r := sample(mail.ReportFailed)
 	r.Envelope.ReversePath = mail.Address{}
 	var b bytes.Buffer
-	if _, err := c.Write(&b, r, now, "id"); !errors.Is(err, ErrNullReversePath) || b.Len() > 0 {
+	if _, err := c.Compose(&b, r, now, "id"); !errors.Is(err, ErrNullReversePath) || b.Len() > 0 {
 		t.Errorf("%v, wrote %q", err, b.String())
 	}
-	if err := c.Compose(&b, r); !errors.Is(err, ErrNullReversePath) {
+	if _, err := c.Compose(&b, r, time.Now(), ""); !errors.Is(err, ErrNullReversePath) {
 		t.Error(err)
 	}
 }

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/postern-mail/postern/admin"
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/queue"
+)
+
+// commands is what the control socket answers.
+func (s *server) commands() admin.Commands {
+	c := admin.Commands{"reload": s.replyReload, "status": s.replyStatus}
+	if s.queue != nil {
+		c["queue/list"] = s.replyList
+		c["queue/show"] = s.replyShow
+		c["queue/retry"] = s.replyRetry
+		c["queue/hold"] = onEach("held", s.queue.Hold)
+		c["queue/release"] = onEach("released", s.queue.Release)
+		c["queue/delete"] = onEach("deleted", s.queue.Delete)
+	}
+	return c
+}
+
+func (s *server) replyStatus(_ context.Context, _ url.Values, out io.Writer) error {
+	f := s.current.Load().file
+	fmt.Fprintf(out, "%s on %s, up %s, configuration %s\n", versionText(), f.Hostname, time.Since(s.started).Round(time.Second), s.path)
+	if err := s.ready(); err != nil {
+		fmt.Fprintf(out, "NOT READY: %v\n", err)
+	}
+	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "\nLISTENER\tADDRESS\tSESSIONS")
+	for _, l := range s.listeners {
+		sessions := ""
+		if l.sessions != nil {
+			sessions = fmt.Sprint(l.sessions())
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\n", l.name, l.Addr(), sessions)
+	}
+	if s.queue != nil {
+		q := s.queue.Stats()
+		fmt.Fprintf(table, "\nQUEUE\t%d message(s), %d held, %d deliveries under way\n", q.Messages, q.Held, q.InFlight)
+		fmt.Fprintf(table, "since start\t%d accepted; recipients: %d delivered, %d deferrals, %d bounced\n", q.Accepted, q.Delivered, q.Deferred, q.Bounced)
+		for _, name := range q.Down {
+			fmt.Fprintf(table, "unreachable\t%s\n", name)
+		}
+	}
+	return table.Flush()
+}
+
+// listed is a queued message in JSON; the names are those of postqueue -j.
+type listed struct {
+	Queue      queue.State       `json:"queue_name"`
+	ID         mail.QueueID      `json:"queue_id"`
+	Arrived    int64             `json:"arrival_time"`
+	Octets     int64             `json:"message_size"`
+	Sender     mail.Address      `json:"sender"`
+	Recipients []listedRecipient `json:"recipients"`
+}
+
+type listedRecipient struct {
+	Address  mail.Address `json:"address"`
+	Next     *time.Time   `json:"next_attempt,omitempty"`
+	Attempts int          `json:"attempts"`
+	Reason   string       `json:"delay_reason,omitempty"`
+	Route    string       `json:"destination"`
+}
+
+func asListed(m queue.Message) listed {
+	l := listed{Queue: m.State, ID: m.ID, Arrived: m.Arrived.Unix(), Octets: m.Octets, Sender: m.Envelope.ReversePath, Recipients: []listedRecipient{}}
+	for _, r := range m.Recipients {
+		if r.Done {
+			continue
+		}
+		to := listedRecipient{Address: r.Address, Attempts: r.Attempts, Route: r.Destination}
+		if !r.Last.At.IsZero() {
+			to.Reason = r.Last.Reply.String()
+		}
+		if !r.Next.IsZero() {
+			to.Next = &r.Next
+		}
+		l.Recipients = append(l.Recipients, to)
+	}
+	return l
+}
+
+func (s *server) replyList(ctx context.Context, args url.Values, out io.Writer) error {
+	state := queue.State(args.Get("state"))
+	states := []queue.State{"", queue.StateActive, queue.StateDeferred, queue.StateHeld}
+	if !slices.Contains(states, state) {
+		return fmt.Errorf("--state is active, deferred or hold, not %q", state)
+	}
+	n, octets := 0, int64(0)
+	for m, err := range s.queue.List(ctx, queue.Filter{State: state}) {
+		if err != nil {
+			return err
+		}
+		n++
+		octets += m.Octets
+		if args.Get("json") == "true" {
+			if err := json.NewEncoder(out).Encode(asListed(m)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := printMessage(out, m); err != nil {
+			return err
+		}
+	}
+	if args.Get("json") == "true" {
+		return nil
+	}
+	if n == 0 {
+		_, err := fmt.Fprintln(out, "The queue is empty.")
+		return err
+	}
+	_, err := fmt.Fprintf(out, "%d message(s), %d octets\n", n, octets)
+	return err
+}
+
+// printMessage writes a message as mailq would, with the reason behind each
+// recipient that waits for one.
+func printMessage(out io.Writer, m queue.Message) error {
+	sender := m.Envelope.ReversePath.String()
+	_, err := fmt.Fprintf(out, "%s  %-8s  %8d  %s  %s\n", m.ID, m.State, m.Octets, m.Arrived.Format("Mon Jan _2 15:04:05"), cmp.Or(sender, "<>"))
+	for _, r := range m.Recipients {
+		if r.Done {
+			continue
+		}
+		if !r.Last.At.IsZero() {
+			_, e := fmt.Fprintf(out, "      (%s)\n", r.Last.Reply)
+			err = errors.Join(err, e)
+		}
+		next := ""
+		if time.Until(r.Next) > 0 {
+			next = ", next attempt in " + time.Until(r.Next).Round(time.Second).String()
+		}
+		_, e := fmt.Fprintf(out, "      %s  via %s%s\n", r.Address, r.Destination, next)
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+func (s *server) replyShow(ctx context.Context, args url.Values, out io.Writer) error {
+	id := queueID(args.Get("id"))
+	m, err := s.queue.Show(ctx, id)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "queue id:      %s\nstate:         %s\narrived:       %s\noctets:        %d\n", m.ID, m.State, m.Arrived.Format(time.RFC3339), m.Octets)
+	fmt.Fprintf(out, "reverse-path:  %s\nreceived from: %s\n", m.Envelope.ReversePath.Path(), cmp.Or(m.ReceivedFrom, "this server"))
+	for _, r := range m.Recipients {
+		fmt.Fprintf(out, "recipient:     %s\n", r.Address.Path())
+		if r.Accepted != r.Address {
+			fmt.Fprintf(out, "  sent to:     %s\n", r.Accepted.Path())
+		}
+		fmt.Fprintf(out, "  destination: %s\n  delivery id: %s\n  attempts:    %d\n", r.Destination, r.Delivery, r.Attempts)
+		if !r.Last.At.IsZero() {
+			fmt.Fprintf(out, "  last:        %s, %s %s: %s\n", r.Last.At.Format(time.RFC3339), r.Last.Class, r.Last.Remote, r.Last.Reply)
+		}
+		if !r.Next.IsZero() {
+			fmt.Fprintf(out, "  next:        %s\n", r.Next.Format(time.RFC3339))
+		}
+	}
+	if args.Get("envelope") == "true" {
+		return nil
+	}
+	content, err := s.queue.Content(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = content.Close() }() // only read
+	fmt.Fprintln(out)
+	_, err = io.Copy(out, content)
+	return err
+}
+
+func (s *server) replyRetry(ctx context.Context, args url.Values, out io.Writer) error {
+	destination := args.Get("destination")
+	switch {
+	case len(args["id"]) > 0:
+		return onEach("due now", s.queue.Retry)(ctx, args, out)
+	case args.Get("all") == "true" || destination != "":
+		n, err := s.queue.RetryAll(ctx, queue.Filter{Destination: destination})
+		fmt.Fprintf(out, "%d message(s) due now\n", n)
+		return err
+	default:
+		return errors.New("name queue ids, or --all, or --destination")
+	}
+}
+
+// onEach does one thing to every message named and goes on past failures.
+func onEach(done string, do func(context.Context, mail.QueueID) error) admin.Command {
+	return func(ctx context.Context, args url.Values, out io.Writer) error {
+		var failed error
+		for _, arg := range args["id"] {
+			id := queueID(arg)
+			if err := do(ctx, id); err != nil {
+				failed = errors.Join(failed, err)
+				continue
+			}
+			fmt.Fprintf(out, "%s: %s\n", id, done)
+		}
+		return failed
+	}
+}
+
+// queueID reads an id as people type it.
+func queueID(s string) mail.QueueID { return mail.QueueID(strings.ToUpper(strings.TrimSpace(s))) }

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// buildFlags are those of the program under test: the real one, built as the
+// Makefile builds it.
+var buildFlags = []string{"build"}
+
+// program is the path of the program under test.
+var program string
+
+func TestMain(m *testing.M) { os.Exit(withProgram(m)) }
+
+func withProgram(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "postern-bin")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	program = filepath.Join(dir, "postern")
+	if _, err := os.Stat("/usr/include/security/pam_appl.h"); err == nil {
+		buildFlags = append(buildFlags, "-tags", "pam")
+	}
+	build := exec.Command("go", append(buildFlags, "-o", program, ".")...)
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the program under test: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}

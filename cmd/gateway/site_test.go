@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"text/template"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+	"github.com/emersion/go-sasl"
+	gosmtp "github.com/emersion/go-smtp"
+
+	"github.com/postern-mail/postern/internal/testenv"
+	"github.com/postern-mail/postern/testdata/ldif"
+)
+
+// site is one Postern of a test: a folder, ports, and the running program.
+type site struct {
+	t      testing.TB
+	Dir    string
+	Config string
+	Socket string // where the backend takes LMTP
+	Port   map[string]int
+	Extra  map[string]string // what a test's own template speaks of
+	trust  *tls.Config
+	proc   *testenv.Process
+}
+
+// standard is the configuration most tests run: both roles on the embedded
+// company.
+const standard = `
+hostname = "mail.example.com"
+data_dir = "{{.Dir}}/data"
+audit { file = "{{.Dir}}/audit.log" }
+control { socket = "{{.Dir}}/control.sock" }
+tls {
+  cert_file = "{{.Dir}}/cert.pem"
+  key_file  = "{{.Dir}}/key.pem"
+}
+directory "ldif" "company" {
+  file = "{{.Dir}}/company.ldif"
+  base = "dc=example,dc=com"
+}
+authn "ldif" { directory = directory.company }
+gateway {
+  listener "mx" { bind = ["127.0.0.1:{{.Port.MX}}"] }
+  listener "submission" { bind = ["127.0.0.1:{{.Port.Submission}}"] }
+  domains "local" {
+    names      = ["example.com", "example.net"]
+    recipients = directory.company
+    deliver    = target.backend
+  }
+  target "lmtp" "backend" { address = ["unix:{{.Socket}}"] }
+  target "smtp" "outside" { address = ["127.0.0.1:9"] }
+  relay      = target.outside
+  mynetworks = []
+}
+backend {
+  listener "lmtp" { bind = ["unix:{{.Socket}}"] }
+  listener "imaps" { bind = ["127.0.0.1:{{.Port.IMAPS}}"] }
+}
+`
+
+// newSite lays out a folder with certificate, company and configuration.
+func newSite(t testing.TB, text string, extra map[string]string) *site {
+	t.Helper()
+	s := &site{t: t, Dir: testenv.TempDir(t), Port: make(map[string]int), Extra: extra}
+	s.Config = filepath.Join(s.Dir, "postern.hcl")
+	s.Socket = filepath.Join(s.Dir, "lmtp.sock")
+	for _, name := range []string{"MX", "Submission", "Submissions", "IMAP", "IMAPS"} {
+		s.Port[name] = testenv.FreePort(t)
+	}
+	must(t, os.WriteFile(filepath.Join(s.Dir, "company.ldif"), ldif.OpenLDAP().LDIF, 0o600))
+	cert := filepath.Join(s.Dir, "cert.pem")
+	must(t, selfSigned(cert, filepath.Join(s.Dir, "key.pem")))
+	var err error
+	s.trust, err = trustOf(cert)
+	must(t, err)
+	s.configure(text)
+	return s
+}
+
+// configure writes the configuration.
+func (s *site) configure(text string) {
+	s.t.Helper()
+	var out bytes.Buffer
+	must(s.t, template.Must(template.New("").Parse(text)).Execute(&out, s))
+	must(s.t, os.WriteFile(s.Config, out.Bytes(), 0o600))
+}
+
+// start runs the program until it answers.
+func (s *site) start() *site {
+	s.t.Helper()
+	s.proc = testenv.Start(s.t, testenv.Command{
+		Path: program, Args: []string{"serve", "-c", s.Config}, StartTimeout: time.Minute,
+		Ready: func(ctx context.Context) error {
+			return exec.CommandContext(ctx, program, "status", "-c", s.Config).Run()
+		},
+	})
+	return s
+}
+
+// run runs another command of the program on this site.
+func (s *site) run(args ...string) string {
+	s.t.Helper()
+	return testenv.Run(s.t, program, append(args, "-c", s.Config)...)
+}
+
+func (s *site) address(name string) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port[name]))
+}
+
+// submit sends a message as somebody.
+func (s *site) submit(login, password, from string, to []string, subject string) error {
+	c, err := gosmtp.DialStartTLS(s.address("Submission"), s.trust)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	if err := c.Auth(sasl.NewPlainClient("", login, password)); err != nil {
+		return err
+	}
+	return c.SendMail(from, to, letter(from, to, subject))
+}
+
+// inject sends a message as another server would.
+func (s *site) inject(from string, to []string, subject string) error {
+	c, err := gosmtp.Dial(s.address("MX"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	return c.SendMail(from, to, letter(from, to, subject))
+}
+
+func letter(from string, to []string, subject string) io.Reader {
+	return strings.NewReader(fmt.Sprintf("From: <%s>\r\nTo: <%s>\r\nSubject: %s\r\n\r\nDear reader,\r\n.a line with a dot\r\n", from, strings.Join(to, ">, <"), subject))
+}
+
+// imap logs somebody in.
+func (s *site) imap(login, password string) (*imapclient.Client, error) {
+	c, err := imapclient.DialTLS(s.address("IMAPS"), &imapclient.Options{TLSConfig: s.trust})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Login(login, password).Wait(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// subjects lists what is in somebody's INBOX.
+func (s *site) subjects(login string) ([]string, error) {
+	c, err := s.imap(login, ldif.Password(login))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = c.Close() }()
+	box, err := c.Select("INBOX", nil).Wait()
+	if err != nil || box.NumMessages == 0 {
+		return nil, err
+	}
+	var all imap.SeqSet
+	all.AddRange(1, box.NumMessages)
+	messages, err := c.Fetch(all, &imap.FetchOptions{Envelope: true}).Collect()
+	var found []string
+	for _, m := range messages {
+		found = append(found, m.Envelope.Subject)
+	}
+	return found, err
+}
+
+// waitFor waits until a subject is exactly n times in somebody's INBOX.
+func (s *site) waitFor(login, subject string, n int) {
+	s.t.Helper()
+	testenv.Eventually(s.t, 30*time.Second, func() error {
+		all, err := s.subjects(login)
+		if err != nil {
+			return err
+		}
+		count := 0
+		for _, one := range all {
+			if one == subject {
+				count++
+			}
+		}
+		if count != n {
+			return fmt.Errorf("%q is %d times in the INBOX of %s, want %d; there is %q", subject, count, login, n, all)
+		}
+		return nil
+	})
+}
+
+// code returns the reply code of an SMTP client's error, 0 for nil.
+func code(err error) int {
+	var reply *gosmtp.SMTPError
+	if errors.As(err, &reply) {
+		return reply.Code
+	}
+	if err != nil {
+		return -1
+	}
+	return 0
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
