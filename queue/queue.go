@@ -278,9 +278,7 @@ func (q *Queue) addMessage(b *store.Batch, m *message, content store.Staged) err
 	if len(first) > store.MaxValueOctets {
 		return status.Errorf(status.ParameterSyntax, "envelope of %d octets", len(first))
 	}
-	key := messageKey(m.id)
-	b.IfAbsent(key)
-	b.Put(key, first)
+	b.Put(messageKey(m.id), first)
 	for i, p := range parts {
 		b.Put(partKey(m.id, i), p)
 	}

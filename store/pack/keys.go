@@ -11,7 +11,8 @@ import (
 // The keys, behind the tag:
 //
 //	h <hash>         the body: its octets when it is inline, else its pieces
-//	n <hash>         counter of the references beyond the first
+//	n <hash>         counter of the references beyond the first; looked at only
+//	                 once the body is marked as shared
 //	p <pack> <hash>  the pieces of that body in that pack
 //
 // Everything under one hash changes under the lock of its h key, except that
@@ -32,6 +33,9 @@ func (k keys) inPack(number uint64, h store.Hash) []byte { return append(k.pack(
 const (
 	kindInline = 1 // the octets follow
 	kindPieces = 2 // pieces follow
+	// flagShared marks a body that had a second reference. It spares most
+	// bodies, which never have one, the look at their counter.
+	flagShared = 0x80
 )
 
 // piece is a run of a body's octets in a pack.
@@ -80,7 +84,7 @@ func parseBody(value []byte) (inline []byte, pieces []piece, err error) {
 	if len(value) == 0 {
 		return nil, nil, errPieces
 	}
-	switch value[0] {
+	switch value[0] &^ flagShared {
 	case kindInline:
 		return value[1:], nil, nil
 	case kindPieces:

@@ -18,10 +18,10 @@ func (b *Blobs) Link(batch *store.Batch, st store.Staged) {
 	s.linked.Store(true)
 	bodyKey, moreKey := b.keys.body(s.ref.Hash), b.keys.more(s.ref.Hash)
 	batch.Decide(bodyKey, func(get func([]byte) ([]byte, error), w *store.Batch) error {
-		_, err := get(bodyKey)
+		value, err := get(bodyKey)
 		switch {
 		case err == nil:
-			w.Add(moreKey, 1)
+			addReference(w, bodyKey, moreKey, value)
 			return nil
 		case !errors.Is(err, store.ErrNotFound):
 			return err
@@ -42,12 +42,24 @@ func (b *Blobs) Link(batch *store.Batch, st store.Staged) {
 func (b *Blobs) Share(batch *store.Batch, ref store.Ref) {
 	bodyKey, moreKey := b.keys.body(ref.Hash), b.keys.more(ref.Hash)
 	batch.Decide(bodyKey, func(get func([]byte) ([]byte, error), w *store.Batch) error {
-		if _, err := get(bodyKey); err != nil {
+		value, err := get(bodyKey)
+		if err != nil {
 			return fmt.Errorf("share body %x: %w", ref.Hash[:8], err)
 		}
-		w.Add(moreKey, 1)
+		addReference(w, bodyKey, moreKey, value)
 		return nil
 	})
+}
+
+// addReference counts one reference beyond the first, marking the body with
+// the second.
+func addReference(w *store.Batch, bodyKey, moreKey, value []byte) {
+	if len(value) > 0 && value[0]&flagShared == 0 {
+		marked := append([]byte(nil), value...)
+		marked[0] |= flagShared
+		w.Put(bodyKey, marked)
+	}
+	w.Add(moreKey, 1)
 }
 
 // Unlink implements store.Blobs. Unlinking a body that nobody links does
@@ -63,16 +75,18 @@ func (b *Blobs) Unlink(batch *store.Batch, ref store.Ref) {
 		if err != nil {
 			return err
 		}
-		more, err := decodeMore(get(moreKey))
-		switch {
-		case err != nil:
-			return err
-		case more > 1:
-			w.Add(moreKey, -1)
-			return nil
-		case more == 1:
-			w.Delete(moreKey)
-			return nil
+		if len(value) > 0 && value[0]&flagShared != 0 {
+			more, err := decodeMore(get(moreKey))
+			switch {
+			case err != nil:
+				return err
+			case more > 1:
+				w.Add(moreKey, -1)
+				return nil
+			case more == 1:
+				w.Delete(moreKey)
+				return nil
+			}
 		}
 		w.Delete(bodyKey)
 		_, pieces, err := parseBody(value)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -15,6 +14,9 @@ import (
 const (
 	maxGroupOctets   = 2 << 20
 	maxGroupRequests = 512
+	// requestOverhead is about what a request's operations take beyond keys
+	// and values.
+	requestOverhead = 128
 )
 
 // request is one Commit on its way through applier and syncer.
@@ -35,8 +37,6 @@ type group struct {
 	err      error // of applying
 }
 
-var requests = sync.Pool{New: func() any { return &request{done: make(chan struct{}, 1)} }}
-
 // Commit implements store.Store. Once the batch is queued ctx no longer
 // matters: the wait is one sync, and its outcome is always known.
 func (s *Store) Commit(ctx context.Context, b *store.Batch) (store.Result, error) {
@@ -55,16 +55,16 @@ func (s *Store) Commit(ctx context.Context, b *store.Batch) (store.Result, error
 	if err := ctx.Err(); err != nil {
 		return store.Result{}, err
 	}
-	r := requests.Get().(*request)
+	r := s.requests.Get().(*request)
 	r.batch, r.octets, r.retry = b, octets, !b.FirstAttempt()
 	if err := s.enqueue(r); err != nil {
-		requests.Put(r)
+		s.requests.Put(r)
 		return store.Result{}, err
 	}
 	<-r.done
 	result, err := r.result, r.err
 	*r = request{done: r.done}
-	requests.Put(r)
+	s.requests.Put(r)
 	return result, err
 }
 
@@ -163,8 +163,12 @@ func (s *Store) apply(g *group) (err error) {
 // that is refused after it wrote something makes the group start again without
 // it: refusals so late are rare.
 func (s *Store) build(reqs []*request) (*pebble.Batch, error) {
+	size := 0
+	for _, r := range reqs {
+		size += r.octets + requestOverhead
+	}
 	for {
-		w := &writer{store: s, batch: s.db.NewIndexedBatch()}
+		w := &writer{store: s, batch: s.db.NewIndexedBatchWithSize(size)}
 		if !w.requests(reqs) {
 			if err := w.batch.Close(); err != nil {
 				return nil, err

@@ -39,7 +39,7 @@ type Config struct {
 	// CacheOctets is the memory for blocks read from disk; 0 means 64 MiB.
 	CacheOctets int64
 	// MemTableOctets is the memory that collects writes before they go to a
-	// table; up to four are in use while the disk is behind. 0 means 32 MiB.
+	// table; up to four are in use while the disk is behind. 0 means 64 MiB.
 	MemTableOctets int64
 	// ReserveOctets is the free space below which batches are refused with
 	// store.ErrFull, but for those that may use the reserve; these are refused
@@ -50,7 +50,7 @@ type Config struct {
 // The defaults of Config.
 const (
 	defaultCacheOctets    = 64 << 20
-	defaultMemTableOctets = 32 << 20
+	defaultMemTableOctets = 64 << 20
 	defaultReserveOctets  = 256 << 20
 )
 
@@ -75,11 +75,14 @@ type Store struct {
 	fs   fsx.FS
 	lock *dirLock
 
-	space   spaceCheck
-	wake    chan struct{} // a token: the queue has something, or the store closes
-	applied chan *group   // from the applier to the syncer, in order
-	stopped chan struct{} // closed when both goroutines have ended
-	failed  chan struct{} // closed when a write failed
+	space spaceCheck
+	// requests are used again. They are the store's, not the process's: a
+	// channel made inside a synctest bubble must not leave it.
+	requests sync.Pool
+	wake     chan struct{} // a token: the queue has something, or the store closes
+	applied  chan *group   // from the applier to the syncer, in order
+	stopped  chan struct{} // closed when both goroutines have ended
+	failed   chan struct{} // closed when a write failed
 
 	// The applier's own.
 	groupNumber uint64
@@ -115,6 +118,7 @@ func open(ctx context.Context, cfg Config, log hclog.Logger, dbFS vfs.FS, fsys f
 		stopped: make(chan struct{}),
 		failed:  make(chan struct{}),
 	}
+	s.requests.New = func() any { return &request{done: make(chan struct{}, 1)} }
 	if err := fsys.MkdirAll(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
