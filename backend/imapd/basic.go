@@ -2,6 +2,7 @@ package imapd
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -107,14 +108,14 @@ func parseEnable(p *parser) ([]string, error) {
 }
 
 func (s *session) enable(_ context.Context, names []string) (result, error) {
-	s.w.str("* ENABLED")
-	for _, name := range names {
-		if name == "CONDSTORE" && !s.condstore {
-			s.w.str(" CONDSTORE")
-			s.enableCondstore()
-		}
+	enabled := ""
+	if slices.Contains(names, "CONDSTORE") && !s.condstore {
+		enabled = " CONDSTORE"
 	}
-	s.w.line("")
+	s.w.line("* ENABLED" + enabled)
+	if enabled != "" {
+		s.enableCondstore()
+	}
 	return result{}, nil
 }
 

@@ -41,7 +41,11 @@ type verb struct {
 	// numbers is true for commands whose sequence numbers an EXPUNGE would
 	// shift (RFC 3501 section 7.4.1).
 	numbers bool
-	parse   func(p *parser) (action, error)
+	// reads is true for commands that answer from the mailbox: they work on
+	// what is there now, not on what was there after the last command. STORE
+	// does not: flags told before a silent change would seem to come after it.
+	reads bool
+	parse func(p *parser) (action, error)
 }
 
 // with makes the parse function of a verb from its parser and its handler.
@@ -60,7 +64,12 @@ func with[A any](parse func(*parser) (A, error), run func(*session, context.Cont
 
 // plain is with for commands without arguments.
 func plain(run func(*session, context.Context) (result, error)) func(*parser) (action, error) {
-	return func(p *parser) (action, error) { return run, p.end() }
+	return func(p *parser) (action, error) {
+		if err := p.end(); err != nil {
+			return nil, err
+		}
+		return run, nil
+	}
 }
 
 const anyState = notAuthenticated | authenticated | selected
@@ -95,14 +104,14 @@ var verbs = map[string]verb{
 	"CLOSE":       {states: selected, parse: plain((*session).closeMailbox)},
 	"UNSELECT":    {states: selected, parse: plain((*session).unselectMailbox)},
 	"EXPUNGE":     {states: selected, parse: plain((*session).expunge)},
-	"SEARCH":      {states: selected, numbers: true, parse: with(parseSearch(false), (*session).search)},
-	"FETCH":       {states: selected, numbers: true, parse: with(parseFetch(false), (*session).fetch)},
+	"SEARCH":      {states: selected, numbers: true, reads: true, parse: with(parseSearch(false), (*session).search)},
+	"FETCH":       {states: selected, numbers: true, reads: true, parse: with(parseFetch(false), (*session).fetch)},
 	"STORE":       {states: selected, numbers: true, parse: with(parseStore(false), (*session).store)},
 	"COPY":        {states: selected, parse: with(parseCopy(false), (*session).copy)},
 	"MOVE":        {states: selected, parse: with(parseCopy(false), (*session).move)},
 	"UID EXPUNGE": {states: selected, parse: with(parseUIDExpunge, (*session).uidExpunge)},
-	"UID SEARCH":  {states: selected, parse: with(parseSearch(true), (*session).search)},
-	"UID FETCH":   {states: selected, parse: with(parseFetch(true), (*session).fetch)},
+	"UID SEARCH":  {states: selected, reads: true, parse: with(parseSearch(true), (*session).search)},
+	"UID FETCH":   {states: selected, reads: true, parse: with(parseFetch(true), (*session).fetch)},
 	"UID STORE":   {states: selected, parse: with(parseStore(true), (*session).store)},
 	"UID COPY":    {states: selected, parse: with(parseCopy(true), (*session).copy)},
 	"UID MOVE":    {states: selected, parse: with(parseCopy(true), (*session).move)},
@@ -241,9 +250,7 @@ func (s *session) execute(ctx context.Context, cmd command) error {
 	}
 	s.bad = 0
 	mode := syncMode{keepNumbers: verbs[cmd.name].numbers, uid: isUID(cmd.name)}
-	if mode.keepNumbers || mode.uid {
-		// Work on what is there now rather than on what was there at the end
-		// of the last command.
+	if verbs[cmd.name].reads {
 		if err := s.sync(mode); err != nil {
 			return err
 		}

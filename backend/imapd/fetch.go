@@ -86,7 +86,7 @@ func (s *session) markSeen(ctx context.Context, f *fetchPlan, spans []span) {
 	var unseen []imap.UID
 	for _, sp := range spans {
 		for i := sp.lo; i < sp.hi; i++ {
-			if m := s.box.told.At(i); m.Flags&mailstore.FlagSeen == 0 && (f.since == 0 || m.ModSeq > f.since) {
+			if m := s.box.message(i); m.Flags&mailstore.FlagSeen == 0 && (f.since == 0 || m.ModSeq > f.since) {
 				unseen = append(unseen, m.UID)
 			}
 		}
@@ -116,7 +116,7 @@ func (s *session) fetchSpan(ctx context.Context, f *fetchPlan, sp span) (missing
 		hi := min(lo+metaBatch, sp.hi)
 		batch = batch[:0]
 		for i := lo; i < hi; i++ {
-			batch = append(batch, s.box.told.At(i))
+			batch = append(batch, s.box.message(i))
 		}
 		if f.meta {
 			if metas, err = s.metas(ctx, batch); err != nil {

@@ -60,7 +60,7 @@ func (s *session) find(ctx context.Context, key *searchKey) ([]int, error) {
 	cheap, dear := key.split()
 	var found, batch []int
 	for i := range s.box.told.Len() {
-		c := candidate{index: i, message: s.box.told.At(i)}
+		c := candidate{index: i, message: s.box.message(i)}
 		if ok, err := c.matches(&cheap); err != nil || !ok {
 			if err != nil {
 				return nil, err
@@ -100,7 +100,7 @@ func (s *session) findIn(ctx context.Context, dear *searchKey, batch, found []in
 	}
 	messages := make([]*mailstore.Message, len(batch))
 	for k, i := range batch {
-		messages[k] = s.box.told.At(i)
+		messages[k] = s.box.message(i)
 	}
 	metas, err := s.metas(ctx, messages)
 	if err != nil {
@@ -258,7 +258,7 @@ func (s *session) writeSearch(a searchArgs, found []int) {
 func (s *session) highest(found []int) uint64 {
 	var top uint64
 	for _, i := range found {
-		top = max(top, s.box.told.At(i).ModSeq)
+		top = max(top, s.box.message(i).ModSeq)
 	}
 	return top
 }

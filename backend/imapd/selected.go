@@ -16,6 +16,9 @@ type selection struct {
 	// told is what the client knows: its sequence numbers are the indexes of
 	// told plus one.
 	told mailstore.View
+	// now is the View that was last compared with told. It is another one only
+	// while messages are gone that the client may not be told of yet.
+	now mailstore.View
 	// ahead holds messages whose flags the client knows at a later MODSEQ than
 	// told has; told itself could not move because that would shift numbers.
 	ahead map[imap.UID]uint64
@@ -28,6 +31,19 @@ func (b *selection) writable() error {
 		return refuse("NOPERM", "Mailbox was opened read-only")
 	}
 	return nil
+}
+
+// message returns the message with sequence number i+1 as it is now, or as it
+// was when it is gone.
+func (b *selection) message(i int) *mailstore.Message {
+	m := b.told.At(i)
+	if b.now == b.told {
+		return m
+	}
+	if k, ok := b.now.Find(m.UID); ok {
+		return b.now.At(k)
+	}
+	return m
 }
 
 // resolve turns a set into messages of what the client knows.
@@ -88,7 +104,8 @@ func (s *session) selectMailbox(ctx context.Context, a selectArgs) (result, erro
 	if err != nil {
 		return result{}, mailboxError(err, "")
 	}
-	s.box = &selection{mailbox: mailbox, readOnly: a.readOnly, told: mailbox.View()}
+	v := mailbox.View()
+	s.box = &selection{mailbox: mailbox, readOnly: a.readOnly, told: v, now: v}
 	s.state = selected
 	s.condstore = s.condstore || a.condstore
 	s.describe()

@@ -106,7 +106,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()
 	draining := make(chan struct{})
-	err := s.accept(live, ln, &wg, draining)
+	err := s.accept(ctx, live, ln, &wg, draining)
 	if ctx.Err() != nil {
 		err = nil
 	}
@@ -124,7 +124,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 
 // accept runs the accept loop; a full table of file descriptors, and the like,
 // is waited out.
-func (s *Server) accept(ctx context.Context, ln net.Listener, wg *sync.WaitGroup, draining chan struct{}) error {
+func (s *Server) accept(stop, live context.Context, ln net.Listener, wg *sync.WaitGroup, draining chan struct{}) error {
 	for {
 		conn, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -136,10 +136,13 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, wg *sync.WaitGroup
 				return fmt.Errorf("accept: %w", err)
 			}
 			s.log.Error("cannot accept connections", "listener", s.cfg.Load().Listener, "error", err)
-			time.Sleep(100 * time.Millisecond)
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-stop.Done():
+			}
 			continue
 		}
-		wg.Go(func() { s.serveConn(ctx, conn, draining) })
+		wg.Go(func() { s.serveConn(live, conn, draining) })
 	}
 }
 

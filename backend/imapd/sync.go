@@ -48,6 +48,7 @@ func (s *session) sync(mode syncMode) error {
 		s.log.Error("view is not a successor", "sid", s.client.Session, "login", s.login(), "error", err)
 		return errGone
 	}
+	b.now = now
 	s.tellKeywords(now)
 	stays := len(gone) > 0 && mode.keepNumbers
 	// Flags come before expunges: their numbers are those of the told View.
@@ -89,8 +90,13 @@ func compare(told, now mailstore.View) (gone []int, err error) {
 	return gone, nil
 }
 
+// tellKeywords tells of keywords that are new in the mailbox.
 func (s *session) tellKeywords(now mailstore.View) {
-	if !slices.Equal(s.box.told.Keywords(), now.Keywords()) {
+	known, keywords := s.box.told.Keywords(), now.Keywords()
+	if slices.Equal(known, keywords) {
+		return
+	}
+	if slices.ContainsFunc(keywords, func(k string) bool { return !slices.Contains(known, k) }) {
 		s.keywords(now)
 	}
 }

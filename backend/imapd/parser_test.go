@@ -1,0 +1,226 @@
+package imapd
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/backend/mailstore"
+)
+
+func TestLiteralAt(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		line string
+		want literalMark
+		ok   bool
+	}{
+		{"A LOGIN {5}", literalMark{octets: 5, start: 8}, true},
+		{"A LOGIN {5+}", literalMark{octets: 5, nonSync: true, start: 8}, true},
+		{"{0}", literalMark{}, true},
+		{"~{7}", literalMark{octets: 7, start: 1}, true},
+		{"{99999999999999999999999}", literalMark{octets: tooManyOctets}, true},
+		{"{99999999999999999999999+}", literalMark{octets: tooManyOctets, nonSync: true}, true},
+		{"{}", literalMark{}, false},
+		{"{+}", literalMark{}, false},
+		{"5}", literalMark{}, false},
+		{"{5", literalMark{}, false},
+		{"{-5}", literalMark{}, false},
+		{"{5} ", literalMark{}, false},
+		{"", literalMark{}, false},
+	} {
+		got, ok := literalAt([]byte(tt.line))
+		if ok != tt.ok || ok && got != tt.want {
+			t.Errorf("literalAt(%q) = %+v, %v; want %+v, %v", tt.line, got, ok, tt.want, tt.ok)
+		}
+	}
+}
+
+func TestParserStrings(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ in, want, rest string }{
+		{`foo bar`, "foo", " bar"},
+		{`foo]`, "foo]", ""},
+		{`"a b" c`, "a b", " c"},
+		{`"a \"b\\" c`, `a "b\`, " c"},
+		{"{3}\r\na\"\r rest", "a\"\r", " rest"},
+		{"{3+}\r\nabc", "abc", ""},
+		{"{0}\r\n", "", ""},
+		{`""`, "", ""},
+	} {
+		p := &parser{b: []byte(tt.in)}
+		got, err := p.astring()
+		if err != nil || got != tt.want || string(p.b[p.i:]) != tt.rest {
+			t.Errorf("astring(%q) = %q, rest %q, %v; want %q, rest %q", tt.in, got, p.b[p.i:], err, tt.want, tt.rest)
+		}
+	}
+	for _, in := range []string{``, ` x`, `(`, `"open`, `"bad \x"`, "\"a\r\nb\"", "{5}\r\nabc", "{3}", "{x}\r\nabc", "{3}\r\na\x00b", "\"a\x00\""} {
+		p := &parser{b: []byte(in)}
+		if got, err := p.astring(); err == nil {
+			t.Errorf("astring(%q) = %q, want an error", in, got)
+		}
+	}
+}
+
+func TestParserNumbers(t *testing.T) {
+	t.Parallel()
+	p := &parser{b: []byte("1,3:5,*,7:*,*:2")}
+	set, err := p.numSet()
+	want := numSet{{1, 1}, {3, 5}, {star, star}, {7, star}, {star, 2}}
+	if err != nil || !reflect.DeepEqual(set, want) {
+		t.Errorf("numSet = %v, %v; want %v", set, err, want)
+	}
+	for _, in := range []string{"", "0", "1,", "1:", ":1", "a", "4294967296", "1:0", "99999999999999999999"} {
+		if set, err := (&parser{b: []byte(in)}).numSet(); err == nil {
+			t.Errorf("numSet(%q) = %v, want an error", in, set)
+		}
+	}
+}
+
+func TestParseCommandRefusals(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		in    string
+		state state
+		want  string // part of the error
+	}{
+		{"", authenticated, "tag"},
+		{"+ NOOP", authenticated, "tag"},
+		{"A", authenticated, "space"},
+		{"A ", authenticated, "command"},
+		{"A XYZZY", authenticated, "unknown command"},
+		{"A UID NOOP", authenticated, "unknown command"},
+		{"A UID", authenticated, "space"},
+		{"A NOOP x", authenticated, "unexpected text"},
+		{"A SELECT INBOX", notAuthenticated, "state"},
+		{"A FETCH 1 FLAGS", authenticated, "state"},
+		{"A LOGIN a b", selected, "state"},
+		{"A LOGIN a", notAuthenticated, "space"},
+		{"A SELECT", authenticated, "space"},
+		{"A SELECT INBOX (QRESYNC (1 2))", authenticated, "parameter"},
+		{"A FETCH 1 (FLAGS ALL)", selected, "data item"},
+		{"A FETCH 1 BODY[", selected, "section"},
+		{"A FETCH 1 BODY[1.]", selected, "section"},
+		{"A FETCH 1 BODY[MIME]", selected, "part"},
+		{"A FETCH 1 BODY[HEADER.FIELDS ()]", selected, "field names"},
+		{"A FETCH 1 BODY[]<0.0>", selected, "partial"},
+		{"A FETCH 1 BODY.PEEK", selected, "section"},
+		{"A FETCH 1 FLAGS (FROBNICATE 1)", selected, "modifier"},
+		{"A STORE 1 FLAG (x)", selected, "data item"},
+		{`A STORE 1 FLAGS (\Bogus)`, selected, "system flag"},
+		{`A STORE 1 FLAGS (\*)`, selected, "flag"},
+		{"A SEARCH FROBNICATE", selected, "unknown search key"},
+		{"A SEARCH FUZZY SUBJECT x", selected, "unknown search key"},
+		{"A SEARCH", selected, "space"},
+		{"A SEARCH RETURN (SAVE) ALL", selected, "return option"},
+		{"A SEARCH SINCE 32-Jan-2020", selected, "date"},
+		{"A SEARCH (ALL", selected, `")"`},
+		{"A SEARCH " + strings.Repeat("NOT ", 1000) + "ALL", selected, "deeply"},
+		{"A SEARCH " + strings.Repeat("(", 1000) + "ALL" + strings.Repeat(")", 1000), selected, "deeply"},
+		{"A LIST (FROB) \"\" *", authenticated, "selection option"},
+		{"A LIST (RECURSIVEMATCH) \"\" *", authenticated, "RECURSIVEMATCH"},
+		{"A STATUS INBOX (FROB)", authenticated, "status item"},
+		{"A APPEND INBOX foo", authenticated, "literal"},
+		{"A ENABLE", authenticated, "capability"},
+	} {
+		cmd := parseCommand([]byte(tt.in), tt.state)
+		var bad *syntaxError
+		if !errors.As(cmd.err, &bad) || !strings.Contains(bad.what, tt.want) {
+			t.Errorf("parseCommand(%.60q) error is %v, want a syntax error with %q", tt.in, cmd.err, tt.want)
+		}
+	}
+}
+
+func TestParseAccepts(t *testing.T) {
+	t.Parallel()
+	for _, in := range []string{
+		"A NOOP", "a1.b NOOP ", "A uid fetch 1:* flags", "A FETCH 1 ALL", "A FETCH 1,2 (UID BODY.PEEK[HEADER.FIELDS (DATE \"From\")]<0.100>)",
+		"A FETCH 1 BODY[1.2.3.MIME]", "A FETCH 1 BODY[2.HEADER.FIELDS.NOT (X)]", "A FETCH 1:* (FLAGS) (CHANGEDSINCE 5)", "A FETCH 1 RFC822.HEADER",
+		`A STORE 1 +FLAGS.SILENT (\Seen $Junk)`, `A STORE 1 FLAGS \Seen \Deleted`, `A STORE 1 (UNCHANGEDSINCE 5) -FLAGS ()`,
+		"A SEARCH RETURN () ALL", "A SEARCH RETURN (MIN COUNT) CHARSET UTF-8 OR SEEN (NOT FROM \"x\" 1:5) UID 3", "A SEARCH HEADER X-Y \"\"",
+		`A SEARCH MODSEQ "/flags/\\draft" all 5`, "A SEARCH MODSEQ 1", "A SEARCH SENTSINCE 1-Feb-2020 KEYWORD $X LARGER 5",
+		"A SEARCH TEXT {3+}\r\nfoo BODY bar", "A COPY 1:2 \"x y\"", "A UID EXPUNGE 1:*", "A SELECT INBOX (CONDSTORE)", "A IDLE", "A CHECK",
+		`A LIST "" *`, `A LIST (SUBSCRIBED RECURSIVEMATCH) "" ("a" "b%") RETURN (CHILDREN STATUS (MESSAGES SIZE))`, `A LIST "" ""`, `A LSUB "" %`,
+		`A CREATE foo/ (USE (\Drafts))`, `A ID ("name" "x" "version" NIL)`, "A ID NIL", "A STATUS x (MESSAGES HIGHESTMODSEQ APPENDLIMIT)", "A RENAME a b",
+	} {
+		if cmd := parseCommand([]byte(in), selected); cmd.err != nil || cmd.action == nil {
+			t.Errorf("parseCommand(%q): %v", in, cmd.err)
+		}
+	}
+}
+
+func TestSectionResponse(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"BODY[]":                             "BODY[]",
+		"body.peek[header]<5.10>":            "BODY[HEADER]<5>",
+		"BODY[1.2.TEXT]":                     "BODY[1.2.TEXT]",
+		"BODY[1.MIME]":                       "BODY[1.MIME]",
+		"BODY[HEADER.FIELDS (Date \"X Y\")]": "BODY[HEADER.FIELDS (Date \"X Y\")]",
+		"BODY[3.HEADER.FIELDS.NOT (a b)]":    "BODY[3.HEADER.FIELDS.NOT (a b)]",
+		"RFC822.TEXT":                        "RFC822.TEXT",
+	} {
+		p := &parser{b: []byte(" 1 " + in)}
+		a, err := parseFetch(false)(p)
+		if err != nil || a.items[0].section.response != want {
+			t.Errorf("%q: response %+v, %v; want %q", in, a.items, err, want)
+		}
+	}
+}
+
+func TestAppendHead(t *testing.T) {
+	t.Parallel()
+	date := time.Date(2020, 2, 1, 3, 4, 5, 0, time.FixedZone("", 3600))
+	in := `A APPEND "Sent" (\Seen $Label) " 1-Feb-2020 03:04:05 +0100" {310+}`
+	if !announcesMessage([]byte(in)) {
+		t.Errorf("announcesMessage(%q) is false", in)
+	}
+	p := &parser{b: []byte(strings.TrimPrefix(in, `A APPEND "Sent"`))}
+	a, err := parseAppendMessage(p)
+	if err != nil || !a.date.Equal(date) || a.flags.system != mailstore.FlagSeen || !reflect.DeepEqual(a.flags.keywords, []string{"$Label"}) {
+		t.Errorf("parseAppendMessage = %+v, %v", a, err)
+	}
+	for in, want := range map[string]bool{
+		"A APPEND {5}":                  false,
+		"A APPEND {5}\r\nINBOX {5}":     true,
+		"A APPEND {5+}\r\nINBOX (\\X {": true,
+		"A NOOP {5}":                    false,
+		"A append inbox {5}":            true,
+		"APPEND inbox {5}":              false,
+	} {
+		if got := announcesMessage([]byte(in)); got != want {
+			t.Errorf("announcesMessage(%q) = %v, want %v", in, got, want)
+		}
+	}
+}
+
+// FuzzParseCommand holds that no octets make the parser panic, and that what
+// has no action has a reason.
+func FuzzParseCommand(f *testing.F) {
+	for _, seed := range []string{
+		"A NOOP", "A LOGIN {3}\r\nfoo \"b\\\"ar\"", "A FETCH 1:* (FLAGS BODY.PEEK[1.2.HEADER.FIELDS (A B)]<1.2>) (CHANGEDSINCE 3)",
+		"A STORE 1,3:* +FLAGS.SILENT (\\Seen x)", "A UID SEARCH RETURN (MIN) OR NOT (SEEN) SINCE 1-Jan-2020 MODSEQ \"/x\" all 3",
+		"A LIST (SUBSCRIBED) \"\" (\"*\" \"%/x\") RETURN (STATUS (MESSAGES))", "A APPEND x (\\Seen) \" 1-Jan-2020 00:00:00 +0000\" {3+}",
+		"A CREATE &AOk-/x (USE (\\Sent))", "A ID (\"a\" NIL)", "A COPY *:1 &-", "A AUTHENTICATE PLAIN =", "\x00", "A SEARCH {99999999999999999999}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, st := range []state{notAuthenticated, selected} {
+			cmd := parseCommand(b, st)
+			if (cmd.err == nil) == (cmd.action == nil) {
+				t.Fatalf("parseCommand(%q): action %v with error %v", b, cmd.action != nil, cmd.err)
+			}
+		}
+		if announcesMessage(b) {
+			if mark, ok := literalAt(b); ok {
+				cmd := appendCommand(b, mark)
+				if (cmd.err == nil) == (cmd.action == nil) || cmd.message == nil {
+					t.Fatalf("appendCommand(%q): %+v", b, cmd)
+				}
+			}
+		}
+	})
+}
