@@ -317,17 +317,17 @@ func (m *mapping) parseFilters() error {
 func (m *mapping) checkAttributes() error {
 	for _, list := range m.lists() {
 		for _, name := range *list {
-			if !isAttributeDescription(name) {
+			if !IsAttributeDescription(name) {
 				return fmt.Errorf("%q is not an attribute", name)
 			}
 		}
 	}
 	for _, name := range []string{m.HostAttribute, m.QuotaAttribute} {
-		if name != "" && !isAttributeDescription(name) {
+		if name != "" && !IsAttributeDescription(name) {
 			return fmt.Errorf("%q is not an attribute", name)
 		}
 	}
-	if !isAttributeDescription(m.NameAttribute) {
+	if !IsAttributeDescription(m.NameAttribute) {
 		return fmt.Errorf("name attribute %q is not an attribute", m.NameAttribute)
 	}
 	if len(m.AddressAttributes) == 0 {

@@ -82,7 +82,7 @@ func normalizeDN(s string) (string, error) {
 func cutAVA(s string) (ava string, sep byte, rest string, err error) {
 	typ, s, found := strings.Cut(s, "=")
 	typ = strings.Trim(typ, " ")
-	if !found || !isAttributeDescription(typ) {
+	if !found || !IsAttributeDescription(typ) {
 		return "", 0, "", errDNSyntax
 	}
 	value, sep, rest, err := cutDNValue(strings.TrimLeft(s, " "))
@@ -197,9 +197,9 @@ func escapeDNKey(value string) string {
 	return EscapeDNValue(value)
 }
 
-// isAttributeDescription reports whether s is an attribute type or OID with
+// IsAttributeDescription reports whether s is an attribute type or OID with
 // options (RFC 4512 section 2.5).
-func isAttributeDescription(s string) bool {
+func IsAttributeDescription(s string) bool {
 	if s == "" {
 		return false
 	}

@@ -90,7 +90,7 @@ func Present(attribute string) Filter {
 }
 
 func mustAttribute(attribute string) {
-	if !isAttributeDescription(attribute) {
+	if !IsAttributeDescription(attribute) {
 		panic(fmt.Sprintf("directory: %q is not an attribute description", attribute))
 	}
 }

@@ -164,7 +164,7 @@ func parseLeft(left string) (comparison, error) {
 		c.operator = operator(left[len(left)-1:] + "=")
 		c.attribute = strings.TrimSpace(left[:len(left)-1])
 	}
-	if !isAttributeDescription(c.attribute) {
+	if !IsAttributeDescription(c.attribute) {
 		return c, fmt.Errorf("%q is not an attribute", c.attribute)
 	}
 	return c, nil
@@ -179,14 +179,14 @@ func parseExtensible(left string) (comparison, error) {
 	}
 	if len(parts) == 1 {
 		c.rule, parts = parts[0], nil
-		if !isAttributeDescription(c.rule) {
+		if !IsAttributeDescription(c.rule) {
 			return c, fmt.Errorf("%q is not a matching rule", c.rule)
 		}
 	}
 	if len(parts) > 0 || c.attribute == "" && c.rule == "" {
 		return c, fmt.Errorf("%q is not an extensible match", left+":")
 	}
-	if c.attribute != "" && !isAttributeDescription(c.attribute) {
+	if c.attribute != "" && !IsAttributeDescription(c.attribute) {
 		return c, fmt.Errorf("%q is not an attribute", c.attribute)
 	}
 	return c, nil

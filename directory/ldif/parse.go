@@ -146,7 +146,7 @@ func parseLine(text string) (name, v string, err error) {
 		return "", "", errors.New(`"-": this is a change record, and only entries are read`)
 	}
 	name, rest, found := strings.Cut(text, ":")
-	if !found || !isAttribute(name) {
+	if !found || !directory.IsAttributeDescription(name) {
 		return "", "", fmt.Errorf("%q is not \"attribute: value\"", clip(text))
 	}
 	if strings.HasPrefix(rest, "<") {
@@ -162,16 +162,6 @@ func parseLine(text string) (name, v string, err error) {
 		return "", "", fmt.Errorf("%s: malformed base64: %w", name, err)
 	}
 	return name, string(octets), nil
-}
-
-func isAttribute(name string) bool {
-	for i := 0; i < len(name); i++ {
-		c := name[i]
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-.;_", c) >= 0) {
-			return false
-		}
-	}
-	return name != ""
 }
 
 func clip(s string) string {
