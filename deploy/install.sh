@@ -12,14 +12,13 @@ prefix=${PREFIX:-/usr/local}
 destdir=${DESTDIR:-}
 here=$(dirname "$0")
 bindir=$prefix/bin
-# Units, users and manuals of the distribution's own prefix live in /usr.
 libdir=$prefix/lib
 share=$prefix/share
 
-# put MODE SOURCE TARGET replaces TARGET, with the place of the binary filled in.
+# put MODE SOURCE TARGET replaces TARGET, with the places of PREFIX filled in.
 put() {
 	mkdir -p "$(dirname "$destdir$3")"
-	sed "s#@BINDIR@#$bindir#g" "$2" >"$destdir$3.new"
+	sed "s#@BINDIR@#$bindir#g; s#@SHAREDIR@#$share#g" "$2" >"$destdir$3.new"
 	chmod "$1" "$destdir$3.new"
 	mv -f "$destdir$3.new" "$destdir$3"
 }
