@@ -6,7 +6,7 @@
 set -eu
 
 packages="build-essential ca-certificates curl dovecot-core dovecot-imapd dovecot-lmtpd ldap-utils
-libpam0g-dev libpam-wrapper libpam-modules python3 slapd swaks"
+libnet-ssleay-perl libpam0g-dev libpam-wrapper libpam-modules python3 slapd swaks"
 
 missing=""
 for package in $packages; do

@@ -32,7 +32,9 @@ gateway {
 
   target "lmtp" "mailboxes" { address = ["unix:/run/postern/lmtp.sock"] }
 
-  policy "helo" { reject_invalid_helo_hostname {} }
+  policy "helo" {
+    reject_invalid_helo_hostname {}
+  }
 
   policy "sender" {
     reject_non_fqdn_sender {}
