@@ -61,7 +61,7 @@ var notIn = map[string][]string{
 	"github.com/cockroachdb/pebble/v2": {"store"},
 	"github.com/hashicorp/hcl/v2":      {"config"},
 	"github.com/emersion/go-smtp":      {"smtp", "cmd"},
-	"github.com/emersion/go-imap/v2":   {"backend", "cmd"},
+	"github.com/emersion/go-imap/v2":   {"backend", "config", "cmd"},
 	"github.com/spf13/cobra":           {"cmd"},
 }
 
