@@ -18,6 +18,5 @@
 // exchange with a partner.
 //
 // RFC 9051, RFC 3501, RFC 7162 (MODSEQ, expunged UIDs), RFC 8474 (identities),
-// RFC 6154 (special use), RFC 8514 (SAVEDATE). docs/journal.md has the format
-// of journal records.
+// RFC 6154 (special use), RFC 8514 (SAVEDATE).
 package mailstore

@@ -15,7 +15,19 @@ import (
 	"github.com/postern-mail/postern/store"
 )
 
-// journalMagic and journalVersion begin every journal record.
+// A journal record, integers little-endian or varints as encoding/binary has
+// them:
+//
+//	'J', version 1
+//	origin      8 octets
+//	first       uvarint, sequence number of the first operation
+//	HLC         8 octets: 48 bits of milliseconds, 16 of counter
+//	operations  uvarint, how many
+//	each        code, uvarint length, payload; see appendPayload
+//	CRC32C      4 octets, over all before
+//
+// Sequence numbers are dense in an account. The head's chain is the SHA-256 of
+// the chain before and the record.
 const (
 	journalMagic   = 'J'
 	journalVersion = 1
