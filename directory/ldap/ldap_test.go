@@ -49,6 +49,15 @@ func ctx(t testing.TB) context.Context {
 	return c
 }
 
+func passwordFile(t testing.TB, password string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // lookup asks for Bob and returns the reason.
 func lookup(t testing.TB, c *ldap.Client) error {
 	entries, err := c.Search(ctx(t), directory.Request{Base: "dc=example,dc=com",
@@ -93,10 +102,7 @@ func TestTransports(t *testing.T) {
 		{"system's authorities", func(c *ldap.Config) { c.CAFile = "" }, false},
 		{"unverified", func(c *ldap.Config) { c.CAFile, c.InsecureSkipVerify = other, true }, true},
 		{"wrong service password", func(c *ldap.Config) {
-			c.BindPasswordFile = filepath.Join(testenv.TempDir(t), "wrong")
-			if err := os.WriteFile(c.BindPasswordFile, []byte("wrong\n"), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			c.BindPasswordFile = passwordFile(t, "wrong")
 		}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -39,7 +39,7 @@ func (c *Client) Search(ctx context.Context, req directory.Request) ([]directory
 		if status.Of(err) != status.DirectoryDown {
 			err = status.New(status.DirectoryDown, err)
 		}
-		return nil, fmt.Errorf("search below %q: %w", req.Base, err)
+		return nil, fmt.Errorf("search below %.200q: %w", req.Base, err)
 	}
 	return entries, nil
 }
