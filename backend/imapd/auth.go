@@ -198,11 +198,7 @@ func (s *session) startTLS(ctx context.Context) (result, error) {
 		return result{}, &connError{err}
 	}
 	s.r.release()
-	if err := s.handshake(ctx); err != nil {
-		// No BYE: the client reads TLS records now.
-		return result{}, &connError{err}
-	}
-	return result{answered: true}, nil
+	return result{answered: true}, s.handshake(ctx)
 }
 
 // logout is LOGOUT (RFC 3501 section 6.1.3).

@@ -302,7 +302,8 @@ func ends(err error) bool {
 	}
 	var end *bye
 	var lost *connError
-	return errors.As(err, &end) || errors.As(err, &lost) || errors.Is(err, errStream)
+	var handshake *handshakeError
+	return errors.As(err, &end) || errors.As(err, &lost) || errors.As(err, &handshake) || errors.Is(err, errStream)
 }
 
 // connError is a failure of the connection inside a command.

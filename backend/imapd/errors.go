@@ -44,6 +44,12 @@ var (
 	errStream = errors.New("message could not be read to its end")
 )
 
+// handshakeError ends the session without a word: there is nobody to read it.
+type handshakeError struct{ err error }
+
+func (e *handshakeError) Error() string { return "TLS handshake: " + e.err.Error() }
+func (e *handshakeError) Unwrap() error { return e.err }
+
 // result is what a successful command answers.
 type result struct {
 	code string // response code without brackets, or ""
@@ -104,9 +110,12 @@ func oneLine(s string) string {
 // causeOf describes the end of a session for log and audit.
 func causeOf(err error) string {
 	var end *bye
+	var handshake *handshakeError
 	switch {
 	case errors.As(err, &end):
 		return end.cause
+	case errors.As(err, &handshake):
+		return oneLine(handshake.Error())
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "client closed the connection"
 	case errors.Is(err, os.ErrDeadlineExceeded):

@@ -246,12 +246,21 @@ func (s *session) fetchItem(it *fetchItem, m *mailstore.Message, meta *mailstore
 	return nil
 }
 
-// dateTime appends a date and time in UTC, quoted.
+// dateTime appends a date and time in UTC, quoted (RFC 3501 section 9,
+// date-time).
 func (w *writer) dateTime(t time.Time) {
+	t = t.UTC()
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
 	w.grow()
-	w.buf = append(w.buf, '"')
-	w.buf = t.UTC().AppendFormat(w.buf, dateTimeLayout)
-	w.buf = append(w.buf, '"')
+	b := append(w.buf, '"', ' ', byte('0'+day%10), '-')
+	if day > 9 {
+		b[len(b)-3] = byte('0' + day/10)
+	}
+	b = append(b, month.String()[:3]...)
+	b = append(b, '-', byte('0'+year/1000%10), byte('0'+year/100%10), byte('0'+year/10%10), byte('0'+year%10), ' ')
+	b = append(b, byte('0'+hour/10), byte('0'+hour%10), ':', byte('0'+minute/10), byte('0'+minute%10), ':')
+	w.buf = append(b, byte('0'+second/10), byte('0'+second%10), ' ', '+', '0', '0', '0', '0', '"')
 }
 
 // fetchSection writes one BODY[...] item.

@@ -26,7 +26,7 @@ import (
 // disabled one.
 type auth struct{}
 
-var passwords = map[string]string{"alice": "secret", "bob": "hunter2", "down": "x", "norecord": "x", "disabled": "x"}
+var passwords = map[string]string{"alice": "secret", "bob": "hunter2", "down": "x", "norecord": "x", "disabled": "x", "small": "x"}
 
 func (auth) Mechanisms(tls bool) []string {
 	if !tls {
@@ -58,7 +58,11 @@ func (auth) Account(_ context.Context, login string) (mail.Account, error) {
 	if login == "norecord" {
 		return mail.Account{}, status.New(status.DirectoryDown, nil)
 	}
-	return mail.Account{Name: login, Disabled: login == "disabled"}, nil
+	account := mail.Account{Name: login, Disabled: login == "disabled"}
+	if login == "small" {
+		account.QuotaOctets = 1000
+	}
+	return account, nil
 }
 
 type plainExchange struct {
@@ -132,11 +136,11 @@ func openStore(t testing.TB) *mailstore.Store {
 }
 
 // newServer makes a Server that does not listen.
-func newServer(t testing.TB, cfg Config) *server {
+func newServer(t testing.TB, cfg Config, st *mailstore.Store) *server {
 	t.Helper()
-	s := &server{t: t, store: openStore(t), audit: &recorder{}, ended: make(chan error, 1)}
+	s := &server{t: t, store: st, audit: &recorder{}, ended: make(chan error, 1)}
 	var err error
-	s.Server, err = New(cfg, Deps{Store: s.store, Auth: auth{}, Accounts: auth{}, Audit: s.audit}, hclog.NewNullLogger())
+	s.Server, err = New(cfg, Deps{Store: st, Auth: auth{}, Accounts: auth{}, Audit: s.audit}, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +149,12 @@ func newServer(t testing.TB, cfg Config) *server {
 
 func startServer(t testing.TB, cfg Config) *server {
 	t.Helper()
-	s := newServer(t, cfg)
+	return startServerOn(t, cfg, openStore(t))
+}
+
+func startServerOn(t testing.TB, cfg Config, st *mailstore.Store) *server {
+	t.Helper()
+	s := newServer(t, cfg, st)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -196,6 +196,18 @@ func TestAppendHead(t *testing.T) {
 	}
 }
 
+func TestDateTime(t *testing.T) {
+	t.Parallel()
+	for _, at := range []int64{0, 1577934245, 951782399, 1735689599, 4102444799} {
+		when := time.Unix(at, 0).In(time.FixedZone("", -7*3600))
+		var w writer
+		w.dateTime(when)
+		if want := `"` + when.UTC().Format(dateTimeLayout) + `"`; string(w.buf) != want {
+			t.Errorf("dateTime(%d) = %s, want %s", at, w.buf, want)
+		}
+	}
+}
+
 // FuzzParseCommand holds that no octets make the parser panic, and that what
 // has no action has a reason.
 func FuzzParseCommand(f *testing.F) {

@@ -185,8 +185,7 @@ func (s *session) handshake(ctx context.Context) error {
 	defer cancel()
 	conn := tls.Server(s.socket, s.cfg.TLS)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		s.log.Debug("TLS handshake", "sid", s.client.Session, "remote", s.client.Remote, "error", err)
-		return &bye{"TLS handshake was not completed", "TLS handshake: " + oneLine(err.Error())}
+		return &handshakeError{err}
 	}
 	s.r.conn, s.w.conn = conn, conn
 	st := conn.ConnectionState()

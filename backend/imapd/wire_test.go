@@ -308,7 +308,7 @@ func pipeSession(t *testing.T, s *server) (net.Conn, chan struct{}, chan struct{
 
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, testConfig())
+	s := newServer(t, testConfig(), openStore(t))
 	for _, tt := range []struct {
 		name, send string
 		after      time.Duration
@@ -339,7 +339,7 @@ func TestFailedLoginIsDelayed(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig()
 	cfg.AuthDelay = time.Second
-	s := newServer(t, cfg)
+	s := newServer(t, cfg, openStore(t))
 	synctest.Test(t, func(t *testing.T) {
 		conn, draining, ended := pipeSession(t, s)
 		c := newClient(t, conn)
@@ -442,7 +442,7 @@ func FuzzSession(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	s := newServer(f, Config{Hostname: "x", AllowInsecureAuth: true, AuthDelay: -1, MaxSessionsPerClient: 1 << 30, CommandTimeout: 5 * time.Second})
+	s := newServer(f, Config{Hostname: "x", AllowInsecureAuth: true, AuthDelay: -1, MaxSessionsPerClient: 1 << 30, CommandTimeout: 5 * time.Second}, openStore(f))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		client, conn := net.Pipe()
 		go func() {
