@@ -100,7 +100,7 @@ func TestQuota(t *testing.T) {
 
 // An idle session must cost little: ten thousand of them are one small server.
 func TestIdleSessionsAreSmall(t *testing.T) {
-	const sessions, limit = 200, 24 << 10
+	const sessions, limit = 200, 32 << 10
 	cfg := testConfig()
 	cfg.MaxSessionsPerClient = 2 * sessions
 	s := startServer(t, cfg)

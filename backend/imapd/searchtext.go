@@ -49,8 +49,34 @@ func appendFolded(dst, s []byte) []byte {
 	if ascii {
 		return dst
 	}
-	folded := norm.NFKD.Append(nil, bytes.Map(unicode.ToLower, bytes.ToValidUTF8(s, []byte("\uFFFD")))...)
-	return append(dst[:from], folded...)
+	return appendFoldedUnicode(dst[:from], s)
+}
+
+func appendFoldedUnicode(dst, s []byte) []byte {
+	return norm.NFKD.Append(dst, bytes.Map(unicode.ToLower, bytes.ToValidUTF8(s, []byte("\uFFFD")))...)
+}
+
+// foldFor appends s folded as far as looking for text needs: ASCII text can
+// only be found in ASCII, so that the rest of Unicode is left alone.
+func foldFor(text, dst, s []byte) []byte {
+	if !isASCII(text) {
+		return appendFolded(dst, s)
+	}
+	from := len(dst)
+	dst = append(dst, s...)
+	for i, c := range dst[from:] {
+		dst[from+i] = lowerTable[c]
+	}
+	return dst
+}
+
+func isASCII(s []byte) bool {
+	for _, c := range s {
+		if c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // words decodes encoded-words (RFC 2047), unknown charsets as they stand.
@@ -129,22 +155,22 @@ func headerContains(header []byte, name string, text []byte) bool {
 		var field []byte
 		field, header = nextField(header)
 		value, ok := fieldValue(field, name)
-		if ok && (len(text) == 0 || bytes.Contains(foldedValue(value), text)) {
+		if ok && (len(text) == 0 || bytes.Contains(foldedValue(text, value), text)) {
 			return true
 		}
 	}
 	return false
 }
 
-// foldedValue unfolds and decodes a field's value.
-func foldedValue(value []byte) []byte {
+// foldedValue unfolds and decodes a field's value to look for text in it.
+func foldedValue(text, value []byte) []byte {
 	flat := bytes.ReplaceAll(bytes.ReplaceAll(value, []byte("\r\n"), nil), []byte("\n"), nil)
 	if bytes.Contains(flat, []byte("=?")) {
 		if decoded, err := words.DecodeHeader(string(flat)); err == nil {
 			flat = []byte(decoded)
 		}
 	}
-	return appendFolded(nil, flat)
+	return foldFor(text, nil, flat)
 }
 
 // textContains is the key TEXT: header or body.
@@ -271,7 +297,7 @@ func readerContains(r io.Reader, text []byte) bool {
 		if err == nil {
 			whole = wholeRunes(b.raw[:n])
 		}
-		b.folded = appendFolded(b.folded, b.raw[:whole])
+		b.folded = foldFor(text, b.folded, b.raw[:whole])
 		if bytes.Contains(b.folded, text) {
 			return true
 		}
