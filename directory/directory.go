@@ -20,6 +20,7 @@ type Directory struct {
 	cfg      Config
 	mapping  *mapping
 	searcher Searcher
+	tables   []Table
 	log      hclog.Logger
 	down     atomic.Bool // the last search that ended did not answer
 
@@ -35,9 +36,11 @@ type login struct {
 	account mail.Account
 }
 
-// New returns a directory that reads from searcher. It does no input or
+// New returns a directory that reads from searcher, and for addresses from
+// tables before it. An address in a table is an alias: nobody's login, and
+// nobody's to send as unless the entries say so too. New does no input or
 // output.
-func New(cfg Config, searcher Searcher, log hclog.Logger) (*Directory, error) {
+func New(cfg Config, searcher Searcher, log hclog.Logger, tables ...Table) (*Directory, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, fmt.Errorf("directory: %w", err)
@@ -46,16 +49,33 @@ func New(cfg Config, searcher Searcher, log hclog.Logger) (*Directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("directory %q: %w", cfg.Name, err)
 	}
-	d := &Directory{cfg: cfg, mapping: m, searcher: searcher, log: log.Named(cfg.Name)}
-	generation := func() uint64 { return 0 }
-	if g, ok := searcher.(Generational); ok {
-		generation = g.Generation
-	}
+	d := &Directory{cfg: cfg, mapping: m, searcher: searcher, tables: tables, log: log.Named(cfg.Name)}
+	generation := d.generation()
 	d.recipients = newAnswers[mail.Address, []mail.Recipient](cfg.Cache, generation)
 	d.accounts = newAnswers[string, login](cfg.Cache, generation)
 	d.holders = newAnswers[mail.Address, mail.Account](cfg.Cache, generation)
 	d.owners = newAnswers[mail.Address, []string](cfg.Cache, generation)
 	return d, nil
+}
+
+// generation returns a number that grows whenever a source changes as a whole.
+func (d *Directory) generation() func() uint64 {
+	var sources []Generational
+	if g, ok := d.searcher.(Generational); ok {
+		sources = append(sources, g)
+	}
+	for _, table := range d.tables {
+		if g, ok := table.(Generational); ok {
+			sources = append(sources, g)
+		}
+	}
+	return func() uint64 {
+		sum := uint64(0)
+		for _, g := range sources {
+			sum += g.Generation()
+		}
+		return sum
+	}
 }
 
 // Name returns the directory's name in accounts and logs.

@@ -51,14 +51,35 @@ func (d *Directory) resolve(ctx context.Context, a mail.Address, t *trace) ([]ma
 	if !ok {
 		return nil, status.Errorf(status.NoSuchUser, "not a domain of this directory")
 	}
-	h, err := d.find(ctx, w, t)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.expand(ctx, h, 0); err != nil {
+	if err := r.lookUp(ctx, w, 0); err != nil {
 		return nil, err
 	}
 	return r.recipients, r.emptiness(len(r.recipients))
+}
+
+// lookUp finds what an address stands for, in the tables first and then in the
+// directory, and works on it. A table's catch-all comes last: it must not take
+// mail from people who exist.
+func (r *resolution) lookUp(ctx context.Context, w wanted, depth int) error {
+	key := w.address.Fold().String()
+	if ok, err := r.enter(key, depth); !ok {
+		return err
+	}
+	defer r.leave(key)
+	last := len(w.keys) - 1
+	if found, err := r.inTables(ctx, w, w.keys[:last], depth); found || err != nil {
+		return err
+	}
+	h, err := r.d.find(ctx, w, r.trace)
+	if status.Of(err) == status.NoSuchUser {
+		if found, tableErr := r.inTables(ctx, w, w.keys[last:], depth); found || tableErr != nil {
+			return tableErr
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return r.expand(ctx, h, depth)
 }
 
 // emptiness says what it means that an existing entry leads to count
@@ -206,24 +227,16 @@ func (r *resolution) address(ctx context.Context, a mail.Address, depth int) err
 		r.external(a)
 		return nil
 	}
-	key := w.address.Fold().String()
-	if ok, err := r.enter(key, depth); !ok {
+	err := r.lookUp(ctx, w, depth)
+	if status.Of(err) != status.NoSuchUser {
 		return err
 	}
-	defer r.leave(key)
-	h, err := r.d.find(ctx, w, r.trace)
-	if status.Of(err) == status.NoSuchUser {
-		if len(r.d.cfg.Domains) > 0 {
-			r.trace.decide("%s does not exist: left out", a)
-			return nil
-		}
+	if len(r.d.cfg.Domains) > 0 {
+		r.trace.decide("%s does not exist: left out", a)
+	} else {
 		r.external(a)
-		return nil
 	}
-	if err != nil {
-		return err
-	}
-	return r.expand(ctx, h, depth)
+	return nil
 }
 
 func (r *resolution) external(a mail.Address) {
