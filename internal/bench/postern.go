@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// posternConfig runs both roles in one process. Like the peers it logs to a
+// file, looks its users up in a local table, and has no networks of its own:
+// the driver's mail is accepted because its recipients exist.
+const posternConfig = `hostname = "mx.bench.example"
+data_dir = "%[1]s/data"
+log { file = "%[1]s/postern.log" }
+control { socket = "%[1]s/control.sock" }
+directory "ldif" "people" {
+  file = "%[1]s/people.ldif"
+  base = "dc=bench,dc=example"
+}
+authn "ldif" {
+  directory       = directory.people
+  allow_cleartext = true
+}
+gateway {
+  listener "mx" {
+    bind                    = ["%[2]s"]
+    max_sessions_per_client = 0
+  }
+  domains "local" {
+    names      = ["bench.example"]
+    recipients = directory.people
+    deliver    = target.mailboxes
+  }
+  target "lmtp" "mailboxes" { address = ["unix:%[1]s/lmtp.sock"] }
+  mynetworks = ["127.0.0.2/32"]
+}
+backend {
+  listener "lmtp" { bind = ["unix:%[1]s/lmtp.sock"] }
+  listener "imap" {
+    bind                 = ["%[3]s"]
+    allow_plaintext_auth = true
+  }
+}
+`
+
+func startPostern(ctx context.Context, binary, dir string) (*system, error) {
+	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
+		return nil, err
+	}
+	smtpPort, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	imapPort, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	s := &system{name: "Postern", smtp: loopback(smtpPort), imap: loopback(imapPort)}
+	config := filepath.Join(dir, "postern.hcl")
+	if err := os.WriteFile(config, fmt.Appendf(nil, posternConfig, dir, s.smtp, s.imap), 0o600); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "people.ldif"), []byte(people()), 0o600); err != nil {
+		return nil, err
+	}
+	p, err := startProgram(filepath.Join(dir, "output"), binary, "serve", "-c", config)
+	if err != nil {
+		return nil, err
+	}
+	s.roots = func() []int { return []int{p.command.Process.Pid} }
+	s.stop = p.stop
+	if err := untilListening(ctx, p, s.smtp, s.imap); err != nil {
+		p.stop()
+		return nil, fmt.Errorf("postern: %w", err)
+	}
+	return s, nil
+}
+
+// people is the directory as LDIF.
+func people() string {
+	var b strings.Builder
+	b.WriteString("dn: dc=bench,dc=example\nobjectClass: dcObject\nobjectClass: organization\ndc: bench\no: Bench\n\n")
+	b.WriteString("dn: ou=people,dc=bench,dc=example\nobjectClass: organizationalUnit\nou: people\n\n")
+	for n := range users {
+		address := userAddress(n)
+		uid, _, _ := strings.Cut(address, "@")
+		fmt.Fprintf(&b, "dn: uid=%[1]s,ou=people,dc=bench,dc=example\nobjectClass: inetOrgPerson\nuid: %[1]s\ncn: %[1]s\nsn: %[1]s\nmail: %[2]s\nuserPassword: {CLEARTEXT}%[3]s\n\n",
+			uid, address, userPassword(n))
+	}
+	return b.String()
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// metric is one column of the tables.
+type metric int
+
+const (
+	acceptedPerSecond metric = iota
+	visiblePerSecond
+	cpuPerMessage // milliseconds
+	p50           // milliseconds, as all below
+	p95
+	p99
+	metrics // their number
+)
+
+var metricNames = [metrics]string{"accepted/s", "visible/s", "CPU ms each", "p50 ms", "p95 ms", "p99 ms"}
+
+// figures is the outcome of one turn; metrics that a case does not measure
+// are zero.
+type figures struct {
+	messages int
+	values   [metrics]float64
+}
+
+func (f *figures) set(m metric, v float64) { f.values[m] = v }
+
+// percentiles sets the latencies, by the nearest rank.
+func (f *figures) percentiles(took []time.Duration) {
+	if len(took) == 0 {
+		return
+	}
+	sorted := slices.Sorted(slices.Values(took))
+	for m, percent := range map[metric]int{p50: 50, p95: 95, p99: 99} {
+		rank := (len(sorted)*percent + 99) / 100
+		f.set(m, milliseconds(sorted[rank-1]))
+	}
+}
+
+func (f figures) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d messages", f.messages)
+	for m, v := range f.values {
+		if v != 0 {
+			fmt.Fprintf(&b, ", %s %s", metricNames[m], number(v))
+		}
+	}
+	return b.String()
+}
+
+// table gathers the turns of all cases on all systems.
+type table struct {
+	systems []string // the first is compared with the second
+	cases   []string
+	turns   map[[2]string][]figures // by case and system
+}
+
+func (t *table) add(c benchCase, system string, f figures) {
+	if t.turns == nil {
+		t.turns = make(map[[2]string][]figures)
+	}
+	if !slices.Contains(t.cases, c.name) {
+		t.cases = append(t.cases, c.name)
+	}
+	key := [2]string{c.name, system}
+	t.turns[key] = append(t.turns[key], f)
+}
+
+// median returns the middle of a case's turns, metric by metric.
+func (t *table) median(name, system string) (f figures) {
+	turns := t.turns[[2]string{name, system}]
+	for m := range metrics {
+		var all []float64
+		for _, turn := range turns {
+			all = append(all, turn.values[m])
+		}
+		f.set(m, median(all))
+	}
+	return f
+}
+
+// median returns the middle value, of an even number the mean of the two.
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	v := slices.Sorted(slices.Values(values))
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+// print writes the medians as a Markdown table, and below the systems of each
+// case how many times the second's figure the first's is.
+func (t *table) print(out io.Writer) {
+	fmt.Fprintf(out, "| case | system | %s |\n", strings.Join(metricNames[:], " | "))
+	fmt.Fprintf(out, "|---|---|%s\n", strings.Repeat("--:|", int(metrics)))
+	row := func(name, system string, cell func(m metric) string) {
+		fmt.Fprintf(out, "| %s | %s |", name, system)
+		for m := range metrics {
+			fmt.Fprintf(out, " %s |", cell(m))
+		}
+		fmt.Fprintln(out)
+	}
+	for _, name := range t.cases {
+		var medians []figures
+		for _, s := range t.systems {
+			f := t.median(name, s)
+			medians = append(medians, f)
+			row(name, s, func(m metric) string { return number(f.values[m]) })
+		}
+		if len(medians) == 2 {
+			row("", "**ratio**", func(m metric) string { return ratio(medians[0].values[m], medians[1].values[m]) })
+		}
+	}
+}
+
+// number prints three digits of what was measured, and nothing of what was not.
+func number(v float64) string {
+	switch {
+	case v == 0:
+		return ""
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	default:
+		return fmt.Sprintf("%.2f", v)
+	}
+}
+
+func ratio(ours, theirs float64) string {
+	if ours == 0 || theirs == 0 {
+		return ""
+	}
+	if r := ours / theirs; r >= 0.095 {
+		return fmt.Sprintf("**%.2f**", r)
+	}
+	return fmt.Sprintf("**%.3f**", ours/theirs)
+}
