@@ -181,7 +181,7 @@ func TestMessageList(t *testing.T) {
 			}
 		}
 	}
-	for step := range 300 {
+	for step := range 160 {
 		switch random.IntN(4) {
 		case 0, 1:
 			for range random.IntN(200) {

@@ -220,9 +220,12 @@ func (t *txn) rename(from, to string) error {
 	if len(moves) > maxTxnOps-100 {
 		return ErrTooMany
 	}
+	if a.names[to] != nil {
+		return ErrMailboxExists
+	}
 	for _, name := range moves {
 		if other := a.names[name]; other != nil {
-			if _, moved := moves[other]; !moved || name == to {
+			if _, moved := moves[other]; !moved {
 				return ErrMailboxExists
 			}
 		}

@@ -100,6 +100,7 @@ func TestTree(t *testing.T) {
 		{"a", "inbox", ErrMailboxExists},
 		{"nowhere", "b", ErrNoMailbox},
 		{"a", "new/place", nil},
+		{"new/place/b", "ab", ErrMailboxExists},
 		{"new/place/b", "B", nil}, // a name that exists only in others
 		{"B/c", "B", nil},
 	} {
