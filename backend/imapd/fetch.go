@@ -15,8 +15,16 @@ import (
 	"github.com/postern-mail/postern/store"
 )
 
-// metaBatch is how many messages' Meta are read at once.
-const metaBatch = 100
+// Metas are read for so many messages at once, or for fewer when they may be
+// large: a Meta is bounded by its message and by what mime keeps of one.
+const (
+	metaBatch       = 100
+	maxMetaOctets   = 1 << 20
+	metaBatchOctets = 8 << 20
+)
+
+// metaOctets is the most a message's Meta can take.
+func metaOctets(m *mailstore.Message) int64 { return min(2*m.Octets, maxMetaOctets) }
 
 // fetchPlan is what a FETCH needs, worked out once.
 type fetchPlan struct {
@@ -112,11 +120,12 @@ func (s *session) markSeen(ctx context.Context, f *fetchPlan, spans []span) {
 func (s *session) fetchSpan(ctx context.Context, f *fetchPlan, sp span) (missing bool, err error) {
 	var batch []*mailstore.Message
 	var metas []*mailstore.Meta
-	for lo := sp.lo; lo < sp.hi; lo += metaBatch {
-		hi := min(lo+metaBatch, sp.hi)
+	for lo := sp.lo; lo < sp.hi; lo += len(batch) {
 		batch = batch[:0]
-		for i := lo; i < hi; i++ {
+		var octets int64
+		for i := lo; i < sp.hi && len(batch) < metaBatch && octets < metaBatchOctets; i++ {
 			batch = append(batch, s.box.message(i))
+			octets += metaOctets(batch[len(batch)-1])
 		}
 		if f.meta {
 			if metas, err = s.metas(ctx, batch); err != nil {

@@ -59,6 +59,7 @@ func (k *searchKey) prepare(v mailstore.View) (err error) {
 func (s *session) find(ctx context.Context, key *searchKey) ([]int, error) {
 	cheap, dear := key.split()
 	var found, batch []int
+	var octets int64
 	for i := range s.box.told.Len() {
 		c := candidate{index: i, message: s.box.message(i)}
 		if ok, err := c.matches(&cheap); err != nil || !ok {
@@ -71,14 +72,15 @@ func (s *session) find(ctx context.Context, key *searchKey) ([]int, error) {
 			found = append(found, i)
 			continue
 		}
-		if batch = append(batch, i); len(batch) < metaBatch {
+		batch = append(batch, i)
+		if octets += metaOctets(c.message); len(batch) < metaBatch && octets < metaBatchOctets {
 			continue
 		}
 		var err error
 		if found, err = s.findIn(ctx, &dear, batch, found); err != nil {
 			return nil, err
 		}
-		batch = batch[:0]
+		batch, octets = batch[:0], 0
 	}
 	return s.findIn(ctx, &dear, batch, found)
 }

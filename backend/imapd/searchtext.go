@@ -39,29 +39,22 @@ var lowerTable = func() (t [256]byte) {
 // appendFolded appends s so that text equal but for letter case and form
 // becomes equal octets, in the spirit of i;unicode-casemap (RFC 5051).
 func appendFolded(dst, s []byte) []byte {
-	from := len(dst)
-	dst = append(dst, s...)
-	part, ascii := dst[from:], true
-	for i, c := range part {
-		part[i] = lowerTable[c]
-		ascii = ascii && c < utf8.RuneSelf
+	if isASCII(s) {
+		return appendLower(dst, s)
 	}
-	if ascii {
-		return dst
-	}
-	return appendFoldedUnicode(dst[:from], s)
-}
-
-func appendFoldedUnicode(dst, s []byte) []byte {
 	return norm.NFKD.Append(dst, bytes.Map(unicode.ToLower, bytes.ToValidUTF8(s, []byte("\uFFFD")))...)
 }
 
 // foldFor appends s folded as far as looking for text needs: ASCII text can
 // only be found in ASCII, so that the rest of Unicode is left alone.
 func foldFor(text, dst, s []byte) []byte {
-	if !isASCII(text) {
-		return appendFolded(dst, s)
+	if isASCII(text) {
+		return appendLower(dst, s)
 	}
+	return appendFolded(dst, s)
+}
+
+func appendLower(dst, s []byte) []byte {
 	from := len(dst)
 	dst = append(dst, s...)
 	for i, c := range dst[from:] {
