@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/nearest"
 )
 
 func contains(set []string, s string) bool { return slices.Contains(set, s) }
@@ -19,12 +21,7 @@ func quoteList(set []string) string {
 // didYouMean names the known word nearest to a mistyped one, or all of them
 // when there are few and none is near.
 func didYouMean(got string, known []string) string {
-	best, distance := "", 1+len(got)/3
-	for _, word := range known {
-		if d := editDistance(got, word); d <= distance {
-			best, distance = word, d-1
-		}
-	}
+	best := nearest.Word(got, known)
 	switch {
 	case best != "":
 		return " Did you mean " + strconv.Quote(best) + "?"
@@ -33,24 +30,4 @@ func didYouMean(got string, known []string) string {
 	default:
 		return ""
 	}
-}
-
-// editDistance counts the single-octet changes between two words.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/nearest"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 )
@@ -227,35 +228,9 @@ func suggestList(name string) string {
 // didYouMean returns a question with the nearest candidate, or "".
 func didYouMean(name string, candidates []string) string {
 	slices.Sort(candidates)
-	best, nearest := "", len(name)/2+1
-	for _, c := range candidates {
-		if d := distance(name, c); d < nearest {
-			best, nearest = c, d
-		}
-	}
+	best := nearest.Word(name, candidates)
 	if best == "" {
 		return ""
 	}
 	return "did you mean " + best + "?"
-}
-
-// distance counts the insertions, deletions and changes from a to b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
