@@ -335,6 +335,7 @@ func (s *server) Run(ctx context.Context) error {
 	}
 	ground = append(ground, task{"configuration", s.runGenerations}, task{"control socket", s.admin.Run})
 	s.audit.Record(mail.Event{Kind: mail.EventLifecycle, Result: "started", Detail: versionText()})
+	s.audit.Record(mail.Event{Kind: mail.EventConfig, Result: "ok", Detail: strings.Join(s.current.Load().file.Sources(), " ")})
 	err := runPhases(ctx, []phase{front, middle, back, ground, {{"audit", s.audit.Run}}})
 	return errors.Join(err, s.close())
 }
