@@ -107,4 +107,3 @@ func (s *session) Mail(_ context.Context, from smtp.MailCommand) (smtp.Transacti
 func (s *session) Close(cause error) {
 	s.handler.log.Debug("session ended", "sid", s.client.Session, "remote", s.client.Remote, "err", cause)
 }
-

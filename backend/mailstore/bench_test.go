@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 )
 
@@ -26,6 +27,15 @@ func benchMessage(i int) string {
 	return b.String()
 }
 
+// cpu is the processor time of the process so far, in nanoseconds.
+func cpu(b *testing.B) int64 {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		b.Fatal(err)
+	}
+	return usage.Utime.Nano() + usage.Stime.Nano()
+}
+
 func benchDeliver(b *testing.B, accounts int) {
 	s := openStore(b, Config{})
 	handles := make([]*Account, accounts)
@@ -37,6 +47,8 @@ func benchDeliver(b *testing.B, accounts int) {
 	var n atomic.Int64
 	b.SetParallelism(8)
 	b.ResetTimer()
+	before := cpu(b)
+	defer func() { b.ReportMetric(float64(cpu(b)-before)/float64(b.N)/1e3, "cpu-us/op") }()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			i := int(n.Add(1))

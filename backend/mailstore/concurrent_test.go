@@ -217,3 +217,17 @@ func (g *gated) Commit(ctx context.Context, b *store.Batch) (store.Result, error
 	}
 	return g.Store.Commit(ctx, b)
 }
+
+// TestTheLeadIsNotWithdrawn: who was handed the lead must take it, or nobody
+// would commit any more.
+func TestTheLeadIsNotWithdrawn(t *testing.T) {
+	t.Parallel()
+	led, waiting := &request{led: true}, &request{}
+	a := &account{queue: []*request{led, waiting}, leading: true}
+	if a.withdraw(led) {
+		t.Error("the leader withdrew")
+	}
+	if !a.withdraw(waiting) || a.withdraw(waiting) || len(a.queue) != 1 {
+		t.Error("one who waits could not withdraw once")
+	}
+}

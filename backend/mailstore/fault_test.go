@@ -312,3 +312,41 @@ func deliverUntilKilled(t *testing.T, dir string) {
 	}
 	wait.Wait()
 }
+
+// reserves notes whether the last commit asked for the reserve.
+type reserves struct {
+	store.Store
+	last bool
+}
+
+func (r *reserves) Commit(ctx context.Context, b *store.Batch) (store.Result, error) {
+	r.last = b.UseReserve
+	return r.Store.Commit(ctx, b)
+}
+
+// TestFullDiskCanBeEmptied: what stores something leaves the reserve alone,
+// what frees room may use it.
+func TestFullDiskCanBeEmptied(t *testing.T) {
+	t.Parallel()
+	kv, blobs := storetest.Open(t)
+	r := &reserves{Store: kv}
+	s := openOn(t, Config{}, r, blobs)
+	a := openAccount(t, s, "kim")
+	m := openMailbox(t, a, "INBOX")
+	appendMessages(t, s, m, 3)
+	if r.last {
+		t.Error("an append may use the reserve")
+	}
+	if _, err := m.StoreFlags(t.Context(), []imap.UID{1}, FlagsChange{Op: FlagsAdd, Flags: FlagDeleted}); err != nil || !r.last {
+		t.Errorf("flags may not use the reserve, %v", err)
+	}
+	if _, err := m.Copy(t.Context(), []imap.UID{2}, openMailbox(t, a, "Sent")); err != nil || r.last {
+		t.Errorf("a copy may use the reserve, %v", err)
+	}
+	if _, err := m.Move(t.Context(), []imap.UID{2}, openMailbox(t, a, "Trash")); err != nil || !r.last {
+		t.Errorf("a move may not use the reserve, %v", err)
+	}
+	if _, err := m.Expunge(t.Context(), nil); err != nil || !r.last {
+		t.Errorf("an expunge may not use the reserve, %v", err)
+	}
+}
