@@ -81,6 +81,9 @@ func (d *Directory) generation() func() uint64 {
 // Name returns the directory's name in accounts and logs.
 func (d *Directory) Name() string { return d.cfg.Name }
 
+// Down reports whether the last search that ended got no answer.
+func (d *Directory) Down() bool { return d.down.Load() }
+
 // Resolve returns who gets mail for an address: primary addresses of accounts
 // and external addresses, each once, after aliases, forwards and groups.
 // Accepted is a; Original, Notify are left to the caller, who owns the slice.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -47,6 +48,7 @@ func (s *server) replyStatus(_ context.Context, _ url.Values, out io.Writer) err
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\n", l.name, l.Addr(), sessions)
 	}
+	s.tellSources(table)
 	if s.queue != nil {
 		q := s.queue.Stats()
 		fmt.Fprintf(table, "\nQUEUE\t%d message(s), %d held, %d deliveries under way\n", q.Messages, q.Held, q.InFlight)
@@ -56,6 +58,29 @@ func (s *server) replyStatus(_ context.Context, _ url.Values, out io.Writer) err
 		}
 	}
 	return table.Flush()
+}
+
+// tellSources tells how what the server stands on does: directories, disks.
+func (s *server) tellSources(out io.Writer) {
+	sources := s.current.Load().sources
+	if len(sources) > 0 {
+		fmt.Fprintln(out, "\nDIRECTORY\tSTATE")
+	}
+	for _, name := range slices.Sorted(maps.Keys(sources)) {
+		state := "answers"
+		if sources[name].Down() {
+			state = "does not answer; known answers are served from the cache, the rest is deferred"
+		}
+		fmt.Fprintf(out, "%s\t%s\n", name, state)
+	}
+	fmt.Fprintln(out, "\nSTORE\tFREE")
+	for _, e := range s.stores {
+		free := "unknown"
+		if octets, err := e.kv.Free(); err == nil {
+			free = fmt.Sprintf("%d MiB", octets>>20)
+		}
+		fmt.Fprintf(out, "%s\t%s\n", e.name, free)
+	}
 }
 
 // listed is a queued message in JSON; the names are those of postqueue -j.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,6 +35,7 @@ type auditor interface{ Record(mail.Event) }
 // log in, what is decided, where mail goes. It holds no mail and no listener.
 type generation struct {
 	file      *config.File
+	made      time.Time
 	sources   map[string]source
 	verifiers *authn.Chain // nil without authn blocks
 	book      *addressBook
@@ -52,7 +54,7 @@ type source struct {
 // newGeneration builds the rooms of a configuration without touching the
 // network. The error holds everything that is wrong.
 func newGeneration(f *config.File, audit auditor, metrics prometheus.Registerer, log hclog.Logger) (*generation, error) {
-	g := &generation{file: f, sources: make(map[string]source), book: &addressBook{domains: make(map[mail.Domain]domainEntry)}, chains: make(map[string]*policy.Chain)}
+	g := &generation{file: f, made: time.Now(), sources: make(map[string]source), book: &addressBook{domains: make(map[mail.Domain]domainEntry)}, chains: make(map[string]*policy.Chain)}
 	b := &builder{generation: g, audit: audit, metrics: metrics, log: log}
 	b.directories()
 	if b.err != nil {

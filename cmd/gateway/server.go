@@ -39,7 +39,7 @@ type server struct {
 	path    string // of the configuration
 	log     hclog.Logger
 	logFile *reopenable
-	audit   *audit.Log
+	audit   countedAudit
 	metrics *prometheus.Registry
 	current current
 	started time.Time
@@ -83,9 +83,11 @@ func newServer(ctx context.Context, path string, f *config.File, log hclog.Logge
 	if err := os.MkdirAll(f.DataDir, 0o750); err != nil {
 		return s, fmt.Errorf("data_dir: %w", err)
 	}
-	if s.audit, err = audit.Open(f.Audit.Room(), log.Named("audit")); err != nil {
+	record, err := audit.Open(f.Audit.Room(), log.Named("audit"))
+	if err != nil {
 		return s, err
 	}
+	s.audit = newCountedAudit(record, s.metrics)
 	g, err := newGeneration(f, s.audit, s.metrics, log)
 	if err != nil {
 		return s, err
@@ -101,6 +103,7 @@ func newServer(ctx context.Context, path string, f *config.File, log hclog.Logge
 	if err != nil {
 		return s, err
 	}
+	s.metrics.MustRegister(s)
 	s.admin, err = admin.New(f.Control.Room(), s.commands(), s.ready, promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}), log.Named("admin"))
 	return s, err
 }
@@ -365,7 +368,7 @@ func (s *server) close() error {
 		}
 		err = errors.Join(err, s.stores[i].kv.Close())
 	}
-	if s.audit != nil {
+	if s.audit.Log != nil {
 		s.audit.Record(mail.Event{Kind: mail.EventLifecycle, Result: "stopped"})
 		err = errors.Join(err, s.audit.Close())
 	}

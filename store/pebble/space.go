@@ -28,12 +28,32 @@ type spaceCheck struct {
 // CheckSpace implements store.Space.
 func (s *Store) CheckSpace(octets int64) error { return s.space.check(octets, false) }
 
+// Free returns the free octets of the file system; the answer may be a second
+// old.
+func (s *Store) Free() (int64, error) { return s.space.known() }
+
 // check returns ErrFull when octets more would leave less than the reserve, or
 // less than an eighth of it for who may use the reserve.
 func (c *spaceCheck) check(octets int64, useReserve bool) error {
 	if c.reserve == 0 {
 		return nil
 	}
+	free, err := c.known()
+	if err != nil {
+		return err
+	}
+	keep := c.reserve
+	if useReserve {
+		keep /= 8
+	}
+	if free-octets < keep {
+		return fmt.Errorf("%w: %d octets free, %d kept in reserve", store.ErrFull, free, keep)
+	}
+	return nil
+}
+
+// known returns the free space.
+func (c *spaceCheck) known() (int64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := time.Now(); c.asked.IsZero() || now.Sub(c.asked) >= spaceEvery {
@@ -41,14 +61,7 @@ func (c *spaceCheck) check(octets int64, useReserve bool) error {
 		c.asked = now
 	}
 	if c.err != nil {
-		return fmt.Errorf("ask for free space: %w", c.err)
+		return 0, fmt.Errorf("ask for free space: %w", c.err)
 	}
-	keep := c.reserve
-	if useReserve {
-		keep /= 8
-	}
-	if c.free-octets < keep {
-		return fmt.Errorf("%w: %d octets free, %d kept in reserve", store.ErrFull, c.free, keep)
-	}
-	return nil
+	return c.free, nil
 }

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern-mail/postern/audit"
+	"github.com/postern-mail/postern/mail"
+)
+
+// countedAudit counts what it records. Everything that is decided is an event,
+// so one counter tells of authentications, refusals, deliveries, logins and
+// reloads alike; both labels come from closed sets.
+type countedAudit struct {
+	*audit.Log
+	events *prometheus.CounterVec
+}
+
+func newCountedAudit(log *audit.Log, registry prometheus.Registerer) countedAudit {
+	events := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "gateway_audit_events_total", Help: "Audited events, by kind and result.",
+	}, []string{"event", "result"})
+	registry.MustRegister(events)
+	return countedAudit{log, events}
+}
+
+// Record counts e and records it.
+func (a countedAudit) Record(e mail.Event) {
+	a.events.WithLabelValues(string(e.Kind), e.Result).Inc()
+	a.Log.Record(e)
+}
+
+// metric is a figure that rooms keep anyway and that is read when somebody
+// asks.
+type metric struct {
+	*prometheus.Desc
+	kind prometheus.ValueType
+}
+
+func newMetric(kind prometheus.ValueType, name, help string, labels ...string) metric {
+	return metric{prometheus.NewDesc(name, help, labels, nil), kind}
+}
+
+var (
+	metricBuild      = newMetric(prometheus.GaugeValue, "gateway_build_info", "1; the labels say which program this is.", "version")
+	metricLoaded     = newMetric(prometheus.GaugeValue, "gateway_configuration_loaded_seconds", "Unix time at which the configuration in force was taken over.")
+	metricSessions   = newMetric(prometheus.GaugeValue, "gateway_listener_sessions_open", "Sessions open now.", "listener")
+	metricDirectory  = newMetric(prometheus.GaugeValue, "gateway_directory_up", "1 while the directory answers, 0 while it does not.", "directory")
+	metricFree       = newMetric(prometheus.GaugeValue, "gateway_store_free_octets", "Free space of the store's file system.", "store")
+	metricStoreUp    = newMetric(prometheus.GaugeValue, "gateway_store_up", "1 while the store takes writes, 0 once a write failed and a restart is needed.", "store")
+	metricQueued     = newMetric(prometheus.GaugeValue, "gateway_queue_messages", "Messages queued, held ones included.")
+	metricHeld       = newMetric(prometheus.GaugeValue, "gateway_queue_held_messages", "Messages on hold.")
+	metricInFlight   = newMetric(prometheus.GaugeValue, "gateway_queue_deliveries_in_flight", "Deliveries under way.")
+	metricUnreached  = newMetric(prometheus.GaugeValue, "gateway_queue_destinations_unreachable", "Destinations whose last connection failed.")
+	metricAccepted   = newMetric(prometheus.CounterValue, "gateway_queue_accepted_total", "Messages accepted into the queue, reports included.")
+	metricRecipients = newMetric(prometheus.CounterValue, "gateway_queue_recipients_total", "Outcomes of attempts, by recipient.", "outcome")
+)
+
+// Describe implements prometheus.Collector.
+func (s *server) Describe(out chan<- *prometheus.Desc) {
+	for _, m := range []metric{
+		metricBuild, metricLoaded, metricSessions, metricDirectory, metricFree, metricStoreUp, metricQueued,
+		metricHeld, metricInFlight, metricUnreached, metricAccepted, metricRecipients,
+	} {
+		out <- m.Desc
+	}
+}
+
+// Collect implements prometheus.Collector. It asks no disk and no network.
+func (s *server) Collect(out chan<- prometheus.Metric) {
+	put := func(m metric, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(m.Desc, m.kind, value, labels...)
+	}
+	g := s.current.Load()
+	put(metricBuild, 1, versionText())
+	put(metricLoaded, float64(g.made.Unix()))
+	sessions := make(map[string]int) // two listeners may have one name
+	for _, l := range s.listeners {
+		if l.sessions != nil {
+			sessions[l.name] += l.sessions()
+		}
+	}
+	for name, n := range sessions {
+		put(metricSessions, float64(n), name)
+	}
+	for name, d := range g.sources {
+		put(metricDirectory, truth(!d.Down()), name)
+	}
+	for _, e := range s.stores {
+		put(metricStoreUp, truth(e.kv.Err() == nil), e.name)
+		if free, err := e.kv.Free(); err == nil {
+			put(metricFree, float64(free), e.name)
+		}
+	}
+	if s.queue != nil {
+		q := s.queue.Stats()
+		put(metricQueued, float64(q.Messages))
+		put(metricHeld, float64(q.Held))
+		put(metricInFlight, float64(q.InFlight))
+		put(metricUnreached, float64(len(q.Down)))
+		put(metricAccepted, float64(q.Accepted))
+		put(metricRecipients, float64(q.Delivered), mail.Delivered.String())
+		put(metricRecipients, float64(q.Deferred), mail.Deferred.String())
+		put(metricRecipients, float64(q.Bounced), mail.Bounced.String())
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
