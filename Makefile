@@ -10,7 +10,7 @@ PAM_H     := $(firstword $(wildcard /usr/include/security/pam_appl.h))
 TAGS      := $(if $(PAM_H),-tags pam)
 FUZZTIME  ?= 20s
 
-.PHONY: help run demo test check build bench fuzz golden generate deps install clean
+.PHONY: help run demo test check build bench fuzz golden deps install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,11 +38,8 @@ check: ## what CI checks: formatting, vet, staticcheck, generated documents, tes
 	$(GO) tool staticcheck $(TAGS) ./...
 	$(GO) test $(TAGS) -race -shuffle on -timeout 14m ./...
 
-golden: ## rewrite the golden files; read the difference afterwards
+golden: ## rewrite golden files and generated documents; read the difference afterwards
 	UPDATE_GOLDEN=1 $(GO) test $(TAGS) ./...
-
-generate: ## rewrite the generated documents
-	$(GO) generate $(TAGS) ./...
 
 bench: build ## drive our gateway and, where installed, Postfix and Dovecot side by side
 	$(GO) run ./internal/bench -postern bin/postern

@@ -18,7 +18,7 @@ func Document(w io.Writer) error {
 
 const documentHead = `# Configuration
 
-Generated from the schema in ` + "`config/schema.go`" + ` by ` + "`make generate`" + `; do not edit.
+Generated from the schema in ` + "`config/schema.go`" + ` by ` + "`make golden`" + `; do not edit.
 
 Postern reads one HCL file and what it includes. Unknown settings are errors. ` + "`postern config check -c FILE`" + `
 tells every mistake with its place; ` + "`postern config show`" + ` prints what is in effect. Times are written "300ms", "10s",
