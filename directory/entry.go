@@ -127,7 +127,9 @@ type Searcher interface {
 
 // Binder verifies a password by binding as dn (RFC 4513 section 5.1.3). A nil
 // error means the password is right and the server lets the account in;
-// status.AuthFailed that it does not; any other reason that nobody knows.
+// status.AuthFailed that the password is wrong; status.AccountDisabled that the
+// account is not let in, whatever the password; any other reason that nobody
+// knows.
 type Binder interface {
 	Bind(ctx context.Context, dn, password string) error
 }

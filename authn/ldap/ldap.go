@@ -29,10 +29,9 @@ type Logins interface {
 
 // Binder binds as somebody. Implemented by directory/ldap.
 type Binder interface {
-	// Bind checks a password. A wrong one is a *status.Error with AuthFailed.
-	// A refusal for another reason, such as a locked account, is AuthFailed
-	// too, or AccountDisabled where it can be told apart: then the password
-	// is not remembered as wrong. An outage is DirectoryDown.
+	// Bind checks a password. A wrong one is a *status.Error with AuthFailed,
+	// an account that is locked or expired one with AccountDisabled: then the
+	// password may be right. An outage is DirectoryDown.
 	Bind(ctx context.Context, dn, password string) error
 }
 

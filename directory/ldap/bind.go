@@ -20,9 +20,10 @@ const maxPasswordOctets = 1024
 // an anonymous bind and grant (RFC 4513 section 5.1.2), is refused before
 // anything is sent, and so are an empty DN and a NUL.
 //
-// Reasons: AuthFailed for wrong passwords and for accounts the server does not
-// let in (locked, expired, must change the password), with the server's cause
-// for the log; DirectoryDown for everything else.
+// Reasons: AuthFailed for a wrong password; AccountDisabled for an account the
+// server does not let in (locked, expired, must change the password), which
+// says nothing about the password; each with the server's cause for the log.
+// DirectoryDown for everything else.
 func (c *Client) Bind(ctx context.Context, dn, password string) error {
 	if dn == "" || password == "" || len(password) > maxPasswordOctets || strings.Contains(password, "\x00") {
 		return status.Errorf(status.AuthFailed, "not a possible password")
@@ -35,20 +36,21 @@ func (c *Client) Bind(ctx context.Context, dn, password string) error {
 		})
 		return judgeBind(result, err)
 	})
-	if err != nil && status.Of(err) != status.AuthFailed && status.Of(err) != status.DirectoryDown {
-		err = status.New(status.DirectoryDown, err)
+	switch status.Of(err) {
+	case status.OK, status.AuthFailed, status.AccountDisabled, status.DirectoryDown:
+		return err
 	}
-	return err
+	return status.New(status.DirectoryDown, err)
 }
 
-// judgeBind tells a refusal of the account, which is an answer, from a failure
-// of the server.
+// judgeBind tells a refusal, which is an answer, from a failure of the server,
+// and a refusal of the password from one of the account.
 func judgeBind(result *goldap.SimpleBindResult, err error) error {
 	policy := policyError(result)
 	if err == nil {
 		// The password is right, but only good for changing it.
 		if policy == goldap.BeheraChangeAfterReset {
-			return refused("the password must be changed first", nil)
+			return status.Errorf(status.AccountDisabled, "the password must be changed first")
 		}
 		return nil
 	}
@@ -56,33 +58,29 @@ func judgeBind(result *goldap.SimpleBindResult, err error) error {
 	if !errors.As(err, &answer) {
 		return err
 	}
+	refused := func(reason status.Reason, cause string) error {
+		return status.Errorf(reason, "%s: %w", cause, answer)
+	}
 	switch answer.ResultCode {
 	case goldap.LDAPResultInvalidCredentials:
-		return refused(credentialsCause(policy, answer), answer)
-	case goldap.LDAPResultNoSuchObject, goldap.LDAPResultInvalidDNSyntax:
-		return refused("no such entry", answer)
+		return refused(judgeCredentials(policy, answer))
+	case goldap.LDAPResultNoSuchObject:
+		return refused(status.AuthFailed, "no such entry")
 	case goldap.LDAPResultInappropriateAuthentication:
-		return refused("the entry has no password", answer)
+		return refused(status.AuthFailed, "the entry has no password")
 	case goldap.LDAPResultConstraintViolation:
 		// 389-ds: too many failures, the password policy's lockout.
-		return refused("locked after too many failures", answer)
+		return refused(status.AccountDisabled, "locked after too many failures")
 	case goldap.LDAPResultInsufficientAccessRights:
-		return refused("the entry may not be bound to", answer)
+		return refused(status.AccountDisabled, "the entry may not be bound to")
 	case goldap.LDAPResultUnwillingToPerform:
 		// 389-ds and FreeIPA say so of a locked account, and every server of
 		// itself when it is read-only, shutting down or asks for TLS.
 		if strings.Contains(strings.ToLower(answer.Error()), "inactivated") {
-			return refused("the account is locked", answer)
+			return refused(status.AccountDisabled, "the account is locked")
 		}
 	}
-	return err
-}
-
-func refused(cause string, err error) error {
-	if err == nil {
-		return status.Errorf(status.AuthFailed, "%s", cause)
-	}
-	return status.Errorf(status.AuthFailed, "%s: %w", cause, err)
+	return err // result 34 too: a DN that cannot be is a mistake of ours, not the person's
 }
 
 // policyError returns the error of the password policy's response control, or
@@ -100,31 +98,37 @@ func policyError(result *goldap.SimpleBindResult) int {
 
 var adCode = regexp.MustCompile(`\bdata ([0-9a-f]{3,4})\b`)
 
-// adCauses are what Active Directory hides in the text of result 49.
-var adCauses = map[string]string{
-	"525": "no such account",
-	"52e": "wrong password",
-	"530": "not at this hour",
-	"531": "not from this workstation",
-	"532": "the password has expired",
-	"533": "the account is disabled",
-	"568": "too many context ids",
-	"701": "the account has expired",
-	"773": "the password must be changed first",
-	"775": "the account is locked",
+// adCauses are what Active Directory hides in the text of result 49. Those of
+// the account may come with a right password, some with no other.
+var adCauses = map[string]struct {
+	reason status.Reason
+	cause  string
+}{
+	"525": {status.AuthFailed, "no such account"},
+	"52e": {status.AuthFailed, "wrong password"},
+	"530": {status.AccountDisabled, "not at this hour"},
+	"531": {status.AccountDisabled, "not from this workstation"},
+	"532": {status.AccountDisabled, "the password has expired"},
+	"533": {status.AccountDisabled, "the account is disabled"},
+	"568": {status.AccountDisabled, "too many context ids"},
+	"701": {status.AccountDisabled, "the account has expired"},
+	"773": {status.AccountDisabled, "the password must be changed first"},
+	"775": {status.AccountDisabled, "the account is locked"},
 }
 
-func credentialsCause(policy int, answer *goldap.Error) string {
+// judgeCredentials tells what result 49 is about. Servers that do not say more
+// mean the password.
+func judgeCredentials(policy int, answer *goldap.Error) (status.Reason, string) {
 	switch policy {
 	case goldap.BeheraPasswordExpired:
-		return "the password has expired"
+		return status.AccountDisabled, "the password has expired"
 	case goldap.BeheraAccountLocked:
-		return "the account is locked"
+		return status.AccountDisabled, "the account is locked"
 	}
 	if m := adCode.FindStringSubmatch(answer.Error()); m != nil {
-		if cause, ok := adCauses[m[1]]; ok {
-			return fmt.Sprintf("%s (%s)", cause, m[1])
+		if known, ok := adCauses[m[1]]; ok {
+			return known.reason, fmt.Sprintf("%s (%s)", known.cause, m[1])
 		}
 	}
-	return "wrong password"
+	return status.AuthFailed, "wrong password"
 }

@@ -165,7 +165,7 @@ func TestBind(t *testing.T) {
 		{"no such entry", "uid=nobody" + people, "x", status.AuthFailed},
 		{"no password", "cn=staff,ou=groups,dc=example,dc=com", "x", status.AuthFailed},
 		{"locked by policy", "uid=dave" + people, "dave-secret", status.AuthFailed},
-		{"not a DN", "alice", "alice-secret", status.AuthFailed},
+		{"not a DN", "alice", "alice-secret", status.DirectoryDown},
 	} {
 		t.Run(b.name, func(t *testing.T) {
 			if err := c.Bind(ctx(t), b.dn, b.password); status.Of(err) != b.want {

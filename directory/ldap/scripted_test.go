@@ -118,11 +118,15 @@ func TestBindResults(t *testing.T) {
 		{0, "", status.OK, ""},
 		{49, "", status.AuthFailed, "wrong password"},
 		{49, "80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 52e, v2580", status.AuthFailed, "wrong password (52e)"},
-		{49, "80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 775, v2580", status.AuthFailed, "locked (775)"},
-		{49, "80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 533, v2580", status.AuthFailed, "disabled (533)"},
-		{49, "80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 773, v2580", status.AuthFailed, "changed first (773)"},
-		{53, "Account inactivated. Contact system administrator.", status.AuthFailed, "locked"},
-		{19, "Exceed password retry limit. Please try later.", status.AuthFailed, "too many failures"},
+		{49, "80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 775, v2580", status.AccountDisabled, "locked (775)"},
+		{49, "80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 533, v2580", status.AccountDisabled, "disabled (533)"},
+		{49, "80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 773, v2580", status.AccountDisabled, "changed first (773)"},
+		{49, "80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 525, v2580", status.AuthFailed, "no such account (525)"},
+		{49, "80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 999, v2580", status.AuthFailed, "wrong password"},
+		{53, "Account inactivated. Contact system administrator.", status.AccountDisabled, "locked"},
+		{19, "Exceed password retry limit. Please try later.", status.AccountDisabled, "too many failures"},
+		{50, "", status.AccountDisabled, "may not be bound to"},
+		{34, "invalid DN", status.DirectoryDown, ""},
 		{48, "", status.AuthFailed, "no password"},
 		{32, "", status.AuthFailed, "no such entry"},
 		{53, "shutting down", status.DirectoryDown, ""},
@@ -272,7 +276,7 @@ func TestServerThatNeverReads(t *testing.T) {
 	huge := directory.DN("cn=" + strings.Repeat("x", 16<<20)) // more than socket buffers hold
 	started := time.Now()
 	_, err = c.Search(ctx(t), directory.Request{Base: huge, Filter: directory.Present("mail")})
-	if status.Of(err) != status.DirectoryDown || time.Since(started) > 5*time.Second {
+	if status.Of(err) != status.DirectoryDown || time.Since(started) > 30*time.Second {
 		t.Errorf("search = %.200v after %v", err, time.Since(started))
 	}
 }
