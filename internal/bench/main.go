@@ -44,6 +44,7 @@ func main() {
 	flag.IntVar(&o.runs, "runs", 3, "turns of each system in each case")
 	flag.BoolVar(&o.alone, "alone", false, "measure Postern only")
 	flag.BoolVar(&o.keep, "keep", false, "keep the temporary directory")
+	flag.DurationVar(&o.load, "load", o.load, "how long one turn sends")
 	quick := flag.Bool("quick", false, "one short turn of each: shows that all works, measures little")
 	cases := flag.String("cases", "", "only cases whose name matches this `regexp`; -cases list names them")
 	flag.Parse()
