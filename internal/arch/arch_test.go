@@ -57,6 +57,7 @@ var pure = map[string][]string{
 // notIn bans libraries outside their room.
 var notIn = map[string][]string{
 	"github.com/go-ldap/ldap/v3":       {"directory", "internal"},
+	"github.com/miekg/dns":             {"internal"},
 	"github.com/msteinert/pam/v2":      {"authn"},
 	"github.com/cockroachdb/pebble/v2": {"store"},
 	"github.com/hashicorp/hcl/v2":      {"config"},
