@@ -165,6 +165,7 @@ func (c checker) gateway(g *Gateway) {
 	}
 	c.targetExists(&g.block, "relay", g.Relay)
 	c.policies(g.Policies)
+	c.chains(g)
 	if g.Queue.MinimalBackoff > g.Queue.MaximalBackoff {
 		c.errorf(g.Queue.rangeOf("minimal_backoff"), "Contradiction", "minimal_backoff (%s) is longer than maximal_backoff (%s).",
 			formatDuration(g.Queue.MinimalBackoff), formatDuration(g.Queue.MaximalBackoff))

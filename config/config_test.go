@@ -135,6 +135,10 @@ gateway {
   queue { minimal_backoff = "2h" }
   queue { workers = 3.5 }
   policy "rcpt" { permit = true }
+  policy "recipient" {
+    reject_unauth_destinaton {}
+    check_client_access { table = "$DIR/absent" }
+  }
   mynetworks = ["10.0.0.1/8"]
   max_message = "1 MB"
 }
@@ -158,8 +162,10 @@ gateway {
 		`line 21`, `only one "queue" block`,
 		`line 20`, `minimal_backoff (2h) is longer`,
 		`line 22`, `not "rcpt"`, `steps are blocks`,
-		`line 23`, `meant is perhaps 10.0.0.0/8`,
-		`line 24`, `no setting "max_message"`,
+		`line 24`, `Unknown restriction "reject_unauth_destinaton". Did you mean reject_unauth_destination?`,
+		`line 25`, `absent: no such file or directory`,
+		`line 27`, `meant is perhaps 10.0.0.0/8`,
+		`line 28`, `no setting "max_message"`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("missing: %s", want)
