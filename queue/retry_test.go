@@ -202,7 +202,7 @@ func TestLongSleep(t *testing.T) {
 		r.transport.deliver = to(map[string]mail.Outcome{"bob": later})
 		r.start()
 		first := r.accept("alice@a.test", "bob@b.test")
-		time.Sleep(time.Second)
+		time.Sleep(2 * time.Minute) // more than jitter can add to the backoff
 		second := r.accept("alice@a.test", "bob@b.test")
 		time.Sleep(time.Second)
 		r.stop()
