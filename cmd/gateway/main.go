@@ -60,6 +60,7 @@ func root() *cobra.Command {
 		serveCommand(), demoCommand(), reloadCommand(), statusCommand(), configCommand(),
 		queueCommand(), lookupCommand(), passwordCommand(), auditCommand(), pamHelperCommand(), versionCommand(),
 	)
+	explainUsage(c)
 	return c
 }
 
