@@ -276,6 +276,11 @@ func newSettings(cfg ServerConfig, h Handler) (*settings, error) {
 	for _, keyword := range s.DiscardEHLO {
 		s.discarded[strings.ToUpper(keyword)] = true
 	}
+	if s.Mode == ModeLMTP {
+		// Who offers DSN reports (RFC 3461 section 5.2.1). Our handlers leave
+		// that to the client, which learns of each recipient here.
+		s.discarded["DSN"] = true
+	}
 	if s.MaxMessageOctets < unlimited {
 		s.sizeArgument = " " + strconv.FormatInt(s.MaxMessageOctets, 10)
 	}
