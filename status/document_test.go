@@ -8,6 +8,8 @@ import (
 	"testing"
 )
 
+//go:generate env UPDATE_GOLDEN=1 go test -count=1 -run TestDocumentIsCurrent .
+
 // document writes docs/replies.md from the table.
 func document() []byte {
 	var b bytes.Buffer

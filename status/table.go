@@ -119,6 +119,8 @@ const (
 	PeerNoSMTPUTF8
 	PeerNotTrusted
 	NameServiceDown
+	TLSPolicyUnknown
+	TLSPolicyUnmet
 
 	reasonCount
 )
@@ -238,6 +240,8 @@ var table = [reasonCount]row{
 	PeerNoSMTPUTF8:   {"PeerNoSMTPUTF8", 550, e(5, 6, 7), "SMTPUTF8 is required, but was not offered", ""},
 	PeerNotTrusted:   {"PeerNotTrusted", 451, e(4, 7, 5), "Server certificate not trusted", ""},
 	NameServiceDown:  {"NameServiceDown", 451, e(4, 4, 3), "Name service temporarily unavailable", ""},
+	TLSPolicyUnknown: {"TLSPolicyUnknown", 451, e(4, 7, 5), "TLS policy of the destination cannot be determined", ""},
+	TLSPolicyUnmet:   {"TLSPolicyUnmet", 451, e(4, 7, 5), "Destination does not meet the TLS policy", ""},
 }
 
 var none [3]int
