@@ -2,7 +2,8 @@
 // larger ones in pack files beside it.
 //
 // A pack file is a row of records, each a header with lengths and a CRC-32C
-// and a piece of one body. Pieces are appended while a body is being read, in
+// and a piece of one body. A body of one small piece stays in memory until it
+// is linked, the pieces of a larger one are appended while it is being read, in
 // bounded memory; the commit of the batch that links the body waits for one
 // sync of the pack, which serves everybody who waits at that time. What a body
 // is and where it lies stands in the store under its SHA-256, with its count of

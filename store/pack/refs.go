@@ -12,10 +12,15 @@ import (
 // there already; then the staged copy in a pack, if any, becomes dead space.
 func (b *Blobs) Link(batch *store.Batch, st store.Staged) {
 	s := st.(*staged)
-	if s.inline == nil && len(s.pieces) > 0 {
+	s.linked.Store(true)
+	if s.held != nil {
+		// Here and not ahead of the commit, where the batch of several links
+		// would write and sync one after the other.
+		s.place()
+	}
+	if s.inline == nil && s.ref.Octets > 0 {
 		batch.Before = append(batch.Before, s.sync)
 	}
-	s.linked.Store(true)
 	bodyKey, moreKey := b.keys.body(s.ref.Hash), b.keys.more(s.ref.Hash)
 	batch.Decide(bodyKey, func(get func([]byte) ([]byte, error), w *store.Batch) error {
 		value, err := get(bodyKey)

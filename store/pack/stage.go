@@ -39,9 +39,11 @@ type staged struct {
 	blobs  *Blobs
 	ref    store.Ref
 	inline []byte  // the value: kind and octets; nil for a body in packs
-	pieces []piece // in order
+	held   *held   // the body while it is in memory only; nil for a larger one
+	pieces []piece // in order; of a held body from its first link on
 	pins   *pins
 	linked atomic.Bool
+	failed error // of placing a held body; the commit's
 }
 
 // pins keep the packs of a staged body from being deleted until the body is
@@ -64,17 +66,20 @@ func (p *pins) release() {
 // Stage implements store.Blobs.
 func (b *Blobs) Stage(ctx context.Context, r io.Reader) (store.Staged, error) {
 	small := smallRecords.Get().(*[]byte)
-	defer smallRecords.Put(small)
 	n, ended, err := fill(ctx, r, (*small)[recordHeader:])
+	if err == nil && ended && n > b.cfg.InlineOctets {
+		return b.hold(small, n), nil // it has the buffer now
+	}
+	defer smallRecords.Put(small)
 	if err != nil {
 		return nil, err
 	}
-	if ended && n <= b.cfg.InlineOctets {
+	if ended {
 		return b.stageInline((*small)[recordHeader : recordHeader+n]), nil
 	}
 	s := stager{blobs: b, sum: sha256.New(), pins: &pins{blobs: b}}
 	err = s.add((*small)[:recordHeader+n])
-	if err == nil && !ended {
+	if err == nil {
 		err = s.rest(ctx, r)
 	}
 	if err != nil {
@@ -156,8 +161,12 @@ func (s *stager) add(record []byte) error {
 	if len(s.pieces) == maxPieces {
 		return fmt.Errorf("%w: body of more than %d octets", store.ErrTooLarge, s.octets)
 	}
-	data := record[recordHeader:]
-	s.sum.Write(data)
+	s.sum.Write(record[recordHeader:])
+	return s.put(record)
+}
+
+// put writes a record into the pack that is being filled.
+func (s *stager) put(record []byte) error {
 	putRecordHeader(record)
 	p, offset, err := s.blobs.reserve(int64(len(record)))
 	if err != nil {
@@ -167,8 +176,9 @@ func (s *stager) add(record []byte) error {
 	if err := p.write(record, offset); err != nil {
 		return err
 	}
-	s.pieces = append(s.pieces, piece{p.number, offset, int64(len(data))})
-	s.octets += int64(len(data))
+	data := int64(len(record) - recordHeader)
+	s.pieces = append(s.pieces, piece{p.number, offset, data})
+	s.octets += data
 	return nil
 }
 
@@ -188,19 +198,36 @@ func (s *staged) Open() (store.Body, error) {
 	if s.inline != nil {
 		return newInlineBody(s.inline[1:]), nil
 	}
+	if s.held != nil {
+		if body := s.held.open(); body != nil {
+			return body, nil
+		}
+		if s.failed != nil {
+			return nil, s.failed
+		}
+	}
 	return s.blobs.openPieces(s.ref, s.pieces)
 }
 
 // Discard implements store.Staged. Once linked, the pins stay until the batch
 // is forgotten: its commit may still be under way.
 func (s *staged) Discard() {
-	if s.pins != nil && !s.linked.Load() {
+	if s.linked.Load() {
+		return
+	}
+	if s.held != nil {
+		s.held.once.Do(s.held.release)
+	}
+	if s.pins != nil {
 		s.pins.release()
 	}
 }
 
 // sync makes the body's pieces durable. It runs ahead of the commit.
 func (s *staged) sync(context.Context) error {
+	if s.failed != nil {
+		return s.failed
+	}
 	var last *packFile
 	for _, p := range s.pins.packs {
 		if p == last {
