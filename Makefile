@@ -1,16 +1,29 @@
 # Postern. `make run` and `make test` do all set-up themselves.
 
+# Where Go's own guide installs it, and where sudo does not look.
+export PATH := $(PATH):/usr/local/go/bin
+
 GO        ?= go
+go_env     = $(shell PATH='$(PATH)' $(GO) env $(1) 2>/dev/null)
 PREFIX    ?= /usr/local
 VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS   := -X main.version=$(VERSION)
-# PAM needs the headers of libpam; without them everything else is built and
-# the pam-helper says what is missing.
-PAM_H     := $(firstword $(wildcard /usr/include/security/pam_appl.h))
-TAGS      := $(if $(PAM_H),-tags pam)
+# The version comes from above: go need not ask git, which refuses to speak of
+# a checkout that belongs to somebody else.
+export GOFLAGS := $(strip $(call go_env,GOFLAGS) -buildvcs=false)
+GOFMT      = $(call go_env,GOROOT)/bin/gofmt
+# PAM needs the headers of libpam, PAM and the race detector a C compiler.
+# Without them everything else is built; the pam-helper says what is missing.
+CGO       := $(filter 1,$(call go_env,CGO_ENABLED))
+PAM_H     := $(wildcard /usr/include/security/pam_appl.h)
+TAGS      := $(if $(and $(CGO),$(PAM_H)),-tags pam)
+RACE      := $(if $(CGO),-race)
 FUZZTIME  ?= 20s
 
-.PHONY: help run demo test check build bench fuzz golden deps install clean
+# Golden files are what tests compare with, except in `make golden`.
+unexport UPDATE_GOLDEN
+
+.PHONY: help run demo test check build bench fuzz golden generate deps install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +36,7 @@ demo: build
 build: ## build bin/postern
 	@mkdir -p bin
 	$(GO) build $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/postern ./cmd/gateway
+	@$(if $(TAGS),,echo 'built without PAM, which takes a C compiler and libpam0g-dev; all else is there')
 
 deps: ## install what the tests need (slapd, Dovecot, PAM headers, ...) where root or sudo allows
 	@deploy/deps.sh
@@ -31,24 +45,33 @@ deps: ## install what the tests need (slapd, Dovecot, PAM headers, ...) where ro
 test: deps ## install what is missing, then run every check and every test
 	@$(MAKE) --no-print-directory check
 
-check: ## what CI checks: formatting, vet, staticcheck, generated documents, tests with -race
-	@unformatted=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); \
-	  if [ -n "$$unformatted" ]; then echo "gofmt these files:"; echo "$$unformatted"; exit 1; fi
+check: ## what CI checks: formatting, modules, vet, staticcheck, generated documents, tests with -race
+	@unformatted=$$($(GOFMT) -l .) || exit 1; \
+	  if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	@$(GO) mod tidy -diff || { echo "go.mod or go.sum is not tidy: run go mod tidy"; exit 1; }
+	$(GO) mod verify
 	$(GO) vet $(TAGS) ./...
+	@$(GO) vet ./authn/pam/... # without PAM, too
 	$(GO) tool staticcheck $(TAGS) ./...
-	$(GO) test $(TAGS) -race -shuffle on -timeout 14m ./...
+	@[ -n "$(RACE)" ] || { echo "no C compiler here: the tests run without the race detector"; [ "$$CI" != true ]; }
+	@echo '$(GO) test $(TAGS) $(RACE) -shuffle on -timeout 14m ./...'; \
+	  missing=$$(mktemp); trap 'rm -f "$$missing"' EXIT; \
+	  POSTERN_MISSING=$$missing $(GO) test $(TAGS) $(RACE) -shuffle on -timeout 14m ./...; passed=$$?; \
+	  if [ -s "$$missing" ]; then echo "SKIPPED: not on this machine is, with the number of tests that need it:"; sort "$$missing" | uniq -c; fi; \
+	  exit $$passed
 
-golden: ## rewrite golden files and generated documents; read the difference afterwards
+golden: ## rewrite the golden files; read the difference afterwards
 	UPDATE_GOLDEN=1 $(GO) test $(TAGS) ./...
+
+generate: ## rewrite the generated documents
+	$(GO) generate ./...
 
 bench: build ## drive our gateway and, where installed, Postfix and Dovecot side by side
 	$(GO) run ./internal/bench -postern bin/postern
 
 fuzz: ## fuzz every parser of outside bytes, FUZZTIME each (default 20s)
-	@for pkg in $$($(GO) list ./...); do \
-	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-	    echo "$$pkg $$target"; $(GO) test $$pkg -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) || exit 1; \
-	  done; \
+	@grep -rH --include='*_test.go' '^func Fuzz' . | sed 's#/[^/]*:func \([A-Za-z0-9_]*\).*# \1#' | sort | while read -r pkg target; do \
+	  echo "$$pkg $$target"; $(GO) test $$pkg -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) || exit 1; \
 	done
 
 install: build ## install the binary, man page, systemd units and PAM service below PREFIX

@@ -7,6 +7,8 @@ import (
 	"strings"
 )
 
+//go:generate env UPDATE_GOLDEN=1 go test -count=1 -run TestDocumentIsCurrent .
+
 // Document writes docs/config.md from the schema.
 func Document(w io.Writer) error {
 	var b strings.Builder

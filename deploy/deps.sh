@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what the tests drive Postern against: slapd, Dovecot, PAM headers
 # and modules, swaks, curl, Python. Does nothing where all of it is there.
-# Without root and sudo it says what is missing and goes on: the tests that
-# need it are then skipped on a workstation, and fail where CI=true.
+# Where it cannot, it says what is missing and goes on: the tests that need it
+# are then skipped on a workstation, and fail where CI=true.
 set -eu
 
 packages="build-essential ca-certificates curl dovecot-core dovecot-imapd dovecot-lmtpd ldap-utils
@@ -15,18 +15,20 @@ for package in $packages; do
 done
 [ -n "$missing" ] || exit 0
 
+# go_on WHY ends here: what is missing is for the tests to say.
+go_on() {
+	echo "deps: $1; to run every test, install:$missing" >&2
+	exit 0
+}
+
 if [ "$(id -u)" = 0 ]; then
 	as_root=""
 elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
 	as_root="sudo"
 else
-	echo "deps: not root and no sudo; to run every test, install:$missing" >&2
-	exit 0
+	go_on "neither root nor a sudo that asks for no password"
 fi
-command -v apt-get >/dev/null || {
-	echo "deps: no apt-get here; to run every test, install the equivalents of:$missing" >&2
-	exit 0
-}
+command -v apt-get >/dev/null || go_on "no apt-get here (below are Debian's names)"
 
 echo "deps: installing$missing"
 # Tests start their own private servers: keep the packages from starting theirs.
@@ -38,8 +40,8 @@ if [ ! -e "$policy" ]; then
 	made_policy=yes
 fi
 trap '[ -z "$made_policy" ] || $as_root rm -f "$policy"' EXIT
-export DEBIAN_FRONTEND=noninteractive
 echo 'slapd slapd/no_configuration boolean true' | $as_root debconf-set-selections
-$as_root apt-get -o DPkg::Lock::Timeout=300 -qq update
-# shellcheck disable=SC2086 # the list is meant to be split
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -y -qq --no-install-recommends install $missing
+apt="$as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq"
+# shellcheck disable=SC2086 # the lists are meant to be split
+$apt update && $apt -y --no-install-recommends install $missing >/dev/null ||
+	go_on "apt-get failed"

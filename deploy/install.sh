@@ -6,6 +6,7 @@
 # /etc/logrotate.d/postern) is written only where it does not exist. Nothing is
 # started, enabled or created beside files; the end tells what is left to do.
 set -eu
+umask 022
 
 binary=${1:?usage: PREFIX=/usr/local DESTDIR= $0 BINARY}
 prefix=${PREFIX:-/usr/local}

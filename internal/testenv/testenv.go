@@ -39,13 +39,30 @@ func Program(t testing.TB, names ...string) string {
 }
 
 // Missing ends the test because something it needs is not on this machine:
-// a skip on a laptop, a failure when CI=true.
+// a skip on a laptop, a failure when CI=true. What was skipped is also written
+// to the file that POSTERN_MISSING names, one line each, because go test keeps
+// the skips of a package that passes to itself.
 func Missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatalf("%s is not installed, and CI may not skip", what)
 	}
+	if path := os.Getenv("POSTERN_MISSING"); path != "" {
+		if err := appendLine(path, what); err != nil {
+			t.Fatalf("note that %s is missing: %v", what, err)
+		}
+	}
 	t.Skipf("%s is not installed", what)
+}
+
+// appendLine is one write, so that the lines of several tests do not mix.
+func appendLine(path, line string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(line + "\n")
+	return errors.Join(err, f.Close())
 }
 
 func find(name string) (string, bool) {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -15,6 +17,42 @@ func TestProgramIsFoundOutsidePath(t *testing.T) {
 	t.Parallel()
 	if got := Program(t, "no-such-program-at-all", "sh"); !filepath.IsAbs(got) {
 		t.Fatalf("Program = %q, want an absolute path", got)
+	}
+}
+
+// ended is a test that notes how it was ended.
+type ended struct {
+	testing.TB
+	how string
+}
+
+func (*ended) Helper() {}
+
+func (e *ended) Fatalf(string, ...any) { e.how = "failed"; runtime.Goexit() }
+
+func (e *ended) Skipf(string, ...any) { e.how = "skipped"; runtime.Goexit() }
+
+func TestMissingFailsInCI(t *testing.T) {
+	note := filepath.Join(t.TempDir(), "missing")
+	if err := os.WriteFile(note, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("POSTERN_MISSING", note)
+	for _, c := range []struct{ ci, want, noted string }{
+		{"true", "failed", ""},
+		{"", "skipped", "program no-such-program\n"},
+	} {
+		t.Setenv("CI", c.ci)
+		e := &ended{TB: t}
+		var wg sync.WaitGroup
+		wg.Go(func() { Program(e, "no-such-program") })
+		wg.Wait()
+		if e.how != c.want {
+			t.Errorf("CI=%q: a test that needs what is missing is %q, want %q", c.ci, e.how, c.want)
+		}
+		if noted, err := os.ReadFile(note); err != nil || string(noted) != c.noted {
+			t.Errorf("CI=%q: noted %q (%v), want %q", c.ci, noted, err, c.noted)
+		}
 	}
 }
 
