@@ -73,17 +73,9 @@ func WriteFile(fsys FS, name string, data []byte) error {
 	if err := fsys.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := fsys.Create(temporary)
-	if err != nil {
-		return err
-	}
-	if _, err := f.WriteAt(data, 0); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := f.Sync(); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := f.Close(); err != nil {
+	if err := writeNew(fsys, temporary, data); err != nil {
+		// What is there of it may fill the disk. It need not be there at all.
+		_ = fsys.Remove(temporary)
 		return err
 	}
 	if err := fsys.Rename(temporary, name); err != nil {
@@ -92,17 +84,33 @@ func WriteFile(fsys FS, name string, data []byte) error {
 	return fsys.SyncDir(filepath.Dir(name))
 }
 
+func writeNew(fsys FS, name string, data []byte) error {
+	f, err := fsys.Create(name)
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(data, 0); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 type osFS struct{}
 
 func (osFS) MkdirAll(dir string) error {
 	dir = filepath.Clean(dir)
+	parent := filepath.Dir(dir)
 	if info, err := os.Stat(dir); err == nil {
 		if !info.IsDir() {
 			return &fs.PathError{Op: "mkdir", Path: dir, Err: unix.ENOTDIR}
 		}
+		// Who made it may have been killed before the sync. A parent that we
+		// may not read is none of ours, and neither is dir.
+		if err := (osFS{}).SyncDir(parent); !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
 		return nil
 	}
-	parent := filepath.Dir(dir)
 	if parent != dir {
 		if err := (osFS{}).MkdirAll(parent); err != nil {
 			return err
@@ -159,27 +167,36 @@ func openOS(name string, flag int) (File, error) {
 	return osFile{f}, nil
 }
 
-func (f osFile) Sync() error {
-	for {
-		err := unix.Fdatasync(int(f.Fd()))
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return &fs.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
-		}
+// Sync holds the descriptor while it syncs: one that Close gave back may be
+// another file's by now, and its success a lie.
+func (f osFile) Sync() error { return f.withDescriptor("fdatasync", unix.Fdatasync) }
+
+// withDescriptor calls do, again when a signal interrupts it.
+func (f osFile) withDescriptor(op string, do func(fd int) error) error {
+	var result error
+	conn, err := f.SyscallConn()
+	if err == nil {
+		err = conn.Control(func(fd uintptr) {
+			for result = do(int(fd)); errors.Is(result, unix.EINTR); {
+				result = do(int(fd))
+			}
+		})
 	}
+	if err != nil {
+		result = fs.ErrClosed // the one reason not to get the descriptor
+	}
+	if result != nil {
+		return &fs.PathError{Op: op, Path: f.Name(), Err: result}
+	}
+	return nil
 }
 
 func (f osFile) Preallocate(octets int64) error {
-	err := unix.Fallocate(int(f.Fd()), 0, 0, octets)
+	err := f.withDescriptor("fallocate", func(fd int) error { return unix.Fallocate(fd, 0, 0, octets) })
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		return nil
 	}
-	if err != nil {
-		return &fs.PathError{Op: "fallocate", Path: f.Name(), Err: err}
-	}
-	return nil
+	return err
 }
 
 func (f osFile) Size() (int64, error) {
