@@ -21,7 +21,7 @@ import (
 
 // commands is what the control socket answers.
 func (s *server) commands() admin.Commands {
-	c := admin.Commands{"reload": s.replyReload, "status": s.replyStatus}
+	c := admin.Commands{"reload": s.replyReload, "status": s.replyStatus, "debug/profile": admin.Profile}
 	if s.queue != nil {
 		c["queue/list"] = s.replyList
 		c["queue/show"] = s.replyShow
