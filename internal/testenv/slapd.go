@@ -169,8 +169,9 @@ func (s *SlapdServer) run() error {
 	s.t.Helper()
 	var err error
 	s.process, err = TryStart(s.t, Command{
-		Path:  s.program,
-		Args:  []string{"-d", "stats", "-f", s.path("slapd.conf"), "-h", s.LDAPI + " " + s.LDAP + " " + s.LDAPS},
+		Path: s.program,
+		// It begins to listen in this order, and ready asks the last.
+		Args:  []string{"-d", "stats", "-f", s.path("slapd.conf"), "-h", s.LDAP + " " + s.LDAPS + " " + s.LDAPI},
 		Ready: s.ready,
 	})
 	return err
