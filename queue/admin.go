@@ -25,6 +25,7 @@ const (
 	StateActive   State = "active"   // being tried, or in line
 	StateDeferred State = "deferred" // waits for its next attempt
 	StateHeld     State = "hold"
+	StateDamaged  State = "damaged" // cannot be read; only Delete does anything
 )
 
 // Message describes a queued message.
@@ -36,6 +37,7 @@ type Message struct {
 	Envelope     mail.Envelope // without recipients
 	ReceivedFrom string
 	Recipients   []Recipient
+	Damage       string // what is wrong with a damaged message, of which all else is empty
 }
 
 // Recipient describes one recipient of a queued message.
@@ -94,11 +96,11 @@ func (q *Queue) page(ctx context.Context, from, end []byte) (page []Message, nex
 			ids = append(ids, mail.QueueID(pair.Key[2:]))
 		}
 		for _, id := range ids {
-			m, err := q.read(v, id)
+			m, err := q.look(v, id)
 			if err != nil {
 				return fmt.Errorf("read %s: %w", id, err)
 			}
-			page = append(page, q.describe(m))
+			page = append(page, m)
 		}
 		if len(ids) == listAtOnce {
 			next = append(messageKey(ids[len(ids)-1]), 0)
@@ -108,13 +110,22 @@ func (q *Queue) page(ctx context.Context, from, end []byte) (page []Message, nex
 	return page, next, err
 }
 
+// look reads and describes one message, also a damaged one.
+func (q *Queue) look(v store.Snapshot, id mail.QueueID) (Message, error) {
+	m, err := q.read(v, id)
+	if errors.Is(err, errRecord) {
+		return Message{ID: id, State: StateDamaged, Damage: err.Error()}, nil
+	}
+	if err != nil {
+		return Message{}, err
+	}
+	return q.describe(m), nil
+}
+
 // Show describes one message. ErrNoMessage when there is none.
 func (q *Queue) Show(ctx context.Context, id mail.QueueID) (shown Message, err error) {
-	err = q.deps.Store.View(ctx, func(v store.Snapshot) error {
-		m, err := q.read(v, id)
-		if err == nil {
-			shown = q.describe(m)
-		}
+	err = q.deps.Store.View(ctx, func(v store.Snapshot) (err error) {
+		shown, err = q.look(v, id)
 		return err
 	})
 	if errors.Is(err, store.ErrNotFound) {
@@ -258,12 +269,54 @@ func (q *Queue) Release(ctx context.Context, id mail.QueueID) error {
 }
 
 // Delete removes a message without delivery or report. A delivery under way
-// may still succeed.
+// may still succeed. Of a damaged message it removes what is to be found.
 func (q *Queue) Delete(ctx context.Context, id mail.QueueID) error {
-	return q.operate(ctx, id, "delete", func(b *store.Batch, m *message) {
-		m.result = "deleted"
+	err := q.operate(ctx, id, "delete", func(b *store.Batch, m *message) {
+		m.result = resultDeleted
 		q.removeLocked(b, m)
 	})
+	if errors.Is(err, errRecord) {
+		return q.deleteDamaged(ctx, id)
+	}
+	return err
+}
+
+const resultDeleted = "deleted"
+
+// deleteDamaged removes the records of a damaged message. Its due entries go
+// when the keeper comes upon them, and its body with them as far as the first
+// record still tells which that is.
+func (q *Queue) deleteDamaged(ctx context.Context, id mail.QueueID) error {
+	var held int64
+	err := q.do(ctx, func(b *store.Batch) error {
+		return q.deps.Store.View(ctx, func(v store.Snapshot) error {
+			first, err := v.Get(messageKey(id))
+			if err != nil {
+				return err
+			}
+			if rec, err := decodeMessage(first, nil); err == nil {
+				q.deps.Blobs.Unlink(b, rec.ref)
+			}
+			if _, err := v.Get(holdKey(id)); err == nil {
+				held = 1
+			}
+			b.Delete(messageKey(id))
+			b.Delete(holdKey(id))
+			b.DeleteRange(partRange(id))
+			b.DeleteRange(stateRange(id))
+			return nil
+		})
+	}, func() {
+		q.counts.queued.Add(-1)
+		q.counts.held.Add(-held)
+		q.mu.Lock()
+		q.rewindLocked(dueTimeKey(time.UnixMilli(0)))
+		q.mu.Unlock()
+	})
+	if err == nil {
+		q.audit(mail.Event{Kind: mail.EventFinal, Result: resultDeleted, Queue: id, Detail: "damaged"})
+	}
+	return err
 }
 
 // HoldAll, ReleaseAll and DeleteAll do for every message that f selects what
@@ -285,7 +338,7 @@ func (q *Queue) DeleteAll(ctx context.Context, f Filter) (int, error) {
 const eachAtOnce = 64
 
 // each does one thing to every selected message. Those that have left the
-// queue meanwhile do not count.
+// queue meanwhile do not count, and damaged ones are left alone.
 func (q *Queue) each(ctx context.Context, f Filter, one func(context.Context, mail.QueueID) error) (int, error) {
 	var done atomic.Int64
 	group, within := errgroup.WithContext(ctx)
@@ -294,6 +347,9 @@ func (q *Queue) each(ctx context.Context, f Filter, one func(context.Context, ma
 		if err != nil {
 			group.Go(func() error { return err })
 			break
+		}
+		if m.State == StateDamaged {
+			continue
 		}
 		group.Go(func() error {
 			err := one(within, m.ID)

@@ -52,8 +52,11 @@ func (q *Queue) Run(ctx context.Context) error {
 	return nil
 }
 
-// keep is the keeper.
+// keep is the keeper. What has happened is recorded also while ctx ends: the
+// mail would go out twice otherwise.
 func (q *Queue) keep(ctx context.Context) {
+	q.ending = ctx.Done()
+	record := context.WithoutCancel(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -61,11 +64,11 @@ func (q *Queue) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case c := <-q.changes:
-			q.change(ctx, c)
+			q.change(record, c)
 		case <-q.kick:
 		case <-timer.C:
 		}
-		q.deferDoomed(ctx)
+		q.deferDoomed(ctx, record)
 		wait, err := q.load(ctx)
 		if err != nil && ctx.Err() == nil {
 			q.log.Error("read the queue", "err", err)
@@ -76,6 +79,7 @@ func (q *Queue) keep(ctx context.Context) {
 
 // drain lets deliveries under way end and records their outcomes.
 func (q *Queue) drain(stop context.CancelFunc) {
+	q.ending = nil // from now on the time below is the limit
 	grace := time.AfterFunc(q.cfg.Grace, stop)
 	defer grace.Stop()
 	ended := make(chan struct{})
@@ -189,8 +193,9 @@ func lasting(err error) bool {
 	return errors.Is(err, store.ErrClosed) || errors.Is(err, store.ErrUnknown)
 }
 
-// commit commits b, and goes on trying while the disk is full: what is in
-// memory is ahead of the store until it succeeds.
+// commit commits b, and goes on trying while the disk is full, until ctx or the
+// keeper's work ends: what is in memory is ahead of the store until it
+// succeeds.
 func (q *Queue) commit(ctx context.Context, b *store.Batch) error {
 	if len(b.Ops) == 0 {
 		return nil
@@ -206,6 +211,8 @@ func (q *Queue) commit(ctx context.Context, b *store.Batch) error {
 		}
 		select {
 		case <-ctx.Done():
+			return err
+		case <-q.ending:
 			return err
 		case <-time.After(wait):
 		}
@@ -247,8 +254,8 @@ func (q *Queue) poke() {
 }
 
 // deferDoomed defers what waits for destinations that are down, with their
-// last reply.
-func (q *Queue) deferDoomed(ctx context.Context) {
+// last reply, until ctx ends; record is for the commits.
+func (q *Queue) deferDoomed(ctx, record context.Context) {
 	for ctx.Err() == nil {
 		now := time.Now()
 		q.mu.Lock()
@@ -266,7 +273,7 @@ func (q *Queue) deferDoomed(ctx context.Context) {
 		if len(taken) == 0 {
 			return
 		}
-		q.changeAll(ctx, changes)
+		q.changeAll(record, changes)
 	}
 }
 

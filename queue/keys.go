@@ -35,6 +35,11 @@ func partKey(id mail.QueueID, part int) []byte {
 	return binary.BigEndian.AppendUint32(append(idKey('p', id), 0), uint32(part))
 }
 
+// partRange bounds the further groups of a message.
+func partRange(id mail.QueueID) (lo, hi []byte) {
+	return append(idKey('p', id), 0), append(idKey('p', id), 1)
+}
+
 func stateKey(id mail.QueueID, group int) []byte {
 	return binary.BigEndian.AppendUint32(append(idKey('r', id), 0), uint32(group))
 }

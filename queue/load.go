@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/postern-mail/postern/mail"
@@ -39,6 +40,10 @@ const idleWait = time.Minute
 func (q *Queue) load(ctx context.Context) (wait time.Duration, err error) {
 	now := time.Now()
 	q.mu.Lock()
+	if q.unread != nil && !now.Before(q.unreadAt) {
+		q.rewindLocked(q.unread)
+		q.unread = nil
+	}
 	q.schedule.wake(now)
 	q.dispatchLocked()
 	from, due := q.cursor, !q.crowded && !q.nextDue.After(now)
@@ -60,45 +65,100 @@ func (q *Queue) load(ctx context.Context) (wait time.Duration, err error) {
 	return max(time.Until(until), 0), nil
 }
 
+// loading is one reading of the due index.
+type loading struct {
+	*Queue
+	from  []byte
+	now   time.Time
+	stale []dueEntry // without a message
+}
+
 // loadFrom reads the due entries behind from and moves the cursor.
 func (q *Queue) loadFrom(ctx context.Context, from []byte, now time.Time) error {
-	var stale []dueEntry
+	l := &loading{Queue: q, from: from, now: now}
 	err := q.deps.Store.View(ctx, func(v store.Snapshot) error {
-		n := 0
-		for pair, err := range v.Range(from, dueEnd(), loadAtOnce+1, false) {
-			if err != nil {
-				return err
-			}
-			e, ok := parseDueKey(pair.Key)
-			if !ok {
-				q.log.Error("unreadable due entry", "key", pair.Key)
-				continue
-			}
-			if n++; e.due.After(now) || n > loadAtOnce {
-				q.passed(from, pair.Key, e.due)
-				return nil
-			}
-			key := bytes.Clone(pair.Key)
-			found, err := q.loadEntry(v, e, key)
-			if errors.Is(err, store.ErrNotFound) {
-				stale = append(stale, e)
-				continue
-			}
-			if err != nil {
-				q.log.Error("unreadable message", "qid", e.id, "err", err)
-				continue
-			}
-			if q.crowd(from, key, found) {
-				return nil
-			}
+		if crowded, err := l.due(v); crowded || err != nil {
+			return err
 		}
-		q.passed(from, dueTimeKey(now), now.Add(idleWait))
-		return nil
+		return l.farAhead(v)
 	})
-	if err != nil || len(stale) == 0 {
+	if err != nil || len(l.stale) == 0 {
 		return err
 	}
-	return q.dropEntries(ctx, stale)
+	return q.dropEntries(ctx, l.stale)
+}
+
+// due loads what is due. It reports whether memory was too small for that.
+func (l *loading) due(v store.Snapshot) (crowded bool, err error) {
+	n := 0
+	for pair, err := range v.Range(l.from, dueEnd(), loadAtOnce+1, false) {
+		if err != nil {
+			return false, err
+		}
+		e, ok := parseDueKey(pair.Key)
+		if !ok {
+			l.log.Error("unreadable due entry", "key", pair.Key)
+			continue
+		}
+		if n++; e.due.After(l.now) || n > loadAtOnce {
+			l.passed(l.from, pair.Key, e.due)
+			return false, nil
+		}
+		key := bytes.Clone(pair.Key)
+		if found, ok := l.load(v, e, key); ok && l.crowd(l.from, key, found) {
+			return true, nil
+		}
+	}
+	l.passed(l.from, dueTimeKey(l.now), l.now.Add(idleWait))
+	return false, nil
+}
+
+// farAhead loads what would be due later than anything is ever planned: a
+// clock that was ahead has planned it, and to wait for that time could mean
+// years.
+func (l *loading) farAhead(v store.Snapshot) error {
+	from := dueTimeKey(l.now.Add(2 * l.cfg.MaximalBackoff))
+	for pair, err := range v.Range(from, dueEnd(), loadAtOnce, false) {
+		if err != nil {
+			return err
+		}
+		e, ok := parseDueKey(pair.Key)
+		if !ok {
+			continue
+		}
+		if found, ok := l.load(v, e, bytes.Clone(pair.Key)); ok && found == roomNowhere {
+			return nil
+		}
+	}
+	return nil
+}
+
+// load loads one entry; ok is false when there is nothing to load.
+func (l *loading) load(v store.Snapshot, e dueEntry, key []byte) (found room, ok bool) {
+	found, err := l.loadEntry(v, e, key)
+	switch {
+	case err == nil:
+		return found, true
+	case errors.Is(err, store.ErrNotFound):
+		l.stale = append(l.stale, e)
+	case errors.Is(err, errRecord):
+		l.log.Error("damaged message", "qid", e.id, "err", err)
+	default:
+		l.log.Error("read message", "qid", e.id, "err", err)
+		l.notRead(key)
+	}
+	return found, false
+}
+
+// notRead has an entry whose message the store did not give read again in a
+// while; meanwhile the others go on.
+func (l *loading) notRead(key []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.unread == nil || bytes.Compare(key, l.unread) < 0 {
+		l.unread = key
+	}
+	l.unreadAt = l.now.Add(idleWait)
 }
 
 // passed moves the cursor from where the reading began to key, unless somebody
@@ -186,7 +246,8 @@ func (q *Queue) loadEntry(v store.Snapshot, e dueEntry, key []byte) (found room,
 	return found, nil
 }
 
-// read brings a message from the store, as it is there.
+// read brings a message from the store, as it is there: store.ErrNotFound when
+// there is none, errRecord when what is there makes no sense.
 func (q *Queue) read(v store.Snapshot, id mail.QueueID) (*message, error) {
 	first, err := v.Get(messageKey(id))
 	if err != nil {
@@ -195,7 +256,12 @@ func (q *Queue) read(v store.Snapshot, id mail.QueueID) (*message, error) {
 	parts := 0
 	rec, err := decodeMessage(first, func(n int) ([]byte, error) {
 		parts = n + 1
-		return v.Get(partKey(id, n))
+		octets, err := v.Get(partKey(id, n))
+		if errors.Is(err, store.ErrNotFound) {
+			// Not the absence of the message: that would be forgotten.
+			err = fmt.Errorf("%w: part %d is missing", errRecord, n)
+		}
+		return octets, err
 	})
 	if err != nil {
 		return nil, err

@@ -119,7 +119,7 @@ func (q *Queue) settleLocked(b *store.Batch, m *message, g int, outcomes []mail.
 		return
 	}
 	w := &m.work[g]
-	if m.untried(g) && allDone(m.groups[g], outcomes) {
+	if m.untried(g) && m.allDone(m.groups[g], outcomes) {
 		w.finished = true
 	} else {
 		if w.state == nil {
@@ -133,9 +133,9 @@ func (q *Queue) settleLocked(b *store.Batch, m *message, g int, outcomes []mail.
 }
 
 // allDone reports whether everybody was delivered and nobody wants to hear.
-func allDone(recipients []mail.Recipient, outcomes []mail.Outcome) bool {
+func (m *record) allDone(recipients []mail.Recipient, outcomes []mail.Outcome) bool {
 	for i := range recipients {
-		if i >= len(outcomes) || outcomes[i].Class != mail.Delivered || wantsSuccess(recipients[i].Notify, outcomes[i]) {
+		if i >= len(outcomes) || outcomes[i].Class != mail.Delivered || m.wantsSuccess(recipients[i].Notify, outcomes[i]) {
 			return false
 		}
 	}

@@ -97,11 +97,16 @@ type Queue struct {
 	// known.
 	cursor  []byte
 	nextDue time.Time
+	// unread is the lowest due entry whose message the store did not give, nil
+	// for none; from unreadAt on it is read again.
+	unread   []byte
+	unreadAt time.Time
 	// crowded stops the loading until memory has room again; passedOver counts
 	// due entries in a row for whose destination there was none.
 	crowded    bool
 	passedOver int
 
+	ending    <-chan struct{} // the keeper's: closed when Run was told to end
 	workers   sync.WaitGroup
 	deliver   context.Context // for deliveries; ends after the grace time
 	reporters chan struct{}   // a token for each report being composed

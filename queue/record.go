@@ -127,7 +127,7 @@ func appendString(buf []byte, s string) []byte {
 }
 
 // decodeMessage reads what encodeMessage wrote; part returns the further
-// records.
+// records, which a nil part leaves out.
 func decodeMessage(first []byte, part func(n int) ([]byte, error)) (*record, error) {
 	d := decoder{buf: first}
 	d.version()
@@ -148,7 +148,7 @@ func decodeMessage(first []byte, part func(n int) ([]byte, error)) (*record, err
 	if parts > store.MaxBatchOps {
 		d.fail()
 	}
-	for i := 0; i < int(parts) && d.err == nil; i++ {
+	for i := 0; i < int(parts) && d.err == nil && part != nil; i++ {
 		octets, err := part(i)
 		if err != nil {
 			return nil, err
@@ -188,7 +188,7 @@ func (d *decoder) end() error {
 
 func (d *decoder) version() {
 	if v := d.byte(); d.err == nil && v != formatVersion {
-		d.err = fmt.Errorf("queue record of format %d, this program knows %d", v, formatVersion)
+		d.err = fmt.Errorf("%w: format %d, this program knows %d", errRecord, v, formatVersion)
 		d.buf = nil
 	}
 }

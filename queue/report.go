@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/status"
 	"github.com/postern-mail/postern/store"
 )
 
@@ -147,7 +148,8 @@ func (q *Queue) compose(r mail.Report, now time.Time) (*outgoing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compose report: %w", err)
 	}
-	if env.Recipients, err = q.resolve(ctx, env.Recipients); err != nil {
+	giveUp := now.Sub(r.Outcomes[0].At) > max(q.cfg.BounceLifetime, 0)
+	if env.Recipients, err = q.resolve(ctx, env.Recipients, giveUp); err != nil {
 		return nil, err
 	}
 	staged, err := q.Stage(ctx, &text)
@@ -163,18 +165,21 @@ func (q *Queue) compose(r mail.Report, now time.Time) (*outgoing, error) {
 }
 
 // resolve asks who the addressees of a report stand for. One that is not ours
-// stays as it is.
-func (q *Queue) resolve(ctx context.Context, recipients []mail.Recipient) ([]mail.Recipient, error) {
+// stays as it is; so does one that is ours but nobody's, or about whom nobody
+// knew anything for so long that it is given up: the next hop refuses it then,
+// and that is the end of the report.
+func (q *Queue) resolve(ctx context.Context, recipients []mail.Recipient, giveUp bool) ([]mail.Recipient, error) {
 	if q.deps.Recipients == nil {
 		return recipients, nil
 	}
 	var all []mail.Recipient
 	for _, r := range recipients {
 		found, err := q.deps.Recipients.Resolve(ctx, r.Address)
-		if err != nil {
+		if err != nil && !giveUp && !status.Of(err).Permanent() {
 			return nil, fmt.Errorf("resolve %s: %w", r.Address, err)
 		}
-		if len(found) == 0 {
+		if err != nil || len(found) == 0 {
+			found = nil
 			all = append(all, r)
 		}
 		for _, f := range found {

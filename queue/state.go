@@ -86,7 +86,7 @@ func (s *groupState) settle(m *record, recipients []mail.Recipient, outcomes []m
 		switch rcpt.last.Class {
 		case mail.Delivered:
 			rcpt.progress = delivered
-			rcpt.owed = wantsSuccess(recipients[i].Notify, rcpt.last)
+			rcpt.owed = m.wantsSuccess(recipients[i].Notify, rcpt.last)
 		case mail.Bounced:
 			rcpt.progress = failed
 		case mail.Deferred:
@@ -147,10 +147,10 @@ func wantsDelay(n mail.Notify) bool {
 	return n&mail.NotifyNever == 0 && (n == 0 || n&mail.NotifyDelay != 0)
 }
 
-// wantsSuccess: only when it was asked for, and when the next hop does not
-// report itself.
-func wantsSuccess(n mail.Notify, o mail.Outcome) bool {
-	return n&mail.NotifySuccess != 0 && n&mail.NotifyNever == 0 && (o.Relayed || o.Final)
+// wantsSuccess: only when it was asked for, when the next hop does not report
+// itself, and when there is somebody to tell.
+func (m *record) wantsSuccess(n mail.Notify, o mail.Outcome) bool {
+	return n&mail.NotifySuccess != 0 && n&mail.NotifyNever == 0 && (o.Relayed || o.Final) && !m.envelope.ReversePath.IsNull()
 }
 
 // jitter draws for backoff.
