@@ -91,6 +91,7 @@ type listed struct {
 	Octets     int64             `json:"message_size"`
 	Sender     mail.Address      `json:"sender"`
 	Recipients []listedRecipient `json:"recipients"`
+	Damage     string            `json:"damage,omitempty"` // why all else is empty
 }
 
 type listedRecipient struct {
@@ -102,7 +103,7 @@ type listedRecipient struct {
 }
 
 func asListed(m queue.Message) listed {
-	l := listed{Queue: m.State, ID: m.ID, Arrived: m.Arrived.Unix(), Octets: m.Octets, Sender: m.Envelope.ReversePath, Recipients: []listedRecipient{}}
+	l := listed{Queue: m.State, ID: m.ID, Arrived: m.Arrived.Unix(), Octets: m.Octets, Sender: m.Envelope.ReversePath, Recipients: []listedRecipient{}, Damage: m.Damage}
 	for _, r := range m.Recipients {
 		if r.Done {
 			continue
@@ -121,9 +122,9 @@ func asListed(m queue.Message) listed {
 
 func (s *server) replyList(ctx context.Context, args url.Values, out io.Writer) error {
 	state := queue.State(args.Get("state"))
-	states := []queue.State{"", queue.StateActive, queue.StateDeferred, queue.StateHeld}
+	states := []queue.State{"", queue.StateActive, queue.StateDeferred, queue.StateHeld, queue.StateDamaged}
 	if !slices.Contains(states, state) {
-		return fmt.Errorf("--state is active, deferred or hold, not %q", state)
+		return fmt.Errorf("--state is active, deferred, hold or damaged, not %q", state)
 	}
 	n, octets := 0, int64(0)
 	for m, err := range s.queue.List(ctx, queue.Filter{State: state}) {
@@ -156,6 +157,10 @@ func (s *server) replyList(ctx context.Context, args url.Values, out io.Writer) 
 // printMessage writes a message as mailq would, with the reason behind each
 // recipient that waits for one.
 func printMessage(out io.Writer, m queue.Message) error {
+	if m.State == queue.StateDamaged {
+		_, err := fmt.Fprintf(out, "%s  %-8s\n      (%s)\n", m.ID, m.State, m.Damage)
+		return err
+	}
 	sender := m.Envelope.ReversePath.String()
 	_, err := fmt.Fprintf(out, "%s  %-8s  %8d  %s  %s\n", m.ID, m.State, m.Octets, m.Arrived.Format("Mon Jan _2 15:04:05"), cmp.Or(sender, "<>"))
 	for _, r := range m.Recipients {
@@ -181,6 +186,9 @@ func (s *server) replyShow(ctx context.Context, args url.Values, out io.Writer) 
 	m, err := s.queue.Show(ctx, id)
 	if err != nil {
 		return err
+	}
+	if m.State == queue.StateDamaged {
+		return fmt.Errorf("%s is damaged: %s", m.ID, m.Damage)
 	}
 	fmt.Fprintf(out, "queue id:      %s\nstate:         %s\narrived:       %s\noctets:        %d\n", m.ID, m.State, m.Arrived.Format(time.RFC3339), m.Octets)
 	fmt.Fprintf(out, "reverse-path:  %s\nreceived from: %s\n", m.Envelope.ReversePath.Path(), cmp.Or(m.ReceivedFrom, "this server"))

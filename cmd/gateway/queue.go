@@ -18,7 +18,7 @@ func queueCommand() *cobra.Command {
 		},
 	}
 	list.Flags().Bool("json", false, "one JSON object a line")
-	list.Flags().String("state", "", "only messages with a recipient that is active, deferred or hold")
+	list.Flags().String("state", "", "only messages that are active, deferred, hold or damaged")
 
 	show := &cobra.Command{
 		Use: "show ID", Short: "Show a queued message: envelope, attempts, content", Args: cobra.ExactArgs(1),
