@@ -185,7 +185,7 @@ func (t *Target) Room() delivery.Target {
 	r := delivery.Target{
 		Name: t.Name, Protocol: delivery.Protocol(t.Protocol), Addresses: t.Address, TLS: delivery.TLSMode(t.TLS),
 		CAFile: t.CAFile, ServerName: t.ServerName, Login: t.User, PasswordFile: t.PasswordFile,
-		MaxConnections: t.MaxConns, IdleTime: t.IdleTime,
+		MaxConnections: t.MaxConns, IdleTime: t.IdleTime, CutThrough: delivery.CutThrough(t.CutThrough),
 		Timeouts: smtp.ClientTimeouts{Greeting: t.Timeout, Command: t.Timeout, DataInit: t.Timeout, DataBlock: t.Timeout, DataDone: 2 * t.Timeout},
 	}
 	if t.TLS == "implicit" {

@@ -37,6 +37,23 @@ const (
 	TLSVerify TLSMode = "verify"
 )
 
+// CutThrough says whether a target takes mail while the client that brings it
+// waits for its answer, without a stay in the queue.
+type CutThrough string
+
+// The modes of cutting through.
+const (
+	// CutThroughAuto cuts through to servers that drop a repeated delivery
+	// (XPOSTERN), as our backend does. The default.
+	CutThroughAuto CutThrough = "auto"
+	// CutThroughAlways does so to any server. Where a reply is lost after the
+	// message was handed over, the next attempt makes a second copy, as it
+	// does out of the queue.
+	CutThroughAlways CutThrough = "always"
+	// CutThroughNever queues everything.
+	CutThroughNever CutThrough = "never"
+)
+
 // Config says where mail goes. The zero Config sends everything by MX.
 type Config struct {
 	// Hostname is the name given in EHLO and LHLO, the domain of addresses
@@ -85,8 +102,11 @@ type Target struct {
 	// Timeouts bound each step; a zero field means Postfix's default, but for
 	// Connect with lmtp, which means 5 s.
 	Timeouts smtp.ClientTimeouts
-	// MaxConnections is the number of connections in use at once; 0 means 20
-	// for a target with addresses and 100 without.
+	// CutThrough is for lmtp only: an answer by SMTP is not the mailbox's.
+	CutThrough CutThrough
+	// MaxConnections is the number of connections in use at once, and of
+	// deliveries to one destination; 0 means 20 for a target with addresses,
+	// and 100 without or when the first is a unix socket.
 	MaxConnections int
 	// IdleTime is how long an unused connection is kept; 0 means 30 s with
 	// addresses, 5 s without. Negative keeps none.
@@ -94,6 +114,18 @@ type Target struct {
 	// DownTime is how long an address that could not be reached is tried
 	// last; 0 means 10 s.
 	DownTime time.Duration
+}
+
+// maxConnections is MaxConnections with its default.
+func (t Target) maxConnections() int {
+	switch {
+	case t.MaxConnections > 0:
+		return t.MaxConnections
+	case len(t.Addresses) == 0, strings.HasPrefix(t.Addresses[0], "unix:"):
+		return 100
+	default:
+		return 20
+	}
 }
 
 // byMX reports whether the target looks up the recipient's domain.
@@ -119,6 +151,15 @@ func (t Target) check() error {
 		return fmt.Errorf("delivery target %q: a login needs addresses to go to", t.Name)
 	case (t.Login == "") != (t.PasswordFile == ""):
 		return fmt.Errorf("delivery target %q: login and password file go together", t.Name)
+	}
+	switch t.CutThrough {
+	case "", CutThroughAuto, CutThroughNever:
+	case CutThroughAlways:
+		if t.protocol() != LMTP {
+			return fmt.Errorf("delivery target %q: only lmtp can be cut through to", t.Name)
+		}
+	default:
+		return fmt.Errorf("delivery target %q: cut through %q is none of auto, always, never", t.Name, t.CutThrough)
 	}
 	if _, err := t.tls(); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -35,6 +36,8 @@ type Pool struct {
 	cfg   poolConfig
 	log   hclog.Logger
 	slots chan struct{}
+	// dropsRepeats is what the last server connected to said of itself.
+	dropsRepeats atomic.Bool
 
 	mu     sync.Mutex
 	idle   []*Conn // in the order they were put back, oldest first
@@ -58,14 +61,11 @@ func NewPool(t Target, hostname string, log hclog.Logger) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := poolConfig{Client: client, MaxConnections: 20, IdleTime: 30 * time.Second, DownTime: 10 * time.Second, MaxSessions: 2}
+	cfg := poolConfig{Client: client, MaxConnections: t.maxConnections(), IdleTime: 30 * time.Second, DownTime: 10 * time.Second, MaxSessions: 2}
 	if t.byMX() {
-		cfg.MaxConnections, cfg.IdleTime = 100, 5*time.Second
+		cfg.IdleTime = 5 * time.Second
 	}
 	cfg.retryRefused = t.protocol() == SMTP
-	if t.MaxConnections > 0 {
-		cfg.MaxConnections = t.MaxConnections
-	}
 	if t.IdleTime != 0 {
 		cfg.IdleTime = max(t.IdleTime, 0)
 	}
@@ -183,6 +183,8 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 		return nil, err
 	}
 	p.markUp(e)
+	_, dropsRepeats := client.Extension("XPOSTERN")
+	p.dropsRepeats.Store(dropsRepeats)
 	return &Conn{Client: client, endpoint: e, born: time.Now()}, nil
 }
 
@@ -214,6 +216,10 @@ func (p *Pool) keep(c *Conn) bool {
 	}
 	return true
 }
+
+// DropsRepeats reports whether the server connected to last drops a delivery
+// whose id it has seen; false before the first connection.
+func (p *Pool) DropsRepeats() bool { return p.dropsRepeats.Load() }
 
 // order returns endpoints with those lately out of reach last.
 func (p *Pool) order(endpoints []Endpoint) []Endpoint {

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/mail"
@@ -18,6 +19,9 @@ type Transport interface {
 	Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome
 }
 
+// Direct is a Transport whose next hop may take mail while the client waits.
+type Direct interface{ Direct() bool }
+
 // Router is the Transport that chooses among the others. It may be used
 // concurrently and never changes.
 type Router struct {
@@ -25,6 +29,7 @@ type Router struct {
 	domains    map[mail.Domain]string
 	relayhost  string
 	byMX       map[string]bool // by target
+	limits     map[string]int  // deliveries at once, by target
 	transports map[string]Transport
 }
 
@@ -37,6 +42,7 @@ func New(cfg Config, transports map[string]Transport) (*Router, error) {
 		domains:    cfg.Domains,
 		relayhost:  cfg.Relayhost,
 		byMX:       map[string]bool{Outbound: true},
+		limits:     make(map[string]int),
 		transports: transports,
 	}
 	if r.hostname == "" {
@@ -57,7 +63,9 @@ func New(cfg Config, transports map[string]Transport) (*Router, error) {
 		if transports[t.Name] == nil {
 			return nil, fmt.Errorf("delivery target %q has no transport", t.Name)
 		}
-		r.byMX[t.Name] = t.byMX()
+		if r.byMX[t.Name] = t.byMX(); !t.byMX() {
+			r.limits[t.Name] = t.maxConnections()
+		}
 	}
 	for domain, name := range cfg.Domains {
 		if transports[name] == nil {
@@ -98,6 +106,21 @@ func (r *Router) Route(rcpt mail.Recipient) mail.Route {
 func (r *Router) Destination(rcpt mail.Recipient) string {
 	route := r.Route(rcpt)
 	return route.Transport + "/" + route.NextHop
+}
+
+// Concurrency implements queue.Limiter: a target with addresses of its own
+// takes as much at once as it has connections.
+func (r *Router) Concurrency(destination string) (initial, limit int) {
+	target, _, _ := strings.Cut(destination, "/")
+	return 0, r.limits[target]
+}
+
+// Direct reports whether mail for a destination may be brought there while
+// the client waits.
+func (r *Router) Direct(destination string) bool {
+	target, _, _ := strings.Cut(destination, "/")
+	direct, ok := r.transports[target].(Direct)
+	return ok && direct.Direct()
 }
 
 // Deliver makes one attempt for all recipients, one conversation after the

@@ -58,6 +58,14 @@ func (m *message) untriedKey() []byte {
 	return dueKey(dueEntry{due: m.arrived, id: m.id, group: firstAttempt})
 }
 
+// firstEntry is the due entry that a message is accepted with.
+func (m *message) firstEntry() []byte {
+	if m.work[0].state != nil {
+		return m.entryKey(0)
+	}
+	return m.untriedKey()
+}
+
 func (m *message) entryKey(g int) []byte {
 	return dueKey(dueEntry{due: m.work[g].entry, id: m.id, group: g})
 }

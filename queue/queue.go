@@ -183,6 +183,12 @@ func (q *Queue) Accept(ctx context.Context, s Submission) error {
 		s.Content.Discard()
 		return err
 	}
+	return q.take(ctx, m, s)
+}
+
+// take makes m durable and the queue's. A message that was tried already comes
+// with its state.
+func (q *Queue) take(ctx context.Context, m *message, s Submission) error {
 	b := store.NewBatch()
 	if err := q.addMessage(b, m, s.Content); err != nil {
 		s.Content.Discard()
@@ -198,12 +204,17 @@ func (q *Queue) Accept(ctx context.Context, s Submission) error {
 		return acceptError(err)
 	}
 	q.counts.accepted.Add(1)
-	q.audit(mail.Event{
-		Kind: mail.EventAccept, Result: acceptResult(s.Hold), Session: s.Session, Queue: s.ID,
-		From: &s.Envelope.ReversePath, To: addresses(s.Envelope.Recipients), Octets: m.ref.Octets,
-	})
+	q.auditAccept(m, s)
 	q.activate(m)
 	return nil
+}
+
+// auditAccept records that m is ours.
+func (q *Queue) auditAccept(m *message, s Submission) {
+	q.audit(mail.Event{
+		Kind: mail.EventAccept, Result: acceptResult(s.Hold), Session: s.Session, Queue: m.id,
+		From: &m.envelope.ReversePath, To: addresses(s.Envelope.Recipients), Octets: m.ref.Octets,
+	})
 }
 
 func acceptResult(hold bool) string {
@@ -288,9 +299,14 @@ func (q *Queue) addMessage(b *store.Batch, m *message, content store.Staged) err
 		b.Put(partKey(m.id, i), p)
 	}
 	m.parts = len(parts)
-	if m.held {
+	switch {
+	case m.held:
 		b.Put(holdKey(m.id), nil)
-	} else {
+	case m.work[0].state != nil: // tried already; such a message has one group
+		b.Put(stateKey(m.id, 0), encodeState(m.work[0].state))
+		m.work[0].entry = m.work[0].state.due
+		b.Put(m.entryKey(0), nil)
+	default:
 		b.Put(m.untriedKey(), nil)
 		m.untriedEntry = true
 	}
@@ -317,7 +333,7 @@ func (q *Queue) withdraw(m *message) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.active, m.id)
-	q.rewindLocked(m.untriedKey())
+	q.rewindLocked(m.firstEntry())
 }
 
 // activate schedules a message that was accepted, or leaves it to the keeper
@@ -330,6 +346,11 @@ func (q *Queue) activate(m *message) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	m.busy = false
+	if m.work[0].state != nil {
+		m.moving++ // until it rests
+		q.restLocked(m, 0)
+		return
+	}
 	if m.held || !q.loadUntriedLocked(m) {
 		q.forgetIfIdleLocked(m)
 		if !m.held {
@@ -364,7 +385,11 @@ func (c content) Close() error { return c.body.Close() }
 
 // open returns a message's octets.
 func (q *Queue) open(ctx context.Context, ref store.Ref) (mail.Content, error) {
-	body, err := q.deps.Blobs.Open(ctx, ref)
+	return opened(q.deps.Blobs.Open(ctx, ref))
+}
+
+// opened returns what a body holds.
+func opened(body store.Body, err error) (mail.Content, error) {
 	if err != nil {
 		return nil, err
 	}

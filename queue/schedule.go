@@ -158,6 +158,21 @@ func (s *schedule) next(now time.Time, dead func(item) bool) (it item, ok bool) 
 	return item{}, false
 }
 
+// begin counts a delivery that does not come out of a line, to be taken back
+// by done. It returns nil when the destination has no room for it now, or may
+// be out of reach.
+func (s *schedule) begin(name string, now time.Time) *destination {
+	d := s.destination(name)
+	if d.failures > 0 || d.inFlight >= d.limit || s.inFlight >= s.cfg.Workers {
+		s.dropIfUnused(d, now)
+		return nil
+	}
+	d.inFlight++
+	s.inFlight++
+	s.groups++
+	return d
+}
+
 // allowed is how many deliveries may run at once: one after a failure.
 func (d *destination) allowed() int {
 	if d.failures > 0 {

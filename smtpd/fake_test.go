@@ -125,6 +125,7 @@ func (x *fakeExchange) Identity() mail.Identity { return x.identity }
 // fakeQueue keeps what it accepted.
 type fakeQueue struct {
 	full, acceptFails, forget bool
+	nextHop                   string
 
 	mu        sync.Mutex
 	ids       int
@@ -162,19 +163,22 @@ func (q *fakeQueue) Stage(_ context.Context, r io.Reader) (store.Staged, error) 
 	return &fakeStaged{q: q, content: content}, nil
 }
 
-func (q *fakeQueue) Accept(_ context.Context, s queue.Submission) error {
+func (q *fakeQueue) Submit(_ context.Context, s queue.Submission) (delivered bool, err error) {
 	if q.acceptFails {
-		return errors.New("input/output error on /var/lib/postern")
+		return false, errors.New("input/output error on /var/lib/postern")
+	}
+	if q.nextHop == "refuses" {
+		return false, &status.Error{Reason: status.RemoteReply, Remote: &status.Reply{Code: 550, Enhanced: [3]int{5, 7, 1}, Text: "no thanks"}}
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.staged--
 	if q.forget {
-		return nil
+		return false, nil
 	}
 	q.accepted = append(q.accepted, s)
 	q.contents = append(q.contents, string(s.Content.(*fakeStaged).content))
-	return nil
+	return q.nextHop == "takes", nil
 }
 
 // String tells what was accepted, for transcripts.

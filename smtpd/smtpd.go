@@ -50,8 +50,10 @@ type Queue interface {
 	CheckSpace(declared int64) error
 	// Stage reads content to its end. An error of content is returned.
 	Stage(ctx context.Context, content io.Reader) (store.Staged, error)
-	// Accept makes the message durable, and the queue responsible for it.
-	Accept(ctx context.Context, s queue.Submission) error
+	// Submit brings the message to its next hop or makes it durable, and the
+	// queue responsible for it. An error with a Remote reply is the next
+	// hop's refusal for everybody.
+	Submit(ctx context.Context, s queue.Submission) (delivered bool, err error)
 }
 
 // Authenticator offers SASL mechanisms. Implemented by authn/sasl. It audits

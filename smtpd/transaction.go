@@ -24,6 +24,8 @@ type transaction struct {
 	decision mail.Decision // the last one that refused nothing
 	refused  int           // recipients
 	audited  bool          // the chain has recorded the present refusal
+	// delivered tells that the next hop has the message already.
+	delivered bool
 	// messageID is the Message-ID the message goes on with, for the audit.
 	messageID string
 }
@@ -206,7 +208,10 @@ func (t *transaction) Content(ctx context.Context, r io.Reader) ([]status.Reply,
 	t.session.accepted++
 	t.report()
 	reply := status.MessageAccepted.Reply()
-	reply.Text = "Ok: queued as " + string(t.tx.QueueID)
+	if reply.Text = "Ok: queued as "; t.delivered {
+		reply.Text = "Ok: delivered as "
+	}
+	reply.Text += string(t.tx.QueueID)
 	return []status.Reply{reply}, nil
 }
 
@@ -254,7 +259,8 @@ func (t *transaction) commit(ctx context.Context, staged store.Staged, octets in
 	}
 	envelope := t.tx.Envelope
 	envelope.Recipients = t.envelope.all
-	err := t.session.handler.deps.Queue.Accept(ctx, queue.Submission{
+	var err error
+	t.delivered, err = t.session.handler.deps.Queue.Submit(ctx, queue.Submission{
 		ID:           t.tx.QueueID,
 		Envelope:     envelope,
 		Content:      staged,
@@ -269,9 +275,13 @@ func (t *transaction) commit(ctx context.Context, staged store.Staged, octets in
 }
 
 // storeError classes an error of the queue: a full disk asks the client to
-// wait, and no disk of ours refuses mail for good.
+// wait, and no disk of ours refuses mail for good. The next hop's own refusal
+// is the client's.
 func storeError(err error) error {
+	var known *status.Error
 	switch reason := status.Of(err); {
+	case errors.As(err, &known) && known.Remote != nil:
+		return err
 	case errors.Is(err, store.ErrFull):
 		return status.New(status.MailSystemFull, err)
 	case reason.Transient() && reason != status.Unknown:

@@ -36,7 +36,8 @@ type scene struct {
 	DirectoryOff bool // the directory is down
 	QueueFull    bool
 	AcceptFails  bool
-	Trusted      bool // the client is in our networks
+	NextHop      string // "takes" or "refuses" mail while the client waits
+	Trusted      bool   // the client is in our networks
 }
 
 // from gives connections of a pipe an address.
@@ -96,7 +97,7 @@ func (sc scene) build(t testing.TB, q *fakeQueue, audit *recorder) *Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q.full, q.acceptFails = sc.QueueFull, sc.AcceptFails
+	q.full, q.acceptFails, q.nextHop = sc.QueueFull, sc.AcceptFails, sc.NextHop
 	service := "mx"
 	if sc.Submission {
 		service = "submission"

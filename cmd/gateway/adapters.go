@@ -44,6 +44,14 @@ func (t transport) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome 
 	return t.Load().router.Deliver(ctx, d)
 }
 
+// Direct implements queue.Direct.
+func (t transport) Direct(destination string) bool { return t.Load().router.Direct(destination) }
+
+// Concurrency implements queue.Limiter.
+func (t transport) Concurrency(destination string) (initial, limit int) {
+	return t.Load().router.Concurrency(destination)
+}
+
 // ourRecipients resolves senders of ours, who get reports.
 type ourRecipients struct{ *current }
 
@@ -62,11 +70,36 @@ type imapLogins struct {
 	insecure bool // offer passwords without TLS
 }
 
+// own lets in people of the directory that the mailboxes are named by: the same
+// name in another one is somebody else.
+type own struct {
+	verifiers *authn.Chain
+	directory string
+}
+
+// Verify implements sasl.Verifier.
+func (o own) Verify(ctx context.Context, a authn.Attempt) (mail.Identity, error) {
+	identity, err := o.verifiers.Verify(ctx, a)
+	if err == nil && identity.Source != "" && identity.Source != o.directory {
+		err = status.Errorf(status.AuthorizationDenied, "%s of directory %s has no mailbox here", identity.Authentication, identity.Source)
+	}
+	if err != nil {
+		return mail.Identity{}, err
+	}
+	return identity, nil
+}
+
 const serviceIMAP = "imap"
 
 func (l imapLogins) mechanisms() (*sasl.Mechanisms, error) {
-	return sasl.New(sasl.Config{AllowWithoutTLS: l.insecure}, l.Load().verifiers)
+	return sasl.New(sasl.Config{AllowWithoutTLS: l.insecure}, l.own())
 }
+
+func (l imapLogins) own() own {
+	g := l.Load()
+	return own{g.verifiers, g.file.Backend.Directory}
+}
+
 
 // Mechanisms implements imapd.Authenticator.
 func (l imapLogins) Mechanisms(tls bool) []string {
@@ -88,7 +121,7 @@ func (l imapLogins) Start(ctx context.Context, mechanism string, client mail.Cli
 
 // Login implements imapd.Authenticator.
 func (l imapLogins) Login(ctx context.Context, login, password string, client mail.Client) (mail.Identity, error) {
-	return l.Load().verifiers.Verify(ctx, authn.Attempt{
+	return l.own().Verify(ctx, authn.Attempt{
 		Login: login, Password: password, Mechanism: "LOGIN", Service: serviceIMAP,
 		Session: client.Session, Remote: client.Remote,
 	})

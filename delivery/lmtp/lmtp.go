@@ -25,9 +25,13 @@ const defaultPort = "24"
 type Transport struct {
 	pool      *delivery.Pool
 	endpoints []delivery.Endpoint
+	direct    delivery.CutThrough
 }
 
-var _ delivery.Transport = (*Transport)(nil)
+var (
+	_ delivery.Transport = (*Transport)(nil)
+	_ delivery.Direct    = (*Transport)(nil)
+)
 
 // New returns the transport of a target, which must speak LMTP and have an
 // address. hostname is the name given in LHLO. It reads the files the target
@@ -43,7 +47,7 @@ func New(target delivery.Target, hostname string, log hclog.Logger) (*Transport,
 	if err != nil {
 		return nil, err
 	}
-	t := &Transport{pool: pool}
+	t := &Transport{pool: pool, direct: target.CutThrough}
 	for _, a := range target.Addresses {
 		hop, err := delivery.ParseNextHop(a)
 		if err != nil {
@@ -56,6 +60,19 @@ func New(target delivery.Target, hostname string, log hclog.Logger) (*Transport,
 
 // Run looks after idle connections until ctx ends.
 func (t *Transport) Run(ctx context.Context) error { return t.pool.Run(ctx) }
+
+// Direct implements delivery.Direct. What a server does with repeats is known
+// after the first connection.
+func (t *Transport) Direct() bool {
+	switch t.direct {
+	case delivery.CutThroughNever:
+		return false
+	case delivery.CutThroughAlways:
+		return true
+	default:
+		return t.pool.DropsRepeats()
+	}
+}
 
 // Deliver makes one attempt. A next hop in the recipients' Route takes the
 // place of the target's addresses.

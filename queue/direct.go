@@ -1,0 +1,136 @@
+package queue
+
+import (
+	"context"
+	"time"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/store"
+)
+
+// Direct is a Transport with next hops that take mail while the client waits
+// for its answer: those that are near, and drop a delivery whose id they have
+// seen.
+type Direct interface{ Direct(destination string) bool }
+
+// directPatience bounds how long a client waits for a next hop before the
+// queue takes its message.
+const directPatience = 30 * time.Second
+
+// Submit takes responsibility for a message as Accept does, but brings it to
+// its next hop first where that is Direct: a message taken there needs no
+// record here. delivered tells that it was. What is not settled by the one
+// attempt is queued with what was learnt, under the same delivery id, so that
+// a next hop that has the message though its reply was lost gets it once.
+//
+// An error whose Remote is set is the next hop's refusal, for good, for every
+// recipient: nothing was stored and nobody will be told but the client. Other
+// errors are Accept's, and the same holds of them. A message on hold, one that
+// asks for a report of success and one for several destinations go through
+// the queue.
+func (q *Queue) Submit(ctx context.Context, s Submission) (delivered bool, err error) {
+	m, err := q.newMessage(s)
+	if err != nil {
+		s.Content.Discard()
+		return false, err
+	}
+	to := q.beginDirect(m)
+	if to == nil {
+		return false, q.take(ctx, m, s)
+	}
+	started := time.Now()
+	outcomes := q.deliverDirect(ctx, m, s.Content)
+	q.endDirect(item{m: m, group: 0, to: to}, outcomes)
+	if refusal := refusedByAll(outcomes); refusal != nil {
+		s.Content.Discard()
+		q.note(m, 0, outcomes, time.Since(started))
+		return false, refusal
+	}
+	if !q.settledDirect(m, outcomes) {
+		err := q.take(ctx, m, s)
+		if err == nil {
+			q.note(m, 0, outcomes, time.Since(started))
+		}
+		return false, err
+	}
+	s.Content.Discard()
+	q.counts.accepted.Add(1)
+	q.auditAccept(m, s)
+	q.note(m, 0, outcomes, time.Since(started))
+	q.audit(mail.Event{
+		Kind: mail.EventFinal, Result: m.outcome(), Queue: m.id, From: &m.envelope.ReversePath,
+		Octets: m.ref.Octets, Duration: time.Since(m.arrived),
+	})
+	return true, nil
+}
+
+// beginDirect returns the destination that takes m now, or nil when m has to
+// be queued.
+func (q *Queue) beginDirect(m *message) *destination {
+	direct, ok := q.deps.Transport.(Direct)
+	if !ok || m.held || len(m.groups) != 1 {
+		return nil
+	}
+	for i := range m.groups[0] {
+		if m.groups[0][i].Notify&mail.NotifySuccess != 0 {
+			return nil
+		}
+	}
+	name := q.deps.Transport.Destination(m.groups[0][0])
+	if !direct.Direct(name) {
+		return nil
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.running {
+		return nil
+	}
+	return q.schedule.begin(name, time.Now())
+}
+
+// deliverDirect makes the attempt, with the id that those of the queue would
+// have.
+func (q *Queue) deliverDirect(ctx context.Context, m *message, body store.Staged) []mail.Outcome {
+	ctx, cancel := context.WithTimeout(ctx, directPatience)
+	defer cancel()
+	d := mail.Delivery{
+		QueueID: m.id, ID: deliveryID(m.id, 0), Envelope: m.envelope, Octets: m.ref.Octets, Attempt: 1,
+		Open: func() (mail.Content, error) { return opened(body.Open()) },
+	}
+	d.Envelope.Recipients = m.groups[0]
+	return q.deliverSafely(ctx, d)
+}
+
+// endDirect tells the schedule how the destination did.
+func (q *Queue) endDirect(it item, outcomes []mail.Outcome) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.schedule.done(it, contactOf(outcomes), outcomes[0], time.Now(), jitter())
+	q.poke() // a pause that began has an end
+	q.dispatchLocked()
+}
+
+// settledDirect applies the outcomes to m, which nobody else knows of yet, and
+// reports whether nothing is left to do.
+func (q *Queue) settledDirect(m *message, outcomes []mail.Outcome) bool {
+	if m.allDone(m.groups[0], outcomes) {
+		return true
+	}
+	state := newGroupState(len(m.groups[0]))
+	state.settle(m.record, m.groups[0], outcomes, q.rules(m), time.Now(), jitter())
+	m.work[0].state = &state
+	m.work[0].finished = state.finished()
+	return m.work[0].finished
+}
+
+// refusedByAll returns the refusal that the client gets when every recipient
+// was refused for good: the first one's.
+func refusedByAll(outcomes []mail.Outcome) error {
+	for i := range outcomes {
+		if outcomes[i].Class != mail.Bounced {
+			return nil
+		}
+	}
+	return &status.Error{Reason: status.RemoteReply, Remote: &outcomes[0].Reply}
+}

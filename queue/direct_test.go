@@ -1,0 +1,306 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/store"
+)
+
+// Direct lets mail be brought to near.test while the client waits.
+func (t *transport) Direct(destination string) bool { return destination == "near.test" }
+
+// startWhole starts the queue and waits until it runs.
+func (r *rig) startWhole() {
+	r.t.Helper()
+	r.start()
+	r.until("running", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.running
+	})
+}
+
+// direct submits a message and tells what the client is told.
+func (r *rig) direct(s Submission) (delivered bool, refusal *status.Reply) {
+	r.t.Helper()
+	delivered, err := r.Submit(context.Background(), s)
+	var known *status.Error
+	if errors.As(err, &known) && known.Remote != nil {
+		return delivered, known.Remote
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return delivered, nil
+}
+
+// TestDirect: one attempt while the client waits, and what each outcome of it
+// makes of the message.
+func TestDirect(t *testing.T) {
+	t.Parallel()
+	type want struct {
+		delivered, refused, queued bool
+		attempts                   int // of the whole message, an hour later
+		reports                    int
+		audit                      []string // for the first hour
+	}
+	wholly := []string{"accept ok", "delivery delivered", "final delivered"}
+	for name, row := range map[string]struct {
+		from    string
+		to      []string
+		answers map[string]mail.Outcome
+		change  func(*Submission)
+		want    want
+	}{
+		"delivered": {"alice@a.test", []string{"bob@near.test", "carol@near.test"}, nil, nil,
+			want{delivered: true, attempts: 1, audit: wholly}},
+		"refused by all": {"alice@a.test", []string{"bob@near.test", "carol@near.test"},
+			map[string]mail.Outcome{"bob": never, "carol": never}, nil,
+			want{refused: true, attempts: 1, audit: []string{"delivery bounced"}}},
+		"refused, nobody to tell": {"", []string{"bob@near.test"}, map[string]mail.Outcome{"bob": never}, nil,
+			want{refused: true, attempts: 1, audit: []string{"delivery bounced"}}},
+		"refused by one": {"alice@a.test", []string{"bob@near.test", "carol@near.test"},
+			map[string]mail.Outcome{"bob": never}, nil,
+			want{queued: true, attempts: 1, reports: 1,
+				audit: []string{"accept ok", "delivery bounced", "delivery delivered", "final bounced"}}},
+		"refused by one, nobody to tell": {"", []string{"bob@near.test", "carol@near.test"},
+			map[string]mail.Outcome{"bob": never}, nil,
+			want{delivered: true, attempts: 1,
+				audit: []string{"accept ok", "delivery bounced", "delivery delivered", "final bounced"}}},
+		"on hold": {"alice@a.test", []string{"bob@near.test"}, nil, func(s *Submission) { s.Hold = true },
+			want{queued: true, audit: []string{"accept held"}}},
+		"a report is asked for": {"alice@a.test", []string{"bob@near.test"},
+			map[string]mail.Outcome{"bob": {Class: mail.Delivered, Reply: fine.Reply, FromPeer: true, Final: true}},
+			func(s *Submission) { s.Envelope.Recipients[0].Notify = mail.NotifySuccess },
+			want{queued: true, attempts: 1, reports: 1, audit: wholly}},
+		"far away":         {"alice@a.test", []string{"bob@far.test"}, nil, nil, want{queued: true, attempts: 1, audit: wholly}},
+		"near and far":     {"alice@a.test", []string{"bob@near.test", "bob@far.test"}, nil, nil, want{queued: true, attempts: 2}},
+		"as many as fit":   {"alice@a.test", addressesAt("near.test", 50), nil, nil, want{delivered: true, attempts: 1}},
+		"more than fit":    {"alice@a.test", addressesAt("near.test", 51), nil, nil, want{queued: true, attempts: 2}},
+		"before the start": {"alice@a.test", []string{"bob@near.test"}, nil, nil, want{queued: true, attempts: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, Config{}, func(t *testing.T, r *rig) {
+				r.transport.deliver = to(row.answers)
+				if name != "before the start" {
+					r.startWhole()
+				}
+				s := r.submit(row.from, row.to...)
+				if row.change != nil {
+					row.change(&s)
+				}
+				delivered, refusal := r.direct(s)
+				stored := len(r.keys([]byte{tag}, []byte{tag + 1})) > 0 || r.Stats().Accepted > 0 && !delivered
+				if delivered != row.want.delivered || (refusal != nil) != row.want.refused || stored != row.want.queued {
+					t.Errorf("delivered %t, refused %v, queued %t; want %+v", delivered, refusal, stored, row.want)
+				}
+				if name == "before the start" {
+					r.start()
+				}
+				time.Sleep(time.Hour)
+				attempts := slices.DeleteFunc(r.transport.attempts(), func(d mail.Delivery) bool { return d.QueueID != s.ID })
+				if len(attempts) != row.want.attempts || len(r.reports.all()) != row.want.reports {
+					t.Errorf("%d attempts and %d reports, want %+v", len(attempts), len(r.reports.all()), row.want)
+				}
+				if got := r.audit.of(s.ID); row.want.audit != nil && !slices.Equal(got, row.want.audit) {
+					t.Errorf("audited %q, want %q", got, row.want.audit)
+				}
+				if !s.Hold {
+					r.empty()
+				}
+			})
+		})
+	}
+}
+
+func addressesAt(domain string, n int) (list []string) {
+	for i := range n {
+		list = append(list, "p"+string(rune('a'+i/26))+string(rune('a'+i%26))+"@"+domain)
+	}
+	return list
+}
+
+// TestDirectPutOff: a next hop that cannot take a message now gets it again by
+// the schedule, under the same id, whatever happens in between.
+func TestDirectPutOff(t *testing.T) {
+	t.Parallel()
+	for name, outcome := range map[string]mail.Outcome{"full": later, "out of reach": offline} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, Config{MinimalBackoff: 5 * time.Minute}, func(t *testing.T, r *rig) {
+				r.transport.deliver = to(map[string]mail.Outcome{"bob": outcome})
+				r.startWhole()
+				s := r.submit("alice@a.test", "bob@near.test", "carol@near.test")
+				if delivered, refusal := r.direct(s); delivered || refusal != nil {
+					t.Errorf("delivered %t, refused %v", delivered, refusal)
+				}
+				m, ok := r.show(s.ID)
+				if !ok || m.Recipients[0].Attempts != 1 || m.Recipients[0].Last.Reply != outcome.Reply {
+					t.Errorf("queued as %+v", m)
+				}
+				time.Sleep(time.Minute)
+				if n := len(r.transport.attempts()); n != 1 {
+					t.Errorf("%d attempts in the first minute", n)
+				}
+				r.stop()
+				r.transport.deliver = nil
+				r.reopen()
+				r.start()
+				time.Sleep(10 * time.Minute)
+				r.empty()
+				attempts := r.transport.attempts()
+				if len(attempts) != 2 || attempts[0].ID != attempts[1].ID || attempts[1].Attempt != 2 {
+					t.Errorf("attempts %+v", attempts)
+				}
+				if bob, carol := r.transport.delivered("bob@near.test"), r.transport.delivered("carol@near.test"); len(bob) != 1 || len(carol) != 1 {
+					t.Errorf("delivered %q and %q", bob, carol)
+				}
+			})
+		})
+	}
+}
+
+// TestDirectOutage: while a destination is out of reach nobody waits for it.
+func TestDirectOutage(t *testing.T) {
+	t.Parallel()
+	inBubble(t, Config{}, func(t *testing.T, r *rig) {
+		var up atomic.Bool
+		r.transport.deliver = func(context.Context, mail.Delivery, mail.Recipient) mail.Outcome {
+			if up.Load() {
+				return fine
+			}
+			return offline
+		}
+		r.startWhole()
+		r.direct(r.submit("alice@a.test", "bob@near.test"))
+		before := len(r.transport.attempts())
+		up.Store(true)
+		if delivered, _ := r.direct(r.submit("alice@a.test", "carol@near.test")); delivered || len(r.transport.attempts()) != before {
+			t.Error("a client waited for a destination that was out of reach a moment ago")
+		}
+		time.Sleep(time.Hour)
+		if delivered, _ := r.direct(r.submit("alice@a.test", "carol@near.test")); !delivered {
+			t.Error("the destination is in reach again and mail for it is queued")
+		}
+		r.empty()
+	})
+}
+
+// TestDirectHangs: a client waits half a minute for a next hop, then the queue
+// has its message.
+func TestDirectHangs(t *testing.T) {
+	t.Parallel()
+	inBubble(t, Config{}, func(t *testing.T, r *rig) {
+		r.transport.deliver = func(ctx context.Context, d mail.Delivery, _ mail.Recipient) mail.Outcome {
+			if d.Attempt > 1 {
+				return fine
+			}
+			<-ctx.Done()
+			return later
+		}
+		r.startWhole()
+		began := time.Now()
+		s := r.submit("alice@a.test", "bob@near.test")
+		if delivered, refusal := r.direct(s); delivered || refusal != nil {
+			t.Errorf("delivered %t, refused %v", delivered, refusal)
+		}
+		if took := time.Since(began); took != directPatience {
+			t.Errorf("the client waited %v", took)
+		}
+		time.Sleep(time.Hour)
+		r.empty()
+		if got := r.transport.delivered("bob@near.test"); len(got) != 1 {
+			t.Errorf("delivered %q", got)
+		}
+	})
+}
+
+// TestDirectPanics: a transport with a mistake in it costs no mail.
+func TestDirectPanics(t *testing.T) {
+	t.Parallel()
+	inBubble(t, Config{}, func(t *testing.T, r *rig) {
+		r.transport.deliver = func(_ context.Context, d mail.Delivery, _ mail.Recipient) mail.Outcome {
+			if d.Attempt > 1 {
+				return fine
+			}
+			panic("mistake")
+		}
+		r.startWhole()
+		if delivered, refusal := r.direct(r.submit("alice@a.test", "bob@near.test")); delivered || refusal != nil {
+			t.Errorf("delivered %t, refused %v", delivered, refusal)
+		}
+		time.Sleep(time.Hour)
+		r.empty()
+	})
+}
+
+// TestDirectStoreDown: what the next hop did not take and the store cannot
+// keep is not accepted.
+func TestDirectStoreDown(t *testing.T) {
+	t.Parallel()
+	r, faulty := newFaultyRig(t, Config{})
+	r.transport.deliver = to(map[string]mail.Outcome{"bob": later})
+	r.startWhole()
+	broken := func(*store.Batch) error { return errors.New("input/output error") }
+	faulty.refuse.Store(&broken)
+	_, err := r.Submit(t.Context(), r.submit("alice@a.test", "bob@near.test"))
+	if status.Of(err) != status.StoreDown || !status.ReplyOf(err).Transient() {
+		t.Errorf("got %v", err)
+	}
+	delivered, err := r.Submit(t.Context(), r.submit("alice@a.test", "carol@near.test"))
+	if err != nil || !delivered {
+		t.Errorf("a message that needs no store: %t, %v", delivered, err)
+	}
+	faulty.refuse.Store(nil)
+	r.empty()
+}
+
+// TestDirectConcurrency: no more at once than the destination takes; who comes
+// then is queued and delivered all the same.
+func TestDirectConcurrency(t *testing.T) {
+	t.Parallel()
+	inBubble(t, Config{MaximalConcurrency: 3}, func(t *testing.T, r *rig) {
+		gate := make(chan struct{})
+		r.transport.deliver = func(context.Context, mail.Delivery, mail.Recipient) mail.Outcome {
+			<-gate
+			return fine
+		}
+		r.startWhole()
+		const clients = 10
+		answers := make(chan bool, clients)
+		for range clients {
+			s := r.submit("alice@a.test", "bob@near.test")
+			go func() {
+				delivered, err := r.Submit(context.Background(), s)
+				answers <- delivered && err == nil
+			}()
+		}
+		for range clients - 3 {
+			if <-answers {
+				t.Error("more were delivered at once than the destination takes")
+			}
+		}
+		if n := r.Stats().InFlight; n != 3 {
+			t.Errorf("%d deliveries at once", n)
+		}
+		close(gate)
+		for range 3 {
+			if !<-answers {
+				t.Error("one of the first was queued")
+			}
+		}
+		time.Sleep(time.Hour)
+		r.empty()
+		if got := r.transport.delivered("bob@near.test"); len(got) != clients {
+			t.Errorf("%d deliveries, want %d", len(got), clients)
+		}
+	})
+}
