@@ -21,6 +21,13 @@ type Link struct {
 	// verifier is asked: the verifier gets the account's name, and disabled
 	// accounts do not log in. A login without an account is not this link's.
 	Accounts Accounts
+	// FindsAccounts tells that the verifier looks in Accounts itself: it gets
+	// the login as it was typed.
+	FindsAccounts bool
+	// Additional says that the passwords here stand beside those of the
+	// verifiers after this one, like passwords for applications: a wrong one
+	// is asked on. By default it is a definite no.
+	Additional bool
 }
 
 // Chain asks verifiers in order. It is itself a Verifier. Safe for concurrent
@@ -91,14 +98,16 @@ func canonicalAttempt(a Attempt) (login string, err error) {
 
 // decide consults the memories, then the verifiers.
 func (c *Chain) decide(ctx context.Context, a Attempt) (mail.Identity, error) {
-	credentials := c.refusals.seal(a)
+	credentials := c.refusals.seal(a.Login, a.Password)
 	// What a verifier answers may depend on the service and on where the
 	// client is (PAM), so only attempts equal in these share an answer.
 	flight := string(credentials[:]) + a.Service + "\x00" + a.Remote.Addr().String() + "\x00" + a.Authorization
 	answer, err, _ := c.inFlight.Do(flight, func() (any, error) {
-		if err := c.refusals.check(a, credentials, time.Now()); err != nil {
+		done, err := c.refusals.admit(a, credentials, time.Now())
+		if err != nil {
 			return mail.Identity{}, err
 		}
+		defer done()
 		// Others wait for this answer: it must not end with this client.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Timeout)
 		defer cancel()
@@ -109,8 +118,9 @@ func (c *Chain) decide(ctx context.Context, a Attempt) (mail.Identity, error) {
 	return answer.(mail.Identity), err
 }
 
-// ask walks the chain: yes wins and ends it, a definite no ends it, and a no
-// counts only when every verifier before it could answer.
+// ask walks the chain: yes wins and ends it, a definite no ends it unless the
+// link is additional, and a no counts only when every verifier that was asked
+// could answer.
 func (c *Chain) ask(ctx context.Context, a Attempt) (mail.Identity, error) {
 	select {
 	case c.slots <- struct{}{}:
@@ -118,62 +128,111 @@ func (c *Chain) ask(ctx context.Context, a Attempt) (mail.Identity, error) {
 	case <-ctx.Done():
 		return mail.Identity{}, status.New(status.AuthTemporary, fmt.Errorf("waiting for a free slot: %w", ctx.Err()))
 	}
-	var trace []string
-	var refused error
-	known := true
+	var said answers
 	for _, link := range c.links {
-		identity, err := askLink(ctx, link, a)
+		identity, err := c.askLink(ctx, link, a)
 		if err == nil {
 			return identity, nil
 		}
-		trace = append(trace, link.Verifier.Name()+": "+err.Error())
-		if isNo(err) {
-			refused = err
-			break
-		}
-		if !isNotMine(err) {
-			known = false
+		if isUnknown(err) {
 			c.log.Warn("verifier cannot answer", "verifier", link.Verifier.Name(), "login", a.Login, "err", err)
 		}
+		if said.add(link, err) {
+			break
+		}
 	}
-	cause := errors.New(strings.Join(trace, "; "))
-	if !known {
-		return mail.Identity{}, status.New(status.AuthTemporary, cause)
-	}
+	return mail.Identity{}, said.refusal()
+}
+
+// answers are what the links of a chain said to one attempt before a yes.
+type answers struct {
+	trace   []string
+	refused error // the last that was known and no yes
+	unknown bool  // somebody could not answer
+}
+
+// add takes in an answer that is no yes, and reports whether it ends the chain.
+func (s *answers) add(link Link, err error) (final bool) {
+	s.trace = append(s.trace, link.Verifier.Name()+": "+err.Error())
 	switch {
-	case status.Of(refused) == status.AuthorizationDenied:
-		return mail.Identity{}, status.New(status.AuthorizationDenied, cause)
-	case status.Of(refused) == status.AccountDisabled, errors.Is(refused, ErrRefused):
-		cause = fmt.Errorf("%w: %w", ErrRefused, cause)
+	case isUnknown(err):
+		s.unknown = true
+	case !isNotMine(err):
+		s.refused = err
+		return !link.Additional || status.Of(err) != status.AuthFailed || isAboutAccount(err)
 	}
-	return mail.Identity{}, status.New(status.AuthFailed, cause)
+	return false
+}
+
+// refusal is what the answers amount to.
+func (s *answers) refusal() error {
+	cause := errors.New(strings.Join(s.trace, "; "))
+	reason := status.Of(s.refused)
+	switch {
+	case reason == status.AuthTooMany:
+		return status.New(reason, cause)
+	case s.unknown:
+		return status.New(status.AuthTemporary, cause)
+	case s.refused == nil:
+		return status.New(status.AuthFailed, fmt.Errorf("%w: %w", ErrUnknownLogin, cause))
+	case reason == status.AuthorizationDenied:
+		return status.New(reason, cause)
+	case isAboutAccount(s.refused):
+		return status.New(status.AuthFailed, fmt.Errorf("%w: %w", ErrRefused, cause))
+	}
+	return status.New(status.AuthFailed, cause)
 }
 
 // askLink asks one verifier, about the account instead of the login where the
 // link has accounts.
-func askLink(ctx context.Context, link Link, a Attempt) (mail.Identity, error) {
-	typed := a.Login
-	var account mail.Account
-	if link.Accounts != nil {
-		var err error
-		if account, err = link.Accounts.Account(ctx, a.Login); err != nil {
-			return mail.Identity{}, fmt.Errorf("find account: %w", err)
+func (c *Chain) askLink(ctx context.Context, link Link, a Attempt) (mail.Identity, error) {
+	if link.Accounts == nil {
+		identity, err := link.Verifier.Verify(ctx, a)
+		if err != nil {
+			return mail.Identity{}, err
 		}
+		return authorized(ctx, link, identity, a.Login, a.Authorization)
+	}
+	account, err := link.Accounts.Account(ctx, a.Login)
+	if err != nil {
+		return mail.Identity{}, fmt.Errorf("find account: %w", err)
+	}
+	typed := a.Login
+	if !link.FindsAccounts {
 		a.Login = account.Name
 	}
-	identity, err := link.Verifier.Verify(ctx, a)
+	identity, err := c.verifyAccount(ctx, link, a, typed, account)
 	if err != nil {
 		return mail.Identity{}, err
 	}
-	if link.Accounts != nil {
-		if identity, err = asAccount(ctx, link.Accounts, account, identity); err != nil {
-			return mail.Identity{}, err
-		}
+	if identity, err = asAccount(ctx, link.Accounts, account, identity); err != nil {
+		return mail.Identity{}, err
 	}
+	return authorized(ctx, link, identity, typed, a.Authorization)
+}
+
+// verifyAccount asks the verifier within the budget of the account, which
+// holds over all names the account has.
+func (c *Chain) verifyAccount(ctx context.Context, link Link, a Attempt, typed string, account mail.Account) (mail.Identity, error) {
+	if account.Name == typed { // admitted under that name already
+		return link.Verifier.Verify(ctx, a)
+	}
+	done, err := c.refusals.reserve(account.Name, c.refusals.seal(account.Name, a.Password), time.Now())
+	if err != nil {
+		return mail.Identity{}, err
+	}
+	defer done()
+	identity, err := link.Verifier.Verify(ctx, a)
+	c.refusals.learnAccount(account.Name, err, time.Now())
+	return identity, err
+}
+
+// authorized completes an identity that a link vouches for.
+func authorized(ctx context.Context, link Link, identity mail.Identity, typed, wanted string) (mail.Identity, error) {
 	if identity.Authentication == "" {
 		return mail.Identity{}, errors.New("verifier named no identity")
 	}
-	if err := authorize(ctx, link.Accounts, identity, typed, a.Authorization); err != nil {
+	if err := authorize(ctx, link.Accounts, identity, typed, wanted); err != nil {
 		return mail.Identity{}, err
 	}
 	identity.Authorization = identity.Authentication
@@ -220,7 +279,7 @@ func asAccount(ctx context.Context, accounts Accounts, account mail.Account, ide
 	if account.Disabled {
 		return mail.Identity{}, status.Errorf(status.AuthFailed, "account is disabled in the directory: %w", ErrRefused)
 	}
-	identity.Authentication = account.Name
+	identity.Authentication, identity.Source = account.Name, account.Source
 	return identity, nil
 }
 
@@ -234,6 +293,17 @@ func isNo(err error) bool {
 
 func isNotMine(err error) bool {
 	return errors.Is(err, ErrUnknownLogin) || status.Of(err) == status.NoSuchUser
+}
+
+// isUnknown reports whether a verifier could not answer.
+func isUnknown(err error) bool {
+	return !isNo(err) && !isNotMine(err) && status.Of(err) != status.AuthTooMany
+}
+
+// isAboutAccount reports whether a refusal leaves open whether the password
+// was right.
+func isAboutAccount(err error) bool {
+	return status.Of(err) == status.AccountDisabled || errors.Is(err, ErrRefused)
 }
 
 // waitForBeat returns at the next multiple of the beat since began, or when

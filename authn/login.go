@@ -7,6 +7,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/secure/precis"
+
+	"github.com/postern-mail/postern/mail"
 )
 
 var (
@@ -19,10 +21,22 @@ var (
 )
 
 // CanonicalLogin returns the form of a login under which verifiers, memories
-// and audit know it: lower case and normalised by RFC 8265 section 3.3, so
+// and audit know it: lower case and normalised by RFC 8265 section 3.3, an
+// address without quotes it does not need and with its domain in A-labels, so
 // that no two spellings of one login are two logins. Control characters and
 // spaces are refused; a NUL would end the name early for a verifier in C.
 func CanonicalLogin(login string) (string, error) {
+	canonical, err := canonicalText(login)
+	if err != nil || !strings.Contains(canonical, "@") {
+		return canonical, err
+	}
+	if a, err := mail.ParseAddress(canonical); err == nil {
+		return a.Fold().String(), nil
+	}
+	return canonical, nil
+}
+
+func canonicalText(login string) (string, error) {
 	switch {
 	case login == "":
 		return "", errLoginEmpty

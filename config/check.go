@@ -99,13 +99,13 @@ func (c checker) directories() {
 			c.errorf(dir.at, "Repeated name", "The directory %q is defined at %s already.", dir.Name, first)
 		}
 		seen[dir.Name] = dir.at
+		if dir.Base == "" {
+			c.errorf(dir.at, "Missing setting", `A directory needs "base", the DN above its entries, such as "dc=example,dc=com".`)
+		}
 		switch dir.Kind {
 		case "ldap":
 			if len(dir.URIs) == 0 {
 				c.errorf(dir.at, "Missing setting", `A directory of kind ldap needs "uris", such as ["ldaps://ldap.example.com"].`)
-			}
-			if dir.Base == "" {
-				c.errorf(dir.at, "Missing setting", `A directory of kind ldap needs "base", such as "dc=example,dc=com".`)
 			}
 			c.forbid(&dir.block, "ldap", "file")
 			if (dir.BindDN == "") != (dir.BindPasswordFile == "") {
@@ -218,9 +218,6 @@ func (c checker) smtpListener(l *SMTPListener) {
 func (c checker) target(t *Target) {
 	if t.Protocol != "lmtp" && t.Protocol != "smtp" {
 		c.errorf(t.at, "Unknown protocol", "A target speaks lmtp or smtp, not %q.", t.Protocol)
-	}
-	if t.Protocol == "smtp" && t.CutThrough == "always" {
-		c.errorf(t.rangeOf("cut_through"), "Not for smtp", "Mail is cut through to lmtp targets only: an answer by SMTP is not the mailbox's. Leave it out.")
 	}
 	for _, address := range t.Address {
 		if t.Protocol == "smtp" && !strings.Contains(address, ":") {

@@ -28,7 +28,10 @@ func write(t *testing.T, files map[string]string) string {
 const sound = `
 hostname = "mail.example.com"
 data_dir = "$DIR/data"
-directory "ldif" "people" { file = "$DIR/people.ldif" }
+directory "ldif" "people" {
+  file = "$DIR/people.ldif"
+  base = "dc=example,dc=com"
+}
 authn "ldif" { directory = directory.people }
 gateway {
   listener "mx" { bind = [":25"] }

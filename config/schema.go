@@ -65,7 +65,7 @@ type Directory struct {
 	Name string `conf:"name,label"`
 
 	Preset string `conf:"preset" default:"openldap" oneof:"openldap openldap-qmail openldap-postfixbook freeipa ad" doc:"Which attributes mean what; each can be changed below."`
-	Base   string `conf:"base" doc:"DN under which everything lies. Required for ldap."`
+	Base   string `conf:"base" doc:"DN under which everything lies. Required."`
 
 	File string `conf:"file" doc:"LDIF file of a directory of kind ldif; read again when it changes."`
 
@@ -121,6 +121,8 @@ type Authn struct {
 	Socket     string        `conf:"socket" doc:"pam: socket of a pam-helper that runs on its own. Empty: the server starts one."`
 	Workers    int           `conf:"workers" default:"8" doc:"pam: verifications at a time."`
 	Timeout    time.Duration `conf:"timeout" default:"30s" doc:"pam: longest time one verification may take."`
+
+	Additional bool `conf:"additional" default:"false" doc:"Ask the next verifier when a password is wrong here: these stand beside the others, like passwords for applications. Otherwise a wrong password here is final."`
 
 	File           string `conf:"file" doc:"file: password file of lines login:{SCHEME}hash; read again when it changes."`
 	AllowCleartext bool   `conf:"allow_cleartext" default:"false" doc:"file, ldif: accept passwords stored as they are."`
@@ -188,8 +190,7 @@ type Target struct {
 	ServerName   string        `conf:"server_name" doc:"Name the certificate must hold. Empty: the host."`
 	User         string        `conf:"user" doc:"Login at the next hop."`
 	PasswordFile string        `conf:"password_file" doc:"File that holds the password in its first line."`
-	MaxConns     int           `conf:"max_connections" default:"0" doc:"Connections, and deliveries, at a time. 0: 100 where the first address is a unix socket, else 20."`
-	CutThrough   string        `conf:"cut_through" default:"auto" oneof:"auto always never" doc:"Whether mail is brought to the next hop while the client waits, without a stay in the queue. lmtp only. auto: where the next hop drops a repeated delivery, as our backend does; always: to any; never: all mail is queued first."`
+	MaxConns     int           `conf:"max_connections" default:"20" doc:"Connections at a time."`
 	Timeout      time.Duration `conf:"timeout" default:"5m" doc:"Longest wait for one reply."`
 	IdleTime     time.Duration `conf:"idle_time" default:"30s" doc:"How long an idle connection is kept."`
 }

@@ -100,6 +100,9 @@ type Identity struct {
 	Authorization string
 	Mechanism     string // SASL mechanism name
 	Verifier      string // name of the verifier that said yes
+	// Source names the directory that Authentication is a name of; "" when
+	// none was asked. Names of different directories are different people.
+	Source string
 }
 
 // Transaction is one message between MAIL and the end of data as a policy

@@ -23,11 +23,6 @@ type Config struct {
 	Name string
 	// Path of the password file; required.
 	Path string
-	// Additional says that the passwords here stand beside those of the
-	// verifiers after this one, like passwords for applications: a wrong one
-	// here is asked on. Default: a wrong password for a login of this file is
-	// a definite no.
-	Additional bool
 }
 
 // File verifies against a password file. Safe for concurrent use.
@@ -78,7 +73,7 @@ func New(cfg Config, hasher *authn.Hasher, log hclog.Logger) (*File, error) {
 func (f *File) Name() string { return f.cfg.Name }
 
 // Verify implements authn.Verifier: ErrUnknownLogin for a login that is not in
-// the file, and for a wrong password when the file is Additional.
+// the file.
 func (f *File) Verify(ctx context.Context, a authn.Attempt) (mail.Identity, error) {
 	hash, known := f.lookup(a.Login)
 	matched, err := f.hasher.Check(ctx, []authn.Hash{hash}, a.Password)
@@ -87,7 +82,7 @@ func (f *File) Verify(ctx context.Context, a authn.Attempt) (mail.Identity, erro
 		return mail.Identity{}, err
 	case known && matched:
 		return mail.Identity{Authentication: a.Login, Authorization: a.Login}, nil
-	case known && !f.cfg.Additional:
+	case known:
 		return mail.Identity{}, status.New(status.AuthFailed, errors.New("wrong password"))
 	default:
 		return mail.Identity{}, authn.ErrUnknownLogin

@@ -91,17 +91,6 @@ func TestFile(t *testing.T) {
 	}
 }
 
-func TestAdditionalPasswordsAreAskedOn(t *testing.T) {
-	t.Parallel()
-	f, _, _ := open(t, Config{Additional: true}, "alice:"+ssha)
-	if _, err := verify(t, f, "alice", "wrong"); !errors.Is(err, authn.ErrUnknownLogin) {
-		t.Errorf("wrong password = %v, want to ask the next verifier", err)
-	}
-	if _, err := verify(t, f, "alice", right); err != nil {
-		t.Errorf("right password = %v", err)
-	}
-}
-
 func TestUnknownLoginCostsAsMuch(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"alice:" + sha512 + "\n", "", "nologin:*\n"} {

@@ -76,7 +76,7 @@ func (s *Stored) Verify(ctx context.Context, a authn.Attempt) (mail.Identity, er
 	case account.Disabled:
 		return mail.Identity{}, status.Errorf(status.AuthFailed, "account is disabled: %w", authn.ErrRefused)
 	}
-	return mail.Identity{Authentication: account.Name, Authorization: account.Name}, nil
+	return mail.Identity{Authentication: account.Name, Authorization: account.Name, Source: account.Source}, nil
 }
 
 // parse returns those of the stored hashes that can be used.

@@ -31,13 +31,14 @@ func (b *addressBook) Resolve(ctx context.Context, a mail.Address) ([]mail.Recip
 }
 
 // MaySendAs implements policy.Owners. Addresses outside our domains belong to
-// none of our people.
+// none of our people, and those of one directory to nobody of another, whose
+// names may be the same.
 func (b *addressBook) MaySendAs(ctx context.Context, id mail.Identity, a mail.Address) (bool, error) {
 	if a.IsNull() {
 		return true, nil
 	}
 	entry := b.domains[a.Domain]
-	if entry.directory == nil {
+	if entry.directory == nil || id.Source != "" && id.Source != entry.directory.Name() {
 		return false, nil
 	}
 	return entry.directory.MaySendAs(ctx, id, a)

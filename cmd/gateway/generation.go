@@ -162,16 +162,17 @@ func (b *builder) authn() {
 func (b *builder) link(cfg *config.Authn, hasher *authn.Hasher) (authn.Link, error) {
 	log := b.log.Named("authn").Named(cfg.Kind)
 	s, named := b.sources[cfg.Directory]
-	link := authn.Link{}
+	link := authn.Link{Additional: cfg.Additional}
 	if named {
 		link.Accounts = s
 	}
 	var err error
 	switch cfg.Kind {
 	case "ldap":
+		link.FindsAccounts = cfg.DNTemplate == ""
 		link.Verifier, err = authnldap.New(cfg.LDAP(b.domainsOf(cfg.Directory)), s, s.client)
 	case "ldif":
-		link.Accounts = nil // the hashes come with their account
+		link.FindsAccounts = true // the hashes come with their account
 		link.Verifier, err = authnfile.NewStored("ldif", ldif.NewPasswords(s.Directory, s.file), hasher, log)
 	case "file":
 		link.Verifier, err = authnfile.New(cfg.PasswordFile(), hasher, log)
