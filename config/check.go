@@ -219,6 +219,9 @@ func (c checker) target(t *Target) {
 	if t.Protocol != "lmtp" && t.Protocol != "smtp" {
 		c.errorf(t.at, "Unknown protocol", "A target speaks lmtp or smtp, not %q.", t.Protocol)
 	}
+	if t.Protocol == "smtp" && t.CutThrough == "always" {
+		c.errorf(t.rangeOf("cut_through"), "Not for smtp", "Mail is cut through to lmtp targets only: an answer by SMTP is not the mailbox's. Leave it out.")
+	}
 	for _, address := range t.Address {
 		if t.Protocol == "smtp" && !strings.Contains(address, ":") {
 			continue

@@ -190,7 +190,8 @@ type Target struct {
 	ServerName   string        `conf:"server_name" doc:"Name the certificate must hold. Empty: the host."`
 	User         string        `conf:"user" doc:"Login at the next hop."`
 	PasswordFile string        `conf:"password_file" doc:"File that holds the password in its first line."`
-	MaxConns     int           `conf:"max_connections" default:"20" doc:"Connections at a time."`
+	MaxConns     int           `conf:"max_connections" default:"0" doc:"Connections, and deliveries, at a time. 0: 100 where the first address is a unix socket, else 20."`
+	CutThrough   string        `conf:"cut_through" default:"auto" oneof:"auto always never" doc:"Whether mail is brought to the next hop while the client waits, without a stay in the queue. lmtp only. auto: where the next hop drops a repeated delivery, as our backend does; always: to any; never: all mail is queued first."`
 	Timeout      time.Duration `conf:"timeout" default:"5m" doc:"Longest wait for one reply."`
 	IdleTime     time.Duration `conf:"idle_time" default:"30s" doc:"How long an idle connection is kept."`
 }

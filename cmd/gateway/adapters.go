@@ -44,6 +44,14 @@ func (t transport) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome 
 	return t.Load().router.Deliver(ctx, d)
 }
 
+// Direct implements queue.Direct.
+func (t transport) Direct(destination string) bool { return t.Load().router.Direct(destination) }
+
+// Concurrency implements queue.Limiter.
+func (t transport) Concurrency(destination string) (initial, limit int) {
+	return t.Load().router.Concurrency(destination)
+}
+
 // ourRecipients resolves senders of ours, who get reports.
 type ourRecipients struct{ *current }
 
