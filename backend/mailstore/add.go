@@ -2,9 +2,11 @@ package mailstore
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -251,6 +253,9 @@ func (b *box) readMeta(ctx context.Context, list []*Message) ([][]byte, error) {
 	a := b.account
 	records := make([][]byte, len(list))
 	err := a.store.kv.View(ctx, func(snap store.Snapshot) error {
+		if b.neighbours(list) {
+			return b.scanMeta(snap, list, records)
+		}
 		for i, m := range list {
 			value, err := snap.Get(messageKey(a.id, kindMeta, b.guid, m.UID))
 			if errors.Is(err, store.ErrNotFound) {
@@ -264,6 +269,58 @@ func (b *box) readMeta(ctx context.Context, list []*Message) ([][]byte, error) {
 	})
 	return records, a.store.failure("read message structures", err)
 }
+
+// scanWaste is how many records a scan may step over for one that is wanted:
+// to look one up costs about as much, or more.
+const scanWaste = 8
+
+// neighbours reports whether list is in UID order and lies close enough
+// together in the mailbox for a scan.
+func (b *box) neighbours(list []*Message) bool {
+	if len(list) < 2 || !slices.IsSortedFunc(list, func(a, b *Message) int { return cmp.Compare(a.UID, b.UID) }) {
+		return false
+	}
+	v := b.current()
+	from, _ := v.Find(list[0].UID)
+	to, _ := v.Find(list[len(list)-1].UID)
+	return to-from < scanWaste*len(list)
+}
+
+// scanMeta fills in the records of messages in UID order by reading the range
+// they lie in.
+func (b *box) scanMeta(snap store.Snapshot, list []*Message, records [][]byte) error {
+	from := messageKey(b.account.id, kindMeta, b.guid, list[0].UID)
+	to := append(messageKey(b.account.id, kindMeta, b.guid, list[len(list)-1].UID), 0)
+	var slab []byte
+	i := 0
+	for pair, err := range snap.Range(from, to, 0, false) {
+		if err != nil {
+			return err
+		}
+		uid := uidOf(pair.Key)
+		for i < len(list) && list[i].UID < uid {
+			i++
+		}
+		for ; i < len(list) && list[i].UID == uid; i++ {
+			records[i], slab = appendRecord(slab, pair.Value, len(list)-i)
+		}
+	}
+	return nil
+}
+
+// appendRecord copies value into slab, or into a new one that is likely to
+// hold so many more of its kind, and returns the copy and the slab.
+func appendRecord(slab, value []byte, more int) (record, rest []byte) {
+	if cap(slab)-len(slab) < len(value) {
+		slab = make([]byte, 0, max(len(value), min(more*len(value), maxSlabOctets)))
+	}
+	start := len(slab)
+	slab = append(slab, value...)
+	return slab[start:len(slab):len(slab)], slab
+}
+
+// maxSlabOctets bounds what one record that is kept can keep in memory.
+const maxSlabOctets = 64 << 10
 
 // Meta reads what is kept of a message beside its Message. ErrNoMessage when
 // it was expunged meanwhile.
