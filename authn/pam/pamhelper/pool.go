@@ -121,6 +121,7 @@ func (p *pool) start() (*worker, error) {
 		args = append(args, "--service-dir="+p.cfg.ServiceDir)
 	}
 	cmd := exec.Command(command[0], args...)
+	cmd.Args[0] = "postern" // the name under which modules write to the system log
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stderr = os.Stderr // for what modules print
 	// Modules run as root in our place, not with whatever the daemon was
