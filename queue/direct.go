@@ -22,7 +22,7 @@ const directPatience = 30 * time.Second
 // its next hop first where that is Direct: a message taken there needs no
 // record here. delivered tells that it was. What is not settled by the one
 // attempt is queued with what was learnt, under the same delivery id, so that
-// a next hop that has the message though its reply was lost gets it once.
+// a next hop that has the message though its reply was lost keeps one.
 //
 // An error whose Remote is set is the next hop's refusal, for good, for every
 // recipient: nothing was stored and nobody will be told but the client. Other
@@ -41,7 +41,10 @@ func (q *Queue) Submit(ctx context.Context, s Submission) (delivered bool, err e
 	}
 	started := time.Now()
 	outcomes := q.deliverDirect(ctx, m, s.Content)
-	q.endDirect(item{m: m, group: 0, to: to}, outcomes)
+	if q.endDirect(item{m: m, group: 0, to: to}, outcomes) == unreachable {
+		// As out of the queue, that counts as no attempt.
+		return false, q.take(ctx, m, s)
+	}
 	if refusal := refusedByAll(outcomes); refusal != nil {
 		s.Content.Discard()
 		q.note(m, 0, outcomes, time.Since(started))
@@ -103,12 +106,16 @@ func (q *Queue) deliverDirect(ctx context.Context, m *message, body store.Staged
 }
 
 // endDirect tells the schedule how the destination did.
-func (q *Queue) endDirect(it item, outcomes []mail.Outcome) {
+func (q *Queue) endDirect(it item, outcomes []mail.Outcome) contact {
+	c := contactOf(outcomes)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.schedule.done(it, contactOf(outcomes), outcomes[0], time.Now(), jitter())
-	q.poke() // a pause that began has an end
+	q.schedule.done(it, c, outcomes[0], time.Now(), jitter())
+	if c == unreachable {
+		q.poke() // the end of the pause is the keeper's
+	}
 	q.dispatchLocked()
+	return c
 }
 
 // settledDirect applies the outcomes to m, which nobody else knows of yet, and
