@@ -284,6 +284,9 @@ func (m *Mailbox) copyChunk(ctx context.Context, chunk []*Message, records [][]b
 		if same {
 			source = t.peek(m.box)
 		}
+		if source.gone {
+			return ErrNoMailbox // and its bodies may be
+		}
 		for i, old := range chunk {
 			now := source.present([]imap.UID{old.UID})
 			if len(now) == 0 || records[i] == nil {
@@ -313,6 +316,9 @@ func (m *Mailbox) moveChunk(ctx context.Context, chunk []*Message, records [][]b
 	err := m.box.account.change(ctx, func(t *txn) error {
 		moved, dests = nil, nil
 		source := t.peek(m.box)
+		if source.gone {
+			return ErrNoMailbox
+		}
 		for i, old := range chunk {
 			now := source.present([]imap.UID{old.UID})
 			if len(now) == 0 || records[i] == nil {

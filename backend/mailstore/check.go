@@ -16,9 +16,9 @@ import (
 // It expects that nobody writes meanwhile. The error joins all it found.
 func (s *Store) Check(ctx context.Context) error {
 	var found []error
-	err := s.eachAccount(ctx, func(id GUID, name string) error {
+	err := s.eachAccount(ctx, func(id GUID, name string, damage error) error {
 		c := checker{store: s, id: id}
-		if err := c.account(ctx); err != nil {
+		if err := errors.Join(damage, c.account(ctx)); err != nil {
 			found = append(found, fmt.Errorf("account %q: %w", name, err))
 		}
 		return nil

@@ -150,19 +150,21 @@ func (s *Store) release(a *account) {
 // Accounts returns the names of all accounts, in no order that means anything.
 func (s *Store) Accounts(ctx context.Context) ([]string, error) {
 	var names []string
-	err := s.eachAccount(ctx, func(_ GUID, name string) error {
+	err := s.eachAccount(ctx, func(_ GUID, name string, damage error) error {
 		names = append(names, name)
-		return nil
+		return damage
 	})
 	return names, s.failure("list accounts", err)
 }
 
-// eachAccount calls fn for every account, skipping from one to the next.
-func (s *Store) eachAccount(ctx context.Context, fn func(id GUID, name string) error) error {
+// eachAccount calls fn for every account, skipping from one to the next. The
+// damage is why an account's name cannot be read.
+func (s *Store) eachAccount(ctx context.Context, fn func(id GUID, name string, damage error) error) error {
 	from, end := []byte{tag, tagAccount}, above([]byte{tag, tagAccount})
 	for {
 		var id GUID
 		var name string
+		var damage error
 		found := false
 		err := s.kv.View(ctx, func(snap store.Snapshot) error {
 			for pair, err := range snap.Range(from, end, 1, false) {
@@ -175,17 +177,15 @@ func (s *Store) eachAccount(ctx context.Context, fn func(id GUID, name string) e
 				copy(id[:], pair.Key[2:])
 				found = true
 			}
-			if !found {
-				return nil
+			if found {
+				name, damage = readAccountName(snap, id)
 			}
-			var err error
-			name, err = readAccountName(snap, id)
-			return err
+			return nil
 		})
 		if err != nil || !found {
 			return err
 		}
-		if err := fn(id, name); err != nil {
+		if err := fn(id, name, damage); err != nil {
 			return err
 		}
 		from = above(accountKey(id, 0)[:accountPrefixOctets])

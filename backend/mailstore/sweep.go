@@ -40,17 +40,32 @@ func (s *Store) wakeSweep() {
 	}
 }
 
-// Sweep is one round of Run.
+// maxSweepErrors is how many accounts' troubles one sweep tells of.
+const maxSweepErrors = 10
+
+// Sweep is one round of Run. What is wrong with one account does not keep it
+// from the others.
 func (s *Store) Sweep(ctx context.Context) error {
 	now := time.Now()
-	return s.eachAccount(ctx, func(id GUID, name string) error {
-		for _, step := range []func(context.Context, GUID, time.Time) error{s.sweepGarbage, s.sweepDeliveries, s.sweepJournal} {
-			if err := step(ctx, id, now); err != nil {
-				return fmt.Errorf("account %s: %w", id, err)
-			}
+	var found []error
+	err := s.eachAccount(ctx, func(id GUID, name string, damage error) error {
+		if err := s.sweepAccount(ctx, id, name, damage, now); err != nil && len(found) < maxSweepErrors {
+			found = append(found, fmt.Errorf("account %s: %w", id, err))
 		}
-		return s.sweepExpunged(ctx, id, name, now)
+		return ctx.Err()
 	})
+	return errors.Join(append(found, err)...)
+}
+
+func (s *Store) sweepAccount(ctx context.Context, id GUID, name string, damage error, now time.Time) error {
+	err := damage
+	for _, step := range []func(context.Context, GUID, time.Time) error{s.sweepGarbage, s.sweepDeliveries, s.sweepJournal} {
+		err = errors.Join(err, step(ctx, id, now))
+	}
+	if damage != nil {
+		return err
+	}
+	return errors.Join(err, s.sweepExpunged(ctx, id, name, now))
 }
 
 // sweepPage is how many records one step of the sweep reads at most.
@@ -216,26 +231,42 @@ func (s *Store) sweepJournal(ctx context.Context, id GUID, now time.Time) error 
 	}
 }
 
+// oldExpunges finds, for each mailbox with expunges from before oldest, the
+// MODSEQ of the last of these.
+func (s *Store) oldExpunges(ctx context.Context, prefix []byte, oldest time.Time) (map[GUID]uint64, error) {
+	floors := make(map[GUID]uint64)
+	for from := prefix; from != nil; {
+		var next []byte
+		err := s.kv.View(ctx, func(snap store.Snapshot) error {
+			n := 0
+			for pair, err := range snap.Range(from, above(prefix), 5*sweepPage, false) {
+				if err != nil {
+					return err
+				}
+				at, _, err := decodeExpunged(pair.Value)
+				if err != nil || len(pair.Key) != len(prefix)+16+8 {
+					return errors.Join(err, errRecord)
+				}
+				if at.Before(oldest) {
+					floors[GUID(pair.Key[len(prefix):][:16])] = binary.BigEndian.Uint64(pair.Key[len(prefix)+16:])
+				}
+				if n++; n == 5*sweepPage {
+					next = append(slices.Clone(pair.Key), 0)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		from = next
+	}
+	return floors, nil
+}
+
 // sweepExpunged forgets old expunges, mailbox by mailbox, and notes how far.
 func (s *Store) sweepExpunged(ctx context.Context, id GUID, name string, now time.Time) error {
-	prefix := accountKey(id, kindExpunged)
-	oldest := now.Add(-s.cfg.ExpungeRetention)
-	floors := make(map[GUID]uint64)
-	err := s.kv.View(ctx, func(snap store.Snapshot) error {
-		for pair, err := range snap.Range(prefix, above(prefix), 50*sweepPage, false) {
-			if err != nil {
-				return err
-			}
-			at, _, err := decodeExpunged(pair.Value)
-			if err != nil || len(pair.Key) != len(prefix)+16+8 {
-				return errors.Join(err, errRecord)
-			}
-			if at.Before(oldest) {
-				floors[GUID(pair.Key[len(prefix):][:16])] = binary.BigEndian.Uint64(pair.Key[len(prefix)+16:])
-			}
-		}
-		return nil
-	})
+	floors, err := s.oldExpunges(ctx, accountKey(id, kindExpunged), now.Add(-s.cfg.ExpungeRetention))
 	if err != nil || len(floors) == 0 {
 		return err
 	}

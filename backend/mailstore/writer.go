@@ -3,8 +3,10 @@ package mailstore
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"time"
 
+	"github.com/postern-mail/postern/status"
 	"github.com/postern-mail/postern/store"
 )
 
@@ -17,6 +19,7 @@ type request struct {
 	// what drafts do not cover.
 	alone bool
 	err   error
+	done  bool // err is set; the leader's
 	led   bool // was handed the lead; guarded by account.queueMu
 	// wake receives true when err is set, false to take the lead.
 	wake chan bool
@@ -96,14 +99,30 @@ func (a *account) lead(own *request) {
 	a.queue[0].wake <- false
 }
 
-// process commits the requests in order, as many at a time as fit.
+// process commits the requests in order, as many at a time as fit. A panic in
+// one of them ends those that are not done with an error: others wait for
+// these, and for the lead.
 func (a *account) process(batch []*request, own *request) {
 	finish := func(r *request, err error) {
-		r.err = err
+		r.err, r.done = err, true
 		if r != own {
 			r.wake <- true
 		}
 	}
+	all := batch
+	defer func() {
+		fault := recover()
+		if fault == nil {
+			return
+		}
+		a.store.log.Error("change of an account panicked", "account", a.name, "panic", fault, "stack", string(debug.Stack()))
+		a.stale = true
+		for _, r := range all {
+			if !r.done {
+				finish(r, status.Errorf(status.StoreDown, "panic: %v", fault))
+			}
+		}
+	}()
 	ctx, cancel := context.WithTimeout(context.Background(), a.store.cfg.CommitTimeout)
 	defer cancel()
 	for conflicts := 0; len(batch) > 0; {
