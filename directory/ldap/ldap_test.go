@@ -249,9 +249,8 @@ func TestFrozenServerMeetsTheDeadline(t *testing.T) {
 	cfg.Timeout = 300 * time.Millisecond
 	cfg.MaxPause = time.Second
 	c := open(t, cfg)
-	if err := lookup(t, c); err != nil {
-		t.Fatal(err)
-	}
+	// A busy machine may not meet so short a deadline at once.
+	testenv.Eventually(t, 10*time.Second, func() error { return lookup(t, c) })
 	s.Pause()
 	started := time.Now()
 	for range 10 {
