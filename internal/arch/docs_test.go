@@ -217,3 +217,69 @@ func eventKinds(t *testing.T) []string {
 	})
 	return kinds
 }
+
+var (
+	hclBlock   = regexp.MustCompile("(?ms)^```hcl\n.*?^```$")
+	hclSetting = regexp.MustCompile(`(?m)(?:^|[{` + "`" + `]) *([a-z_]+) *= `)
+	firstCell  = regexp.MustCompile(`(?m)^\|[^|]*\|`)
+	hclNested  = regexp.MustCompile(`(?m)(?:^|[{` + "`" + `]) *([a-z_]+)(?: "[^"]*")* \{`)
+)
+
+// TestDocumentsNameSettings: settings, blocks and restrictions that documents
+// write in the configuration's language exist.
+func TestDocumentsNameSettings(t *testing.T) {
+	t.Parallel()
+	docs := documents(t)
+	known := slices.Concat(firstColumn(docs["docs/config.md"]), blocksOf(docs["docs/config.md"]), restrictionsOf(t, docs["docs/policy.md"]))
+	found := 0
+	check := func(name, code string) {
+		for _, m := range slices.Concat(hclSetting.FindAllStringSubmatch(code, -1), hclNested.FindAllStringSubmatch(code, -1)) {
+			found++
+			if !slices.Contains(known, m[1]) {
+				t.Errorf("%s writes %q in the configuration, where nothing has that name", name, m[1])
+			}
+		}
+	}
+	for name, text := range docs {
+		for _, block := range hclBlock.FindAllString(text, -1) {
+			check(name, block)
+		}
+		if name == "docs/migration.md" {
+			text = firstCell.ReplaceAllString(text, "") // others' configuration
+		}
+		for _, code := range inlineCode.FindAllString(fencedBlock.ReplaceAllString(text, ""), -1) {
+			if strings.Contains(code, " { ") || strings.Contains(code, " {}") {
+				check(name, code)
+			}
+		}
+	}
+	if found < 50 {
+		t.Fatalf("only %d settings found: the test looks for the wrong thing", found)
+	}
+}
+
+// blocksOf returns the names of blocks that config.md lists.
+func blocksOf(text string) []string {
+	var names []string
+	for line := range strings.Lines(text) {
+		if name, ok := strings.CutPrefix(line, "- `"); ok {
+			name, _, _ = strings.Cut(name, "`")
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// restrictionsOf returns the restrictions of policy.md with their arguments.
+func restrictionsOf(t *testing.T, text string) []string {
+	t.Helper()
+	_, section, ok := strings.Cut(text, "## Restrictions")
+	if !ok {
+		t.Fatal("docs/policy.md has no section on restrictions")
+	}
+	var names []string
+	for _, code := range inlineCode.FindAllString(section, -1) {
+		names = append(names, strings.Trim(code, "`"))
+	}
+	return names
+}
