@@ -222,7 +222,7 @@ var (
 	hclBlock   = regexp.MustCompile("(?ms)^```hcl\n.*?^```$")
 	hclSetting = regexp.MustCompile(`(?m)(?:^|[{` + "`" + `]) *([a-z_]+) *= `)
 	firstCell  = regexp.MustCompile(`(?m)^\|[^|]*\|`)
-	hclNested  = regexp.MustCompile(`(?m)(?:^|[{` + "`" + `]) *([a-z_]+)(?: "[^"]*")* \{`)
+	hclNested  = regexp.MustCompile(`(?m)(?:^|[^a-z_."-])([a-z_]+)(?: "[^"]*")* \{`)
 )
 
 // TestDocumentsNameSettings: settings, blocks and restrictions that documents
