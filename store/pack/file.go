@@ -1,17 +1,20 @@
 package pack
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"runtime"
 	"sync"
 
 	"github.com/postern-mail/postern/internal/fsx"
 )
 
-// A pack begins with fileHeader octets: magic, format version, number. A
+// A pack begins with fileHeader octets: magic (7), format version (1), number
+// (8). A
 // record is a header and data:
 //
 //	0  magic "PR01"
@@ -22,10 +25,11 @@ const (
 	fileHeader   = 16
 	recordHeader = 16
 	maxOffset    = 1 << 40
+	packMagic    = "PPACK\x00\x00"
+	packVersion  = 1
 )
 
 var (
-	fileMagic   = []byte("PPACK\x00\x00\x01")
 	recordMagic = []byte("PR01")
 	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
 )
@@ -34,6 +38,11 @@ var (
 	errDamaged = errors.New("body is damaged on disk")
 	errNoPack  = errors.New("pack is missing")
 	errClosed  = errors.New("bodies are closed")
+	errHeader  = errors.New("beginning of the pack is damaged")
+	errOther   = errors.New("the file is another pack")
+
+	errDiscarded = errors.New("the staged body was discarded before its link")
+	errNewer     = errors.New("written by a newer program")
 )
 
 // packFile is one pack.
@@ -56,6 +65,30 @@ type packFile struct {
 
 func openName(number uint64) string   { return fmt.Sprintf("%016x.open", number) }
 func sealedName(number uint64) string { return fmt.Sprintf("%016x.pack", number) }
+
+// packHeader returns what a pack begins with.
+func packHeader(number uint64) []byte {
+	header := append([]byte(nil), packMagic...)
+	return binary.BigEndian.AppendUint64(append(header, packVersion), number)
+}
+
+// checkHeader reads what a pack begins with.
+func (p *packFile) checkHeader() error {
+	header := make([]byte, fileHeader)
+	if _, err := p.file.ReadAt(header, 0); err != nil && err != io.EOF {
+		return fmt.Errorf("read pack %x: %w", p.number, err)
+	}
+	if string(header[:len(packMagic)]) != packMagic {
+		return errHeader
+	}
+	if version := header[len(packMagic)]; version > packVersion {
+		return fmt.Errorf("%w: format %d, this one knows %d", errNewer, version, packVersion)
+	}
+	if !bytes.Equal(header, packHeader(p.number)) {
+		return errOther
+	}
+	return nil
+}
 
 // putRecordHeader fills in the header of a record whose data stands behind it.
 func putRecordHeader(record []byte) {
@@ -147,17 +180,9 @@ func (p *packFile) sync() error {
 	return nil
 }
 
-func (p *packFile) close() error {
-	if p.file == nil {
-		return nil
-	}
-	err := p.file.Close()
-	p.file = nil
-	return err
-}
-
 // reserve returns room for one record in the active pack, beginning a new one
-// where needed. The caller holds a use of the pack until release.
+// where needed. The caller writes it and calls writing.Done, and holds a use of
+// the pack until release.
 func (b *Blobs) reserve(octets int64) (*packFile, int64, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -183,6 +208,7 @@ func (b *Blobs) reserve(octets int64) (*packFile, int64, error) {
 	offset := p.end
 	p.end += octets
 	p.users++
+	b.writing.Add(1)
 	return p, offset, nil
 }
 
@@ -198,10 +224,9 @@ func (b *Blobs) createLocked() (*packFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("begin pack: %w", err)
 	}
-	header := binary.BigEndian.AppendUint64(append([]byte(nil), fileMagic...), p.number)
 	err = f.Preallocate(b.cfg.PackOctets)
 	if err == nil {
-		_, err = f.WriteAt(header, 0)
+		_, err = f.WriteAt(packHeader(p.number), 0)
 	}
 	if err == nil {
 		err = b.fs.SyncDir(b.cfg.Dir)
@@ -225,13 +250,14 @@ func (b *Blobs) release(p *packFile) {
 }
 
 // sealIfIdleLocked gives a full pack its final name and length once nobody
-// writes to it. A failure leaves it as a crash would; the next start repairs.
+// needs it. A failure leaves it as a crash would; the next start repairs.
 func (b *Blobs) sealIfIdleLocked(p *packFile) {
 	if !p.sealed || p.users > 0 || p.name == sealedName(p.number) {
 		return
 	}
 	if err := b.sealLocked(p); err != nil {
 		b.log.Warn("close pack", "pack", p.name, "err", err)
+		p.breakOff(err) // once is enough
 	}
 }
 
@@ -243,7 +269,6 @@ func (b *Blobs) sealLocked(p *packFile) error {
 		return err
 	}
 	if err := p.file.Sync(); err != nil {
-		p.breakOff(err)
 		return err
 	}
 	name := sealedName(p.number)

@@ -71,16 +71,19 @@ type Blobs struct {
 	packs  map[uint64]*packFile // every pack that exists, by number
 	next   uint64               // number of the next pack
 	closed bool
+
+	writing sync.WaitGroup // records that were reserved and are not written; added to under mu, unless closed
 }
 
 // Open opens the packs in cfg.Dir, whose keys are in kv, and repairs what a
 // crash left. It must be the only user of the directory, which is so when kv
 // is an embedded store beside it. Damage is logged and the rest served.
 func Open(ctx context.Context, cfg Config, kv store.Store, log hclog.Logger) (*Blobs, error) {
-	return open(ctx, cfg, kv, log, fsx.OS())
+	return OpenOn(ctx, cfg, kv, log, fsx.OS())
 }
 
-func open(ctx context.Context, cfg Config, kv store.Store, log hclog.Logger, fsys fsx.FS) (*Blobs, error) {
+// OpenOn is Open on another file system than the operating system's.
+func OpenOn(ctx context.Context, cfg Config, kv store.Store, log hclog.Logger, fsys fsx.FS) (*Blobs, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("bodies: no directory given")
 	}
@@ -141,17 +144,26 @@ func (b *Blobs) Run(ctx context.Context) error {
 	}
 }
 
-// Close closes the pack files. Bodies that are open must not be read after it.
+// Close closes the pack files, once the writes under way have ended. What is
+// staged cannot be linked and what is open cannot be read after it: both fail.
 func (b *Blobs) Close() error {
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil
+	}
 	b.closed = true
+	b.mu.Unlock()
+	b.writing.Wait()
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	var err error
 	if b.active != nil {
 		err = b.sealLocked(b.active)
 	}
 	for _, p := range b.packs {
-		err = errors.Join(err, p.close())
+		err = errors.Join(err, p.file.Close())
 	}
 	return err
 }

@@ -52,36 +52,49 @@ func (b *Blobs) adopt(ctx context.Context, name string, number uint64, isOpen bo
 		return err
 	}
 	p := &packFile{number: number, name: name, file: f, sealed: true}
+	if p.end, err = f.Size(); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	header := p.checkHeader()
+	switch {
+	case errors.Is(header, errNewer):
+		return errors.Join(header, f.Close())
+	case errors.Is(header, errOther):
+		b.log.Error("left a pack alone", "pack", name, "err", header)
+		return f.Close()
+	}
 	b.packs[number] = p
-	if !isOpen {
-		p.end, err = f.Size()
-		return err
+	if isOpen {
+		pieces, err := b.piecesIn(ctx, number)
+		if err != nil {
+			return err
+		}
+		if len(pieces) == 0 {
+			return b.removePack(p) // whatever is in it was never promised
+		}
+		if err := b.repair(p, pieces); err != nil {
+			return err
+		}
 	}
-	pieces, err := b.piecesIn(ctx, number)
-	if err != nil {
-		return err
+	if header != nil {
+		b.log.Error("pack is damaged", "pack", p.name, "err", header)
 	}
-	if len(pieces) == 0 {
-		return b.removePack(p)
-	}
-	return b.repair(p, pieces)
+	return nil
 }
 
 // repair cuts a pack behind its last named record and verifies the records.
 func (b *Blobs) repair(p *packFile, pieces []piece) error {
-	size, err := p.file.Size()
-	if err != nil {
-		return err
-	}
+	size, damaged := p.end, 0
 	var buf []byte
-	damaged := 0
 	p.end = fileHeader
 	for _, at := range pieces {
 		p.end = max(p.end, at.end())
-		if buf, err = p.readPiece(at, buf); err != nil {
+		record, err := p.readPiece(at, buf)
+		if err != nil {
 			b.log.Error("body is damaged", "pack", p.name, "offset", at.offset, "err", err)
 			damaged++
 		}
+		buf = record
 	}
 	if size < p.end {
 		b.log.Error("pack is shorter than its bodies", "pack", p.name, "octets", size, "need", p.end)
@@ -186,7 +199,7 @@ func (b *Blobs) isLive(ctx context.Context, number uint64) (live bool, err error
 // the next start finds it dead again.
 func (b *Blobs) removePack(p *packFile) error {
 	delete(b.packs, p.number)
-	return errors.Join(p.close(), b.fs.Remove(b.path(p.name)))
+	return errors.Join(p.file.Close(), b.fs.Remove(b.path(p.name)))
 }
 
 // Usage tells how the packs are filled.

@@ -173,7 +173,9 @@ func (s *stager) put(record []byte) error {
 		return err
 	}
 	s.pins.packs = append(s.pins.packs, p)
-	if err := p.write(record, offset); err != nil {
+	err = p.write(record, offset)
+	s.blobs.writing.Done()
+	if err != nil {
 		return err
 	}
 	data := int64(len(record) - recordHeader)
@@ -227,6 +229,9 @@ func (s *staged) Discard() {
 func (s *staged) sync(context.Context) error {
 	if s.failed != nil {
 		return s.failed
+	}
+	if s.pins.once.Load() {
+		return errDiscarded // its pack may be gone
 	}
 	var last *packFile
 	for _, p := range s.pins.packs {
