@@ -99,10 +99,13 @@ type Store struct {
 // Open opens the database in cfg.Dir, or makes a new one. It fails when another
 // process has it open or when a newer program wrote it. Close ends it.
 func Open(ctx context.Context, cfg Config, log hclog.Logger) (*Store, error) {
-	return open(ctx, cfg, log, vfs.Default, fsx.OS())
+	return OpenOn(ctx, cfg, log, vfs.Default, fsx.OS())
 }
 
-func open(ctx context.Context, cfg Config, log hclog.Logger, dbFS vfs.FS, fsys fsx.FS) (*Store, error) {
+// OpenOn is Open on other file systems than the operating system's: dbFS for
+// the database, where nothing keeps other processes out, and fsys for the
+// directory it is in and the free space.
+func OpenOn(ctx context.Context, cfg Config, log hclog.Logger, dbFS vfs.FS, fsys fsx.FS) (*Store, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("store: no directory given")
 	}

@@ -19,6 +19,17 @@ type Engine interface {
 	Open(t *testing.T) store.Store
 }
 
+// Crasher is an Engine whose power can fail.
+type Crasher interface {
+	Engine
+	// Cut returns an engine on storage as a power cut at this instant may leave
+	// it, chosen by seed. The one it is taken from goes on undisturbed.
+	Cut(seed uint64) Engine
+	// OnOp has fn called, from any goroutine, ahead of each operation that
+	// changes something on storage. nil ends it.
+	OnOp(fn func(n int))
+}
+
 // Run runs the conformance suite. fresh gives each test an engine with nothing
 // in it.
 func Run(t *testing.T, fresh func(t *testing.T) Engine) {
@@ -43,6 +54,26 @@ func Run(t *testing.T, fresh func(t *testing.T) Engine) {
 		{"before", testBefore},
 		{"reopen", testReopen},
 		{"closed", testClosed},
+		{"histories", testHistories},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.test(t, fresh(t))
+		})
+	}
+}
+
+// RunCrashes runs the tests of what a power cut may take: nothing that was
+// acknowledged or shown.
+func RunCrashes(t *testing.T, fresh func(t *testing.T) Crasher) {
+	for _, c := range []struct {
+		name string
+		test func(t *testing.T, e Crasher)
+	}{
+		{"acknowledged commits survive", testCrash},
+		{"what was shown survives", testCrashShown},
+		{"cut again and again", testCrashChain},
+		{"cut ahead of every operation", testCrashEverywhere},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
