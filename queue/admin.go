@@ -22,8 +22,8 @@ type State string
 
 // The states of a message.
 const (
-	StateActive   State = "active"   // being tried, or in line
-	StateDeferred State = "deferred" // waits for its next attempt
+	StateActive   State = "active"   // being tried, or in line to be
+	StateDeferred State = "deferred" // waits: for its next attempt, or for a destination that was out of reach
 	StateHeld     State = "hold"
 	StateDamaged  State = "damaged" // cannot be read; only Delete does anything
 )
@@ -161,11 +161,10 @@ func (q *Queue) describe(m *message) Message {
 		ID: m.id, State: StateDeferred, Arrived: m.arrived, Octets: m.ref.Octets,
 		Envelope: m.envelope, ReceivedFrom: m.receivedFrom,
 	}
-	live := q.active[m.id]
 	switch {
 	case m.held:
 		d.State = StateHeld
-	case live != nil && live.moving > 0:
+	case q.movesLocked(m.id):
 		d.State = StateActive
 	}
 	for g, recipients := range m.groups {
@@ -188,6 +187,27 @@ func (q *Queue) describe(m *message) Message {
 		}
 	}
 	return d
+}
+
+// movesLocked reports whether any group of a message is being tried, or may be
+// as soon as its turn comes.
+func (q *Queue) movesLocked(id mail.QueueID) bool {
+	m := q.active[id]
+	if m == nil || m.moving == 0 {
+		return false
+	}
+	for g := range m.work {
+		switch m.work[g].place {
+		case inFlight, settling:
+			return true
+		case ready:
+			to := q.schedule.lines[q.deps.Transport.Destination(m.groups[g][0])]
+			if to == nil || !time.Now().Before(to.pausedUntil) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (f Filter) selects(m *Message) bool {

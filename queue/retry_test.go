@@ -244,7 +244,7 @@ func TestShortOutage(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if m, ok := r.show(ids[29]); !ok || m.State != StateActive || m.Recipients[0].Last.Reply != offline.Reply {
+		if m, ok := r.show(ids[29]); !ok || m.State != StateDeferred || m.Recipients[0].Last.Reply != offline.Reply {
 			t.Errorf("during the outage: %+v", m)
 		}
 		if down := r.Stats().Down; !slices.Equal(down, []string{"b.test"}) {
