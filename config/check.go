@@ -74,9 +74,7 @@ func (c checker) complete() {
 	if f.Audit.File == "" {
 		f.Audit.File = filepath.Join(f.DataDir, "audit.log")
 	}
-	if f.Control.Socket == "" {
-		f.Control.Socket = filepath.Join(f.DataDir, "control.sock")
-	}
+	f.Control.Socket = f.controlSocket()
 	if f.Gateway != nil {
 		f.Gateway.Queue = orDefault(c.decoder, f.Gateway.Queue)
 	}
@@ -96,7 +94,7 @@ func (c checker) directories() {
 	seen := make(map[string]hcl.Range)
 	for _, dir := range c.file.Directories {
 		if first, ok := seen[dir.Name]; ok {
-			c.errorf(dir.at, "Repeated name", "The directory %q is defined at %s already.", dir.Name, first)
+			c.errorf(dir.at, "Repeated name", "The directory %q is defined in %s already.", dir.Name, place(first))
 		}
 		seen[dir.Name] = dir.at
 		if dir.Base == "" {

@@ -250,3 +250,24 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestControlSocketIsFoundDespiteMistakes(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct{ text, want string }{
+		"of its own": {"control { socket = \"/run/a.sock\" }\nhostnam = 1\ngateway {}", "/run/a.sock"},
+		"in data":    {"data_dir = \"/srv/p\"\nauthn \"ldap\" {}\nbackend { x {} }", "/srv/p/control.sock"},
+		"torn":       {"data_dir = \"/srv/p\"\ngateway {", "/srv/p/control.sock"},
+		"default":    {"nonsense = true", "/var/lib/postern/control.sock"},
+	} {
+		path := write(t, map[string]string{"postern.hcl": row.text})
+		if _, err := Load(path); err == nil {
+			t.Errorf("%s: loads", name)
+		}
+		if got, err := ControlSocket(path); err != nil || got != row.want {
+			t.Errorf("%s: %q, %v; want %q", name, got, err, row.want)
+		}
+	}
+	if _, err := ControlSocket(filepath.Join(t.TempDir(), "absent.hcl")); err == nil {
+		t.Error("found in a file that is not there")
+	}
+}

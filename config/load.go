@@ -56,21 +56,50 @@ type loader struct {
 // Load reads the configuration at path and everything it includes. The error
 // is a *Mistakes, or that of reading path itself.
 func Load(path string) (*File, error) {
+	f, err := load(path)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// ControlSocket tells where the server of a configuration answers commands. It
+// overlooks mistakes as far as it can: the server runs with what it has read
+// before, and who mends a configuration still has to reach it.
+func ControlSocket(path string) (string, error) {
+	f, err := load(path)
+	if f == nil {
+		return "", err
+	}
+	return f.controlSocket(), nil
+}
+
+func (f *File) controlSocket() string {
+	if f.Control != nil && f.Control.Socket != "" {
+		return f.Control.Socket
+	}
+	return filepath.Join(f.DataDir, "control.sock")
+}
+
+// load returns what could be understood beside a *Mistakes.
+func load(path string) (*File, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	l := &loader{parser: hclparse.NewParser(), body: &hclsyntax.Body{Attributes: make(hclsyntax.Attributes)}}
 	l.file(path, hcl.Range{Filename: path})
-	d := &decoder{ctx: l.references(), diags: l.diags}
+	d := &decoder{ctx: l.references()}
 	f := new(File)
-	if !d.diags.HasErrors() {
-		d.decode(l.body, nil, hcl.Range{Filename: path, Start: hcl.InitialPos, End: hcl.InitialPos}, f)
-		f.sources = l.read
+	d.decode(l.body, nil, hcl.Range{Filename: path, Start: hcl.InitialPos, End: hcl.InitialPos}, f)
+	f.sources = l.read
+	diags := l.diags
+	if !diags.HasErrors() { // or what follows from them would be told too
 		f.check(d)
+		diags = d.diags
 	}
-	if d.diags.HasErrors() {
-		slices.SortStableFunc(d.diags, byPlace)
-		return nil, &Mistakes{diags: d.diags, files: l.parser.Files()}
+	if diags.HasErrors() {
+		slices.SortStableFunc(diags, byPlace)
+		return f, &Mistakes{diags: diags, files: l.parser.Files()}
 	}
 	return f, nil
 }
@@ -106,7 +135,7 @@ func (l *loader) file(path string, from hcl.Range) {
 	delete(body.Attributes, "include")
 	for name, attr := range body.Attributes {
 		if first, ok := l.body.Attributes[name]; ok {
-			l.errorf(attr.SrcRange, "Set twice", "%q is set at %s already.", name, first.SrcRange)
+			l.errorf(attr.SrcRange, "Set twice", "%q is set in %s already.", name, place(first.SrcRange))
 			continue
 		}
 		l.body.Attributes[name] = attr
@@ -195,6 +224,9 @@ func (l *loader) references() *hcl.EvalContext {
 	}
 	return ctx
 }
+
+// place names where something stands, as mistakes are headed.
+func place(r hcl.Range) string { return fmt.Sprintf("%s line %d", r.Filename, r.Start.Line) }
 
 func unwrapPath(err error) error {
 	var path *fs.PathError

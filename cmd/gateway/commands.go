@@ -11,8 +11,11 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/postern-mail/postern/admin"
 	"github.com/postern-mail/postern/mail"
@@ -54,7 +57,7 @@ func (s *server) replyStatus(_ context.Context, _ url.Values, out io.Writer) err
 		fmt.Fprintf(table, "\nQUEUE\t%d message(s), %d held, %d deliveries under way\n", q.Messages, q.Held, q.InFlight)
 		fmt.Fprintf(table, "since start\t%d accepted; recipients: %d delivered, %d deferrals, %d bounced\n", q.Accepted, q.Delivered, q.Deferred, q.Bounced)
 		for _, name := range q.Down {
-			fmt.Fprintf(table, "unreachable\t%s\n", name)
+			fmt.Fprintf(table, "unreachable\t%s\n", nextHop(name))
 		}
 	}
 	return table.Flush()
@@ -108,9 +111,9 @@ func asListed(m queue.Message) listed {
 		if r.Done {
 			continue
 		}
-		to := listedRecipient{Address: r.Address, Attempts: r.Attempts, Route: r.Destination}
+		to := listedRecipient{Address: r.Address, Attempts: r.Attempts, Route: nextHop(r.Destination)}
 		if !r.Last.At.IsZero() {
-			to.Reason = r.Last.Reply.String()
+			to.Reason = reason(r.Last)
 		}
 		if !r.Next.IsZero() {
 			to.Next = &r.Next
@@ -119,6 +122,18 @@ func asListed(m queue.Message) listed {
 	}
 	return l
 }
+
+// reason tells what came of an attempt, and whose words these are.
+func reason(o mail.Outcome) string {
+	if o.FromPeer && o.Remote != "" {
+		return o.Remote + " said: " + o.Reply.String()
+	}
+	return o.Reply.String()
+}
+
+// nextHop is a destination as operators know it: a target, and behind it the
+// domain where the target finds the host by that.
+func nextHop(destination string) string { return strings.TrimSuffix(destination, "/") }
 
 func (s *server) replyList(ctx context.Context, args url.Values, out io.Writer) error {
 	state := queue.State(args.Get("state"))
@@ -146,8 +161,12 @@ func (s *server) replyList(ctx context.Context, args url.Values, out io.Writer) 
 	if args.Get("json") == "true" {
 		return nil
 	}
-	if n == 0 {
+	switch {
+	case n == 0 && state == "":
 		_, err := fmt.Fprintln(out, "The queue is empty.")
+		return err
+	case n == 0:
+		_, err := fmt.Fprintf(out, "No message is in state %s.\n", state)
 		return err
 	}
 	_, err := fmt.Fprintf(out, "%d message(s), %d octets\n", n, octets)
@@ -168,14 +187,14 @@ func printMessage(out io.Writer, m queue.Message) error {
 			continue
 		}
 		if !r.Last.At.IsZero() {
-			_, e := fmt.Fprintf(out, "      (%s)\n", r.Last.Reply)
+			_, e := fmt.Fprintf(out, "      (%s)\n", reason(r.Last))
 			err = errors.Join(err, e)
 		}
 		next := ""
 		if time.Until(r.Next) > 0 {
 			next = ", next attempt in " + time.Until(r.Next).Round(time.Second).String()
 		}
-		_, e := fmt.Fprintf(out, "      %s  via %s%s\n", r.Address, r.Destination, next)
+		_, e := fmt.Fprintf(out, "      %s  via %s%s\n", r.Address, nextHop(r.Destination), next)
 		err = errors.Join(err, e)
 	}
 	return err
@@ -197,9 +216,9 @@ func (s *server) replyShow(ctx context.Context, args url.Values, out io.Writer) 
 		if r.Accepted != r.Address {
 			fmt.Fprintf(out, "  sent to:     %s\n", r.Accepted.Path())
 		}
-		fmt.Fprintf(out, "  destination: %s\n  delivery id: %s\n  attempts:    %d\n", r.Destination, r.Delivery, r.Attempts)
+		fmt.Fprintf(out, "  destination: %s\n  delivery id: %s\n  attempts:    %d\n", nextHop(r.Destination), r.Delivery, r.Attempts)
 		if !r.Last.At.IsZero() {
-			fmt.Fprintf(out, "  last:        %s, %s %s: %s\n", r.Last.At.Format(time.RFC3339), r.Last.Class, r.Last.Remote, r.Last.Reply)
+			fmt.Fprintf(out, "  last:        %s, %s: %s\n", r.Last.At.Format(time.RFC3339), r.Last.Class, reason(r.Last))
 		}
 		if !r.Next.IsZero() {
 			fmt.Fprintf(out, "  next:        %s\n", r.Next.Format(time.RFC3339))
@@ -224,12 +243,50 @@ func (s *server) replyRetry(ctx context.Context, args url.Values, out io.Writer)
 	case len(args["id"]) > 0:
 		return onEach("due now", s.queue.Retry)(ctx, args, out)
 	case args.Get("all") == "true" || destination != "":
-		n, err := s.queue.RetryAll(ctx, queue.Filter{Destination: destination})
+		n, err := s.retryBound(ctx, destination)
 		fmt.Fprintf(out, "%d message(s) due now\n", n)
 		return err
 	default:
 		return errors.New("name queue ids, or --all, or --destination")
 	}
+}
+
+// retriesAtOnce is how many retries wait for the disk together.
+const retriesAtOnce = 64
+
+// retryBound has every message tried that is not held and still has a
+// recipient bound for a destination, and returns how many these are.
+func (s *server) retryBound(ctx context.Context, destination string) (int, error) {
+	var due atomic.Int64
+	retries, within := errgroup.WithContext(ctx)
+	retries.SetLimit(retriesAtOnce)
+	for m, err := range s.queue.List(within, queue.Filter{}) {
+		if err != nil {
+			retries.Go(func() error { return err })
+			break
+		}
+		if m.State == queue.StateHeld || !bound(m, destination) {
+			continue
+		}
+		retries.Go(func() error {
+			err := s.queue.Retry(within, m.ID)
+			if errors.Is(err, queue.ErrNoMessage) {
+				return nil // it left the queue meanwhile
+			}
+			due.Add(1)
+			return err
+		})
+	}
+	err := retries.Wait()
+	return int(due.Load()), err
+}
+
+// bound reports whether a message has a recipient left in a domain, or on its
+// way to a next hop, of that name; every message is bound for "".
+func bound(m queue.Message, name string) bool {
+	return name == "" || slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool {
+		return !r.Done && (strings.EqualFold(string(r.Address.Domain), name) || strings.EqualFold(nextHop(r.Destination), name))
+	})
 }
 
 // onEach does one thing to every message named and goes on past failures.

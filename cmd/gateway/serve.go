@@ -203,11 +203,11 @@ func statusCommand() *cobra.Command {
 
 // callServer runs a command on the server that the configuration describes.
 func callServer(c *cobra.Command, name string, args url.Values) error {
-	f, err := config.Load(configPath(c))
+	socket, err := config.ControlSocket(configPath(c))
 	if err != nil {
 		return err
 	}
-	err = admin.Call(c.Context(), f.Control.Socket, name, args, c.OutOrStdout())
+	err = admin.Call(c.Context(), socket, name, args, c.OutOrStdout())
 	if errors.Is(err, admin.ErrNotRunning) {
 		return fmt.Errorf("%w; start it with: postern serve -c %s", err, configPath(c))
 	}
@@ -218,7 +218,7 @@ func callServer(c *cobra.Command, name string, args url.Values) error {
 func (s *server) replyReload(_ context.Context, _ url.Values, out io.Writer) error {
 	restart, err := s.reload()
 	if err != nil {
-		return err
+		return fmt.Errorf("not taken over, the configuration before stays in force:\n%w", err)
 	}
 	fmt.Fprintln(out, "configuration taken over; sessions under way keep the one they began with")
 	if len(restart) > 0 {

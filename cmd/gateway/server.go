@@ -416,11 +416,15 @@ func (s *server) runGenerations(ctx context.Context) error {
 	}
 }
 
-// certificates reads every certificate, to tell mistakes early.
+// certificates reads every certificate, to tell mistakes early. One that
+// several listeners share is told of once.
 func (g *generation) certificates() error {
 	var err error
-	try := func(where string, t *config.TLS) {
-		if _, e := certificate(g.file.Certificate(t)); e != nil {
+	told := make(map[*config.TLS]bool)
+	try := func(where string, own *config.TLS) {
+		t := g.file.Certificate(own)
+		if _, e := certificate(t); e != nil && !told[t] {
+			told[t] = true
 			err = errors.Join(err, fmt.Errorf("%s: %w", where, e))
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,15 +29,19 @@ import (
 
 // site is one Postern of a test: a folder, ports, and the running program.
 type site struct {
-	t      testing.TB
-	Dir    string
-	Config string
-	Socket string // where the backend takes LMTP
-	Port   map[string]int
-	Extra  map[string]string // what a test's own template speaks of
-	trust  *tls.Config
-	proc   *testenv.Process
+	t       testing.TB
+	Dir     string
+	Config  string
+	Socket  string // where the backend takes LMTP
+	Port    map[string]int
+	Extra   map[string]string // what a test's own template speaks of
+	outside *outsideServer    // where mail for other domains goes; nil: nobody is there
+	trust   *tls.Config
+	proc    *testenv.Process
 }
+
+// nobodyListens is a well-known port on which nothing listens.
+const nobodyListens = "127.0.0.1:9"
 
 // standard is the configuration most tests run: both roles on the embedded
 // company.
@@ -79,7 +84,7 @@ func newSite(t testing.TB, text string, extra map[string]string) *site {
 	s := &site{t: t, Dir: testenv.TempDir(t), Port: make(map[string]int), Extra: extra}
 	s.Config = filepath.Join(s.Dir, "postern.hcl")
 	s.Socket = filepath.Join(s.Dir, "lmtp.sock")
-	for _, name := range []string{"MX", "Submission", "Submissions", "IMAP", "IMAPS"} {
+	for _, name := range []string{"MX", "Submission", "Submissions", "IMAP", "IMAPS", "Metrics"} {
 		s.Port[name] = testenv.FreePort(t)
 	}
 	must(t, os.WriteFile(filepath.Join(s.Dir, "company.ldif"), ldif.OpenLDAP().LDIF, 0o600))
@@ -110,6 +115,18 @@ func (s *site) start() *site {
 		},
 	})
 	return s
+}
+
+// waitForLog waits until the server's log matches a pattern.
+func (s *site) waitForLog(pattern string) {
+	s.t.Helper()
+	want := regexp.MustCompile(pattern)
+	testenv.Eventually(s.t, 30*time.Second, func() error {
+		if !want.MatchString(s.proc.Log()) {
+			return fmt.Errorf("the log does not match %q", pattern)
+		}
+		return nil
+	})
 }
 
 // run runs another command of the program on this site.
