@@ -103,8 +103,10 @@ func (s *session) append(ctx context.Context, name string, args appendArgs, mark
 			m.Content.Discard()
 		}
 	}()
+	var octets int64
 	for {
-		if err := s.checkMessage(mark, len(messages)); err != nil {
+		octets += mark.octets
+		if err := s.checkMessage(mark, octets, len(messages)); err != nil {
 			return result{}, s.refuseMessage(mark, err)
 		}
 		m, err := s.takeMessage(ctx, args, mark)
@@ -139,8 +141,9 @@ func (s *session) append(ctx context.Context, name string, args appendArgs, mark
 	return result{code: string(appendSet(append(code, ' '), uids))}, nil
 }
 
-// checkMessage decides about a message before its octets are asked for.
-func (s *session) checkMessage(mark literalMark, before int) error {
+// checkMessage decides about a message before its octets are asked for; octets
+// are those of the command so far, this message included.
+func (s *session) checkMessage(mark literalMark, octets int64, before int) error {
 	switch {
 	case mark.octets > s.cfg.AppendLimitOctets:
 		return refuse("TOOBIG", "Message is too large")
@@ -150,7 +153,7 @@ func (s *session) checkMessage(mark literalMark, before int) error {
 		return refuse("LIMIT", "Too many messages in one command")
 	}
 	used, limit := s.account.Quota()
-	if limit > 0 && used+mark.octets > limit {
+	if limit > 0 && used+octets > limit {
 		return refuse("OVERQUOTA", "Mailbox is full")
 	}
 	return nil

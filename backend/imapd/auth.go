@@ -127,7 +127,7 @@ func (s *session) authenticated(ctx context.Context, identity mail.Identity, err
 	switch reason := status.Of(err); {
 	case err == nil:
 		return result{code: s.capabilityCode(), text: "Logged in"}, nil
-	case ends(err):
+	case ends(err), isRefusal(err):
 		return result{}, err
 	case isSyntax(err):
 		s.failures++
@@ -149,6 +149,11 @@ func isSyntax(err error) bool {
 	return errors.As(err, &bad)
 }
 
+func isRefusal(err error) bool {
+	var no *refusal
+	return errors.As(err, &no)
+}
+
 // begin opens the mailboxes of who authenticated.
 func (s *session) begin(ctx context.Context, identity mail.Identity) error {
 	account, err := s.server.deps.Accounts.Account(ctx, identity.Authorization)
@@ -157,6 +162,10 @@ func (s *session) begin(ctx context.Context, identity mail.Identity) error {
 	}
 	if account.Disabled {
 		return status.New(status.AccountDisabled, nil)
+	}
+	if !s.server.admit(s, account.Name) {
+		s.log.Warn("too many sessions of one account", "sid", s.client.Session, "login", account.Name, "remote", s.client.Remote)
+		return refuse("LIMIT", "Too many connections of this account")
 	}
 	opened, err := s.server.deps.Store.Account(ctx, account)
 	if err != nil {

@@ -26,8 +26,11 @@ type Config struct {
 
 	// MaxSessions bounds the connections at one time. Default 10000.
 	MaxSessions int
-	// MaxSessionsPerClient bounds them per remote address. Default 100.
-	MaxSessionsPerClient int
+	// MaxSessionsPerClient bounds them per remote address, and
+	// MaxSessionsPerAccount those that are logged in to one account. Default
+	// 100 each; negative for no bound.
+	MaxSessionsPerClient  int
+	MaxSessionsPerAccount int
 	// MaxAuthFailures is how many failed logins end the connection. Default 5.
 	MaxAuthFailures int
 	// MaxBadCommands is how many syntax errors in a row end the connection.
@@ -59,6 +62,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Listener = cmp.Or(c.Listener, "imap")
 	c.MaxSessions = cmp.Or(c.MaxSessions, 10000)
 	c.MaxSessionsPerClient = cmp.Or(c.MaxSessionsPerClient, 100)
+	c.MaxSessionsPerAccount = cmp.Or(c.MaxSessionsPerAccount, 100)
 	c.MaxAuthFailures = cmp.Or(c.MaxAuthFailures, 5)
 	c.MaxBadCommands = cmp.Or(c.MaxBadCommands, 20)
 	c.AppendLimitOctets = cmp.Or(c.AppendLimitOctets, 64<<20)
@@ -80,7 +84,7 @@ func (c Config) check() error {
 		errs = append(errs, errors.New("implicit TLS needs a certificate"))
 	}
 	for name, n := range map[string]int64{
-		"max sessions": int64(c.MaxSessions), "max sessions per client": int64(c.MaxSessionsPerClient),
+		"max sessions":                int64(c.MaxSessions),
 		"max authentication failures": int64(c.MaxAuthFailures), "max bad commands": int64(c.MaxBadCommands),
 		"append limit": c.AppendLimitOctets, "authentication timeout": int64(c.AuthTimeout),
 		"idle timeout": int64(c.IdleTimeout), "command timeout": int64(c.CommandTimeout),

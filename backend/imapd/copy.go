@@ -67,18 +67,16 @@ func (s *session) copy(ctx context.Context, a copyArgs) (result, error) {
 }
 
 // move is MOVE and UID MOVE (RFC 6851): COPYUID comes before the expunges,
-// which the sync behind the command tells.
+// which the sync behind the command tells. When it fails midway that goes for
+// what was moved until then.
 func (s *session) move(ctx context.Context, a copyArgs) (result, error) {
 	if err := s.box.writable(); err != nil {
 		return result{}, err
 	}
 	done, err := s.copyTo(ctx, a, s.box.mailbox.Move)
-	if err != nil {
-		return result{}, err
-	}
 	if code := copyUID(done); code != "" {
 		s.response("*", "OK", code, "Moved")
-		s.recordExpunge(done.Source, "move to "+a.dest, nil)
+		s.recordExpunge(done.Source, "move to "+a.dest, err)
 	}
-	return result{}, nil
+	return result{}, err
 }

@@ -122,7 +122,7 @@ type server struct {
 }
 
 func testConfig() Config {
-	return Config{Hostname: "mail.example.com", AllowInsecureAuth: true, AuthDelay: -1}
+	return Config{Hostname: "mail.example.com", AllowInsecureAuth: true, AuthDelay: -1, MaxSessionsPerAccount: -1}
 }
 
 func openStore(t testing.TB) *mailstore.Store {

@@ -51,13 +51,9 @@ func parseCreate(p *parser) (a createArgs, err error) {
 	if err = p.sp(); err != nil {
 		return a, err
 	}
-	wire, err := p.astring()
-	if err != nil {
-		return a, err
-	}
 	// A trailing delimiter says that the name will get children (RFC 3501
 	// section 6.3.3); every mailbox of ours may.
-	if a.name, err = mailboxName(strings.TrimSuffix(wire, delimiter)); err != nil || !p.take(' ') || p.i == len(p.b) {
+	if a.name, err = p.mailbox(); err != nil || !p.take(' ') || p.i == len(p.b) {
 		return a, err
 	}
 	err = p.list(func() error {

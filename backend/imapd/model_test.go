@@ -17,13 +17,18 @@ type model struct {
 	messages []modelMessage
 }
 
+// failer is a test that can be failed: *rapid.T and *testing.T.
+type failer interface {
+	Fatalf(format string, args ...any)
+}
+
 type modelMessage struct{ uid, flags string }
 
 // none is the flags of a message that is known to have none.
 const none = "-"
 
 // apply takes in one untagged response.
-func (m *model) apply(t *rapid.T, line string, numbers bool) {
+func (m *model) apply(t failer, line string, numbers bool) {
 	fields := strings.Fields(line)
 	if len(fields) < 3 || fields[0] != "*" {
 		return
@@ -68,7 +73,7 @@ func (m *model) apply(t *rapid.T, line string, numbers bool) {
 }
 
 // run sends a command and applies what comes back.
-func (m *model) run(t *rapid.T, text string, numbers bool) string {
+func (m *model) run(t failer, text string, numbers bool) string {
 	untagged, tagged := m.cmd(text)
 	for _, line := range untagged {
 		m.apply(t, line, numbers)
@@ -166,7 +171,7 @@ func afterSilent(before, op, flag string) string {
 }
 
 // compare asks the server for everything and holds it against the model.
-func (m *model) compare(t *rapid.T) {
+func (m *model) compare(t failer) {
 	m.run(t, "NOOP", false)
 	known := append([]modelMessage(nil), m.messages...)
 	untagged := []string{}

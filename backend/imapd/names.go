@@ -29,7 +29,7 @@ var nameCoding = base64.NewEncoding("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopq
 	WithPadding(base64.NoPadding).Strict()
 
 // mailboxName turns a name from the wire into the store's form: NFC, "INBOX"
-// in capitals, levels not empty.
+// in capitals, levels not empty, no delimiter at the end.
 func mailboxName(wire string) (string, error) {
 	name, err := decodeMailbox(wire)
 	if err != nil {
@@ -43,7 +43,7 @@ func mailboxName(wire string) (string, error) {
 	case strings.HasPrefix(name, delimiter), strings.Contains(name, delimiter+delimiter):
 		return "", refuse("CANNOT", "Mailbox name has an empty level")
 	}
-	return canonicalName(name), nil
+	return canonicalName(strings.TrimSuffix(name, delimiter)), nil
 }
 
 // canonicalName writes INBOX and what lies below it in capitals.

@@ -68,6 +68,7 @@ type Server struct {
 	mu       sync.Mutex // guards the fields below
 	sessions map[*session]struct{}
 	clients  map[netip.Addr]int
+	accounts map[string]int // sessions logged in, by account
 }
 
 // New returns a server for cfg.
@@ -77,7 +78,7 @@ func New(cfg Config, deps Deps, log hclog.Logger) (*Server, error) {
 	}
 	s := &Server{
 		deps: deps, log: log,
-		sessions: make(map[*session]struct{}), clients: make(map[netip.Addr]int),
+		sessions: make(map[*session]struct{}), clients: make(map[netip.Addr]int), accounts: make(map[string]int),
 	}
 	return s, s.Reconfigure(cfg)
 }
@@ -183,7 +184,7 @@ func (s *Server) enter(ses *session, cfg *Config) bool {
 	addr := ses.client.Remote.Addr()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.sessions) >= cfg.MaxSessions || addr.IsValid() && s.clients[addr] >= cfg.MaxSessionsPerClient {
+	if len(s.sessions) >= cfg.MaxSessions || addr.IsValid() && over(s.clients[addr], cfg.MaxSessionsPerClient) {
 		return false
 	}
 	s.sessions[ses] = struct{}{}
@@ -191,13 +192,39 @@ func (s *Server) enter(ses *session, cfg *Config) bool {
 	return true
 }
 
+// over reports whether n sessions leave no room for one more.
+func over(n, limit int) bool { return limit >= 0 && n >= limit }
+
+// admit counts a session as the account's, or reports that it has too many.
+func (s *Server) admit(ses *session, account string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ses.admitted != "" { // its last login met an outage
+		release(s.accounts, ses.admitted)
+		ses.admitted = ""
+	}
+	if over(s.accounts[account], ses.cfg.MaxSessionsPerAccount) {
+		return false
+	}
+	s.accounts[account]++
+	ses.admitted = account
+	return true
+}
+
 func (s *Server) leave(ses *session) {
-	addr := ses.client.Remote.Addr()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sessions, ses)
-	if s.clients[addr]--; s.clients[addr] <= 0 {
-		delete(s.clients, addr)
+	release(s.clients, ses.client.Remote.Addr())
+	if ses.admitted != "" {
+		release(s.accounts, ses.admitted)
+	}
+}
+
+// release takes one off a count, and the count out when nothing is left of it.
+func release[K comparable](counts map[K]int, key K) {
+	if counts[key]--; counts[key] <= 0 {
+		delete(counts, key)
 	}
 }
 

@@ -41,6 +41,7 @@ type session struct {
 
 	state     state
 	account   *mailstore.Account // nil before authentication
+	admitted  string             // the account the server counts the session for
 	box       *selection         // nil unless a mailbox is selected
 	condstore bool               // the client knows CONDSTORE (RFC 7162 section 3.1)
 

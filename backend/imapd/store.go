@@ -190,16 +190,16 @@ func (s *session) expungeUIDs(ctx context.Context, uids []imap.UID) error {
 // maxAuditUIDs bounds the UIDs of one audit record.
 const maxAuditUIDs = 500
 
+// recordExpunge audits what went, and the error that kept the rest.
 func (s *session) recordExpunge(gone []imap.UID, detail string, err error) {
 	e := s.event(mail.EventExpunge)
 	e.Mailbox, e.Result, e.Detail = s.box.mailbox.Info().Name, "ok", detail
-	if err != nil {
-		e.Result, e.Reason = "refused", status.Of(err).String()
-		s.server.deps.Audit.Record(e)
-		return
-	}
 	for part := range slices.Chunk(gone, maxAuditUIDs) {
 		e.UIDs = string(appendSet(nil, part))
+		s.server.deps.Audit.Record(e)
+	}
+	if err != nil {
+		e.UIDs, e.Result, e.Reason = "", "refused", status.Of(err).String()
 		s.server.deps.Audit.Record(e)
 	}
 }

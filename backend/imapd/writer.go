@@ -63,14 +63,22 @@ func (w *writer) park() {
 	w.pooled, w.buf = nil, nil
 }
 
-// str, raw, num and char append to the response under way.
+// str, num and char append to the response under way.
 func (w *writer) str(s string) {
 	w.grow()
 	w.buf = append(w.buf, s...)
 }
 
+// raw appends what may be large: it is written in steps, so that a response of
+// many items takes no more memory than its largest.
 func (w *writer) raw(b []byte) {
 	w.grow()
+	for len(w.buf)+len(b) > flushOctets {
+		n := min(len(b), max(flushOctets-len(w.buf), 0))
+		w.buf = append(w.buf, b[:n]...)
+		_ = w.flush() // the error sticks
+		b = b[n:]
+	}
 	w.buf = append(w.buf, b...)
 }
 
