@@ -108,13 +108,16 @@ func (l *Log) Record(e mail.Event) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
-	body, err := json.Marshal(e)
+	buffer := bodies.Get().(*[]byte)
+	defer bodies.Put(buffer)
+	body, err := appendEvent((*buffer)[:0], &e)
 	if err != nil {
 		l.log.Error("audit event lost", "event", e.Kind, "err", err)
 		return
 	}
+	*buffer = body
 	if l.cfg.File == "" {
-		l.log.Debug("audit", "record", string(body))
+		l.log.Debug("audit", "record", "{"+string(body))
 		return
 	}
 	l.mu.Lock()
@@ -129,7 +132,11 @@ func (l *Log) Record(e mail.Event) {
 	}
 }
 
-// appendLocked numbers and chains one event.
+// bodies are buffers for one event each.
+var bodies = sync.Pool{New: func() any { return new(make([]byte, 0, 1<<10)) }}
+
+// appendLocked numbers and chains one event, which comes without its opening
+// brace.
 func (l *Log) appendLocked(body []byte) {
 	l.seq++
 	start := l.pending.Len()
@@ -140,7 +147,7 @@ func (l *Log) appendLocked(body []byte) {
 	head = hex.AppendEncode(head, l.prev[:])
 	head = append(head, `",`...)
 	l.pending.Write(head)
-	l.pending.Write(body[1:])
+	l.pending.Write(body)
 	l.prev = sha256.Sum256(l.pending.Bytes()[start:])
 	l.pending.WriteByte('\n')
 }
