@@ -45,8 +45,8 @@ put 0644 "$here/sysusers.d/postern.conf" "$libdir/sysusers.d/postern.conf"
 for example in "$here"/examples/*.hcl; do
 	put 0644 "$example" "$share/doc/postern/examples/$(basename "$example")"
 done
-for document in config policy operations migration; do
-	put 0644 "$here/../docs/$document.md" "$share/doc/postern/$document.md"
+for document in "$here"/../docs/*.md; do
+	put 0644 "$document" "$share/doc/postern/$(basename "$document")"
 done
 
 keep 0644 "$here/examples/minimal.hcl" /etc/postern/postern.hcl
