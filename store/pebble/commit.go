@@ -183,13 +183,19 @@ func (s *Store) build(reqs []*request) (*pebble.Batch, error) {
 }
 
 // syncGroups waits for each group's sync, shows it to readers and answers.
+// Behind a group that failed all fail: what they were decided by, or found
+// committed, may not be there after the next start.
 func (s *Store) syncGroups() {
 	for g := range s.applied {
 		if g.batch != nil {
 			g.err = g.batch.SyncWait()
 		}
+		if g.err == nil {
+			g.err = s.Err()
+		}
 		if g.err != nil {
 			s.fail(g.err)
+			s.release(g.snapshot)
 		} else if g.snapshot != nil {
 			s.show(g.snapshot)
 			if err := g.batch.Close(); err != nil {

@@ -58,8 +58,16 @@ func (v *view) release() {
 	if !unused {
 		return
 	}
-	if err := v.snapshot.Close(); err != nil {
-		v.store.log.Warn("release a snapshot", "err", err)
+	v.store.release(v.snapshot)
+}
+
+// release closes a snapshot that nobody reads; nil is none.
+func (s *Store) release(snapshot *pebble.Snapshot) {
+	if snapshot == nil {
+		return
+	}
+	if err := snapshot.Close(); err != nil {
+		s.log.Warn("release a snapshot", "err", err)
 	}
 }
 
