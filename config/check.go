@@ -97,11 +97,14 @@ func (c checker) directories() {
 			c.errorf(dir.at, "Repeated name", "The directory %q is defined in %s already.", dir.Name, place(first))
 		}
 		seen[dir.Name] = dir.at
-		if dir.Base == "" {
+		if dir.Kind == DirectoryAliases {
+			c.aliasesOnly(dir)
+		}
+		if dir.base() == "" {
 			c.errorf(dir.at, "Missing setting", `A directory needs "base", the DN above its entries, such as "dc=example,dc=com".`)
 		}
 		switch dir.Kind {
-		case "ldap":
+		case DirectoryLDAP:
 			if len(dir.URIs) == 0 {
 				c.errorf(dir.at, "Missing setting", `A directory of kind ldap needs "uris", such as ["ldaps://ldap.example.com"].`)
 			}
@@ -111,15 +114,18 @@ func (c checker) directories() {
 			}
 			c.readable(&dir.block, "bind_password_file", dir.BindPasswordFile)
 			c.readable(&dir.block, "ca_file", dir.CAFile)
-		case "ldif":
+		case DirectoryLDIF:
 			if dir.File == "" {
 				c.errorf(dir.at, "Missing setting", `A directory of kind ldif needs "file".`)
 			}
 			c.readable(&dir.block, "file", dir.File)
 			c.forbid(&dir.block, "ldif", "uris", "bind_dn", "bind_password_file", "ca_file", "server_name")
+		case DirectoryAliases:
 		default:
-			c.errorf(dir.at, "Unknown kind", "A directory is of kind ldap or ldif, not %q.", dir.Kind)
+			c.errorf(dir.at, "Unknown kind", "A directory is of kind ldap, ldif or aliases, not %q.", dir.Kind)
 		}
+		c.aliasFiles(dir)
+		c.meaning(dir)
 	}
 }
 
@@ -144,6 +150,8 @@ func (c checker) authn() {
 		}
 		if a.Directory != "" && dir == nil {
 			c.errorf(a.rangeOf("directory"), "No such directory", "There is no directory %q.", a.Directory)
+		} else if dir != nil && !dir.withEntries() {
+			c.errorf(a.rangeOf("directory"), "Wrong kind", "The directory %q holds aliases and no people.", dir.Name)
 		}
 	}
 }
@@ -259,10 +267,10 @@ func (c checker) backend(b *Backend) {
 	if len(b.Listeners) == 0 {
 		c.errorf(b.at, "No listener", `The backend needs listeners, such as listener "imap" { bind = [":143"] }.`)
 	}
-	if b.Directory == "" && len(c.file.Directories) > 0 {
-		b.Directory = c.file.Directories[0].Name
+	if at := slices.IndexFunc(c.file.Directories, (*Directory).withEntries); b.Directory == "" && at >= 0 {
+		b.Directory = c.file.Directories[at].Name
 	}
-	if c.file.Directory(b.Directory) == nil {
+	if dir := c.file.Directory(b.Directory); dir == nil || !dir.withEntries() {
 		c.errorf(b.rangeOf("directory"), "No such directory", "The backend needs a directory that knows whose account an address is.")
 	}
 	for _, l := range b.Listeners {

@@ -47,7 +47,7 @@ func (d *Directory) Room(domains []mail.Domain) directory.Config {
 	return directory.Config{
 		Name:   d.Name,
 		Preset: d.Preset,
-		BaseDN: directory.DN(d.Base),
+		BaseDN: directory.DN(d.base()),
 		Mapping: directory.Mapping{
 			UserBase: directory.DN(d.UserBase), UserFilter: d.UserFilter, NameAttribute: d.NameAttr,
 			LoginAttributes: d.LoginAttrs, LoginFilter: d.LoginFilter, AddressAttributes: d.AddressAttrs,

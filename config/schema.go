@@ -22,7 +22,7 @@ type File struct {
 	Audit       *Audit       `conf:"audit,block" doc:"Where the audit is kept."`
 	Control     *Control     `conf:"control,block" doc:"How commands such as postern queue reach the running server."`
 	TLS         *TLS         `conf:"tls,block" doc:"Certificate of the listeners that have none of their own."`
-	Directories []*Directory `conf:"directory,block" example:"directory \"ldap\" \"corp\" { ... }" doc:"Where people, aliases and groups are looked up. First label: ldap or ldif. Second: a name of your choice."`
+	Directories []*Directory `conf:"directory,block" example:"directory \"ldap\" \"corp\" { ... }" doc:"Where people, aliases and groups are looked up. First label: ldap, ldif or aliases. Second: a name of your choice."`
 	Authn       []*Authn     `conf:"authn,block" example:"authn \"ldap\" { directory = directory.corp }" doc:"Verifiers of logins, asked in order. Label: ldap, pam, file or ldif."`
 	Gateway     *Gateway     `conf:"gateway,block" doc:"The gateway role: SMTP in, policy, queue, delivery."`
 	Backend     *Backend     `conf:"backend,block" doc:"The backend role: LMTP in, mailboxes, IMAP."`
@@ -67,7 +67,9 @@ type Directory struct {
 	Preset string `conf:"preset" default:"openldap" oneof:"openldap openldap-qmail openldap-postfixbook freeipa ad" doc:"Which attributes mean what; each can be changed below."`
 	Base   string `conf:"base" doc:"DN under which everything lies. Required."`
 
-	File string `conf:"file" doc:"LDIF file of a directory of kind ldif; read again when it changes."`
+	File       string        `conf:"file" doc:"File of a directory of kind ldif, or of kind aliases in the notation of Postfix's virtual(5) and aliases(5); read again when it changes."`
+	AliasFiles []string      `conf:"alias_files" doc:"Files of aliases that are asked before the entries, in order, in the notation of Postfix's virtual(5) and aliases(5); read again when they change."`
+	Tables     []*QueryTable `conf:"table,block" example:"table \"virtual\" { query_filter = \"(mail=%s)\" }" doc:"Lookups with the keys of Postfix's ldap_table(5), asked after alias_files and before the entries, in order. An address they know is an alias. Label: a name of your choice."`
 
 	URIs             []string      `conf:"uris" doc:"Servers of a directory of kind ldap, in order of preference: ldaps://, ldap:// or ldapi://."`
 	StartTLS         bool          `conf:"starttls" default:"false" doc:"Protect ldap:// connections by STARTTLS."`

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
@@ -131,6 +132,10 @@ func (t *QueryTable) Generation() uint64 {
 
 // Lookup implements Table. Every error is status.DirectoryDown.
 func (t *QueryTable) Lookup(ctx context.Context, text string) ([]string, error) {
+	return t.lookup(ctx, text, nil)
+}
+
+func (t *QueryTable) lookup(ctx context.Context, text string, tr *trace) ([]string, error) {
 	key := NewKey(text)
 	if !isPossibleKey(text) || !t.asks(key) {
 		return nil, nil
@@ -140,7 +145,7 @@ func (t *QueryTable) Lookup(ctx context.Context, text string) ([]string, error) 
 	if !ok || !okBase || !t.formatFits(&key) {
 		return nil, nil
 	}
-	r := &tableResult{table: t, key: &key, seen: map[string]bool{}}
+	r := &tableResult{table: t, key: &key, trace: tr, seen: map[string]bool{}}
 	err := r.search(ctx, Request{Base: base, Scope: t.cfg.Scope, Filter: filter}, 0)
 	// A base made from the key may well not exist; a fixed one is a mistake.
 	if errors.Is(err, ErrNoSuchBase) && strings.Contains(t.cfg.SearchBase, "%") {
@@ -199,6 +204,7 @@ func (t *QueryTable) formatFits(key *Key) bool {
 type tableResult struct {
 	table  *QueryTable
 	key    *Key
+	trace  *trace
 	values []string
 	seen   map[string]bool // entries read, so that nested ones end
 }
@@ -209,7 +215,9 @@ func (r *tableResult) search(ctx context.Context, req Request, depth int) error 
 		return fmt.Errorf("special attributes nest deeper than %d", cfg.RecursionLimit)
 	}
 	req.Attributes, req.SizeLimit = r.table.attributes, cfg.SizeLimit
+	started := time.Now()
 	entries, err := r.table.searcher.Search(ctx, req)
+	r.trace.query(req, entries, err, time.Since(started))
 	if err != nil {
 		return err
 	}

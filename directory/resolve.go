@@ -3,6 +3,7 @@ package directory
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"slices"
 	"sort"
@@ -422,7 +423,7 @@ func parseLDAPURL(v string) (Request, error) {
 		case i == 0:
 			req.Base, err = ParseDN(text)
 		case i == 2 && text != "":
-			req.Scope, err = parseScope(text)
+			req.Scope, err = ParseScope(text)
 		case i == 3 && text != "":
 			req.Filter, err = ParseFilter(text)
 		case i > 3 && strings.HasPrefix(text, "!"):
@@ -435,9 +436,10 @@ func parseLDAPURL(v string) (Request, error) {
 	return req, nil
 }
 
-func parseScope(s string) (Scope, error) {
+// ParseScope reads what Scope's String writes, in any letter case.
+func ParseScope(s string) (Scope, error) {
 	if i := slices.Index(scopeNames[:], strings.ToLower(s)); i >= 0 {
 		return Scope(i), nil
 	}
-	return 0, errLDAPURL
+	return 0, fmt.Errorf("scope %q is none of %s", s, strings.Join(scopeNames[:], ", "))
 }

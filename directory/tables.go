@@ -19,6 +19,12 @@ type Table interface {
 	Lookup(ctx context.Context, key string) ([]string, error)
 }
 
+// NoEntries is a Searcher that holds nothing, for a directory of tables only.
+type NoEntries struct{}
+
+// Search implements Searcher.
+func (NoEntries) Search(context.Context, Request) ([]Entry, error) { return nil, nil }
+
 // tableKeys are the texts under which a table may hold one of the wanted keys,
 // in the order of Postfix's virtual(5).
 func (d *Directory) tableKeys(key mail.Address) []string {
@@ -38,18 +44,39 @@ func (r *resolution) inTables(ctx context.Context, w wanted, keys []mail.Address
 	for _, key := range keys {
 		for _, text := range r.d.tableKeys(key) {
 			for _, table := range r.d.tables {
-				targets, err := table.Lookup(ctx, text)
+				targets, err := r.askTable(ctx, table, text)
 				if err != nil {
 					return false, status.Errorf(status.DirectoryDown, "table %s: %w", table.Name(), err)
 				}
 				if len(targets) > 0 {
-					r.trace.decide("table %s: %s stands for %s", table.Name(), text, strings.Join(targets, ", "))
+					r.decideTargets(table, text, targets)
 					return true, r.targets(ctx, w, targets, depth)
 				}
 			}
 		}
 	}
 	return false, nil
+}
+
+// askTable looks a key up; what a table searches for is part of the explanation.
+func (r *resolution) askTable(ctx context.Context, table Table, key string) ([]string, error) {
+	var found []string
+	var err error
+	if q, ok := table.(*QueryTable); ok {
+		found, err = q.lookup(ctx, key, r.trace)
+	} else {
+		found, err = table.Lookup(ctx, key)
+	}
+	if len(found) == 0 && err == nil {
+		r.trace.decide("table %s: nothing for %s", table.Name(), key)
+	}
+	return found, err
+}
+
+func (r *resolution) decideTargets(table Table, key string, targets []string) {
+	if r.trace != nil { // joining thousands costs
+		r.trace.decide("table %s: %s stands for %s", table.Name(), key, strings.Join(targets, ", "))
+	}
 }
 
 // targets works on the addresses an alias stands for. One that is the alias

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"github.com/postern-mail/postern/directory"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/status"
 )
 
 // addressBook asks, for each of our domains, the directory that knows it. It
@@ -22,12 +24,103 @@ type domainEntry struct {
 // Class implements policy.Domains.
 func (b *addressBook) Class(d mail.Domain) policy.DomainClass { return b.domains[d].class }
 
-// Resolve implements policy.Recipients.
+// Resolve implements policy.Recipients. What an address stands for may lie in
+// a domain that another directory knows: that one is asked in turn.
 func (b *addressBook) Resolve(ctx context.Context, a mail.Address) ([]mail.Recipient, error) {
-	if entry := b.domains[a.Domain]; entry.directory != nil {
-		return entry.directory.Resolve(ctx, a)
+	entry := b.domains[a.Domain]
+	if entry.directory == nil {
+		return []mail.Recipient{{Address: a, Accepted: a}}, nil
 	}
-	return []mail.Recipient{{Address: a, Accepted: a}}, nil
+	found, err := entry.directory.Resolve(ctx, a)
+	if err != nil || !b.leadsOn(entry, found) {
+		return found, err
+	}
+	j := journey{book: b, start: a, underWay: map[mail.Address]bool{a.Fold(): true}, have: map[mail.Address]bool{}}
+	if err := j.follow(ctx, entry, found); err != nil {
+		return nil, err
+	}
+	return j.end()
+}
+
+// leadsOn reports whether any recipient is another directory's to resolve.
+func (b *addressBook) leadsOn(entry domainEntry, found []mail.Recipient) bool {
+	return slices.ContainsFunc(found, func(r mail.Recipient) bool {
+		next := b.domains[r.Address.Domain].directory
+		return next != nil && next != entry.directory
+	})
+}
+
+// journey follows an address from directory to directory.
+type journey struct {
+	book       *addressBook
+	start      mail.Address
+	underWay   map[mail.Address]bool // addresses asked about; false when done
+	have       map[mail.Address]bool
+	recipients []mail.Recipient
+	looped     bool
+	refused    error // why one of them gets no mail
+}
+
+// maxJourney bounds the addresses that lead from one directory to another:
+// each directory bounds what it makes of one.
+const maxJourney = 1000
+
+func (j *journey) follow(ctx context.Context, from domainEntry, found []mail.Recipient) error {
+	for _, r := range found {
+		entry := j.book.domains[r.Address.Domain]
+		if entry.directory == nil || entry.directory == from.directory {
+			j.arrive(r)
+			continue
+		}
+		if err := j.ask(ctx, entry, r.Address); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ask goes on with an address in the directory that knows its domain.
+func (j *journey) ask(ctx context.Context, entry domainEntry, a mail.Address) error {
+	key := a.Fold()
+	if underWay, known := j.underWay[key]; known {
+		j.looped = j.looped || underWay
+		return nil
+	}
+	if len(j.underWay) == maxJourney {
+		return status.Errorf(status.AddressLoop, "%s leads through more than %d addresses of other directories", j.start, maxJourney)
+	}
+	j.underWay[key] = true
+	defer func() { j.underWay[key] = false }()
+	found, err := entry.directory.Resolve(ctx, a)
+	if status.Of(err).Permanent() {
+		j.refused = err // the others get it, as in a group
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return j.follow(ctx, entry, found)
+}
+
+func (j *journey) arrive(r mail.Recipient) {
+	key := r.Address.Fold()
+	if j.have[key] {
+		return
+	}
+	j.have[key] = true
+	r.Accepted = j.start
+	j.recipients = append(j.recipients, r)
+}
+
+func (j *journey) end() ([]mail.Recipient, error) {
+	switch {
+	case len(j.recipients) > 0:
+		return j.recipients, nil
+	case j.looped:
+		return nil, status.Errorf(status.AddressLoop, "%s leads only back to itself", j.start)
+	default:
+		return nil, j.refused
+	}
 }
 
 // MaySendAs implements policy.Owners. Addresses outside our domains belong to

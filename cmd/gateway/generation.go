@@ -23,6 +23,7 @@ import (
 	"github.com/postern-mail/postern/directory"
 	"github.com/postern-mail/postern/directory/ldap"
 	"github.com/postern-mail/postern/directory/ldif"
+	"github.com/postern-mail/postern/directory/table"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
 )
@@ -95,14 +96,17 @@ func (b *builder) directories() {
 		log := b.log.Named("directory").With("directory", cfg.Name)
 		var searcher directory.Searcher
 		var s source
-		if cfg.Kind == "ldif" {
+		switch cfg.Kind {
+		case config.DirectoryAliases:
+			searcher = directory.NoEntries{}
+		case config.DirectoryLDIF:
 			file, err := ldif.Open(cfg.LDIF(), log)
 			if b.failed(what, err) {
 				continue
 			}
 			b.task(what, file.Run)
 			searcher, s.file = file, file
-		} else {
+		default:
 			client, err := ldap.New(cfg.LDAP(), log)
 			if b.failed(what, err) {
 				continue
@@ -110,13 +114,38 @@ func (b *builder) directories() {
 			b.task(what, client.Run)
 			searcher, s.client = client, client
 		}
-		d, err := directory.New(cfg.Room(b.domainsOf(cfg.Name)), searcher, log)
+		tables, err := b.tables(cfg, searcher, log)
+		if b.failed(what, err) {
+			continue
+		}
+		d, err := directory.New(cfg.Room(b.domainsOf(cfg.Name)), searcher, log, tables...)
 		if b.failed(what, err) {
 			continue
 		}
 		s.Directory = d
 		b.sources[cfg.Name] = s
 	}
+}
+
+// tables opens what a directory asks before its entries.
+func (b *builder) tables(cfg *config.Directory, searcher directory.Searcher, log hclog.Logger) ([]directory.Table, error) {
+	var tables []directory.Table
+	for _, file := range cfg.Aliases() {
+		t, err := table.Open(file, log)
+		if err != nil {
+			return nil, err
+		}
+		b.task("aliases "+t.Name(), t.Run)
+		tables = append(tables, t)
+	}
+	for _, query := range cfg.Tables {
+		t, err := directory.NewQueryTable(query.Room(cfg.Base), searcher)
+		if err != nil {
+			return nil, err
+		}
+		tables = append(tables, t)
+	}
+	return tables, nil
 }
 
 // domainsOf lists the domains whose recipients a directory knows.
