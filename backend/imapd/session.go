@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -190,7 +191,8 @@ func (s *session) handshake(ctx context.Context) error {
 	}
 	s.r.conn, s.w.conn = conn, conn
 	st := conn.ConnectionState()
-	s.client.TLS = &mail.TLSInfo{Version: tls.VersionName(st.Version), Cipher: tls.CipherSuiteName(st.CipherSuite)}
+	version := strings.Replace(tls.VersionName(st.Version), "TLS ", "TLSv", 1) // as SMTP sessions name it
+	s.client.TLS = &mail.TLSInfo{Version: version, Cipher: tls.CipherSuiteName(st.CipherSuite)}
 	if len(st.VerifiedChains) > 0 {
 		s.client.TLS.PeerCN = st.VerifiedChains[0][0].Subject.CommonName
 	}

@@ -207,6 +207,10 @@ func TestLoginNeedsTLS(t *testing.T) {
 	tc.fails("STARTTLS", "BAD")
 	tc.ok("LOGIN alice secret")
 	tc.ok("SELECT INBOX")
+	tc.ok("CREATE x")
+	if created := s.audit.find(mail.EventMailbox); len(created) != 1 || created[0].TLS != "TLSv1.3" {
+		t.Errorf("mailbox events: %+v", created)
+	}
 }
 
 func TestImplicitTLSAndNewCertificate(t *testing.T) {
