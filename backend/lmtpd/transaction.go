@@ -2,8 +2,6 @@ package lmtpd
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"io"
 	"strings"
 	"sync"
@@ -177,16 +175,13 @@ func (t *transaction) deliver(ctx context.Context, group []int, content store.St
 }
 
 // deliveryID is the identity of the delivery to one recipient, "" when the
-// client gave none.
+// client gave none. It begins with the client's, by which the store keeps them
+// in order.
 func (t *transaction) deliveryID(path mail.Address) string {
 	if t.from.DeliveryID == "" {
 		return ""
 	}
-	h := sha256.New()
-	h.Write([]byte(t.from.DeliveryID))
-	h.Write([]byte{0})
-	h.Write([]byte(path.String()))
-	return hex.EncodeToString(h.Sum(nil)[:20])
+	return t.from.DeliveryID + "\x00" + path.String()
 }
 
 // refuse records a forward-path that was not accepted.

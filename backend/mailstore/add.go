@@ -168,7 +168,7 @@ func (a *account) prepareDelivery(ctx context.Context, d Delivery) prepared {
 		return prepared{err: err}
 	}
 	if d.ID != "" {
-		p.delivery = deliveryKey(a.id, d.ID)
+		p.delivery = markDelivery(a.id, d.ID)
 	}
 	p.name = inbox
 	if d.Mailbox == "" {
@@ -196,7 +196,7 @@ func (t *txn) deliver(p *prepared) error {
 		return p.err
 	}
 	a := t.account
-	if p.delivery != (GUID{}) {
+	if p.delivery != (deliveryMark{}) {
 		repeated, err := t.wasDelivered(p.delivery)
 		if err != nil || repeated {
 			return err
@@ -212,22 +212,26 @@ func (t *txn) deliver(p *prepared) error {
 	if _, err := t.add(b, p.addition); err != nil {
 		return err
 	}
-	if p.delivery != (GUID{}) {
+	if p.delivery != (deliveryMark{}) {
 		expires := t.now.Add(a.store.cfg.DeliveryMemory)
-		t.batch.Put(mailboxKey(a.id, kindDelivery, p.delivery), encodeExpiry(expires))
+		t.batch.Put(deliveryKey(a.id, p.delivery), encodeExpiry(expires))
 		t.remember(p.delivery)
 	}
 	return nil
 }
 
-// wasDelivered looks for a delivery in this commit and in those before.
-func (t *txn) wasDelivered(id GUID) (bool, error) {
+// wasDelivered looks for a delivery in this commit and in those before. Of one
+// above the highest that is remembered it knows without looking.
+func (t *txn) wasDelivered(id deliveryMark) (bool, error) {
 	if t.ids[id] {
 		return true, nil
 	}
+	if bytes.Compare(id[:], t.account.lastDelivery) > 0 {
+		return false, nil
+	}
 	found := false
 	err := t.account.store.kv.View(t.ctx, func(snap store.Snapshot) error {
-		value, err := snap.Get(mailboxKey(t.account.id, kindDelivery, id))
+		value, err := snap.Get(deliveryKey(t.account.id, id))
 		if errors.Is(err, store.ErrNotFound) {
 			return nil
 		} else if err != nil {
@@ -240,9 +244,9 @@ func (t *txn) wasDelivered(id GUID) (bool, error) {
 	return found, err
 }
 
-func (t *txn) remember(id GUID) {
+func (t *txn) remember(id deliveryMark) {
 	if t.ids == nil {
-		t.ids = make(map[GUID]bool)
+		t.ids = make(map[deliveryMark]bool)
 	}
 	t.ids[id] = true
 	t.undo = append(t.undo, func() { delete(t.ids, id) })

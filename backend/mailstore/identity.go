@@ -65,7 +65,21 @@ func emailID(account GUID, d Dot) GUID { return derive("email", account[:], d.by
 
 func createdGUID(account GUID, d Dot) GUID { return derive("mailbox", account[:], d.bytes()) }
 
-func deliveryKey(account GUID, id string) GUID { return derive("delivery", account[:], []byte(id)) }
+// deliveryMark is what is remembered of a delivery: the first octets of its ID
+// as they are, so that IDs which grow with time, as those of a queue do, lie in
+// that order, and its identity.
+type deliveryMark [deliveryOrder + 16]byte
+
+const deliveryOrder = 8
+
+func markDelivery(account GUID, id string) (m deliveryMark) {
+	copy(m[:deliveryOrder], id)
+	identity := derive("delivery", account[:], []byte(id))
+	copy(m[deliveryOrder:], identity[:])
+	return m
+}
+
+func (m *deliveryMark) identity() GUID { return GUID(m[deliveryOrder:]) }
 
 // nextHLC is a hybrid logical clock's next reading: 48 bits of milliseconds,
 // 16 of counter, always above last.

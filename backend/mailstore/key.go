@@ -17,7 +17,7 @@ import (
 //	m a <account> t <mbox> <uid>     its Meta
 //	m a <account> x <mbox> <modseq>  UIDs expunged at that MODSEQ
 //	m a <account> s <name>   subscription to a name without a mailbox
-//	m a <account> d <hash>   ID of a delivery
+//	m a <account> d <start> <hash>   ID of a delivery
 //	m a <account> j <seq>    journal record
 //	m a <account> g <mbox>   mailbox that was deleted and awaits the sweep
 const (
@@ -54,6 +54,10 @@ func mailboxKey(account GUID, kind byte, mailbox GUID) []byte {
 
 func messageKey(account GUID, kind byte, mailbox GUID, uid imap.UID) []byte {
 	return binary.BigEndian.AppendUint32(mailboxKey(account, kind, mailbox), uint32(uid))
+}
+
+func deliveryKey(account GUID, id deliveryMark) []byte {
+	return append(accountKey(account, kindDelivery), id[:]...)
 }
 
 func numberKey(prefix []byte, n uint64) []byte {

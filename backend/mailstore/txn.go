@@ -40,7 +40,7 @@ type txn struct {
 	octets  int    // of the batch's keys and values, as far as counted
 	counted int    // operations counted in octets
 	modseq  uint64 // of this commit; 0 until something needs it
-	ids     map[GUID]bool
+	ids     map[deliveryMark]bool
 	adds    bool     // stores something new: must not use the reserve
 	after   []func() // run when published
 }
@@ -186,6 +186,7 @@ func (t *txn) commit() error {
 		a.mu.Lock()
 		a.head, a.headRecord = t.head, record
 		a.mu.Unlock()
+		a.noteDeliveries(t.ids)
 		return nil
 	}
 	if !errors.Is(err, store.ErrFull) && !errors.Is(err, store.ErrTooLarge) {
@@ -232,7 +233,7 @@ type addition struct {
 	meta     []byte // encoded
 	link     func(*store.Batch)
 	source   Dot
-	delivery GUID
+	delivery deliveryMark
 }
 
 // add puts a message at the end of b.
@@ -260,7 +261,7 @@ func (t *txn) add(b *box, n addition) (imap.UID, error) {
 	}
 	t.batch.Put(messageKey(t.account.id, kindMessage, b.guid, m.UID), m.encode())
 	t.batch.Put(messageKey(t.account.id, kindMeta, b.guid, m.UID), n.meta)
-	t.log(&JournalOp{Code: OpAdd, Mailbox: b.guid, Message: m, Trace: n.trace, Source: n.source, Delivery: n.delivery})
+	t.log(&JournalOp{Code: OpAdd, Mailbox: b.guid, Message: m, Trace: n.trace, Source: n.source, Delivery: n.delivery.identity()})
 	v.uidNext++
 	v.modseq, v.dirty = m.ModSeq, true
 	v.count(&m, 1)
