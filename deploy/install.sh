@@ -34,7 +34,8 @@ keep() {
 }
 
 mkdir -p "$destdir$bindir"
-install -m 0755 "$binary" "$destdir$bindir/postern"
+install -m 0755 "$binary" "$destdir$bindir/postern.new"
+mv -f "$destdir$bindir/postern.new" "$destdir$bindir/postern" # a running one keeps its file
 
 put 0644 "$here/man/postern.8" "$share/man/man8/postern.8"
 put 0644 "$here/man/postern.hcl.5" "$share/man/man5/postern.hcl.5"
