@@ -59,7 +59,7 @@ cat <<END
 Postern is installed. As root, to run it:
   systemd-sysusers && systemctl daemon-reload     # once: makes the user postern
   \$EDITOR /etc/postern/postern.hcl                # examples: $share/doc/postern/examples
-  postern config check
+  runuser -u postern -- postern config check      # as the user that must read its files
   systemctl enable --now postern
 and, where passwords are verified by PAM:
   systemctl enable --now postern-pam.socket
