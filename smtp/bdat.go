@@ -3,6 +3,7 @@ package smtp
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/postern-mail/postern/status"
 )
@@ -40,8 +41,9 @@ type chunkText struct {
 	insert []byte
 	now    chunk // what is left of the present chunk
 	timer  messageTimer
-	// more answers the chunk that was read and waits for the next one.
-	more func() (chunk, error)
+	// more answers the chunk that was read and waits for the next one, at
+	// most until the given time.
+	more func(until time.Time) (chunk, error)
 }
 
 // stretch implements textSource.
@@ -61,7 +63,7 @@ func (c *chunkText) stretch(mayWait bool) ([]byte, error) {
 			if !mayWait {
 				return nil, errMustWait
 			}
-			next, err := c.more()
+			next, err := c.more(c.timer.total)
 			if err != nil {
 				return nil, err
 			}

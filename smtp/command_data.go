@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"errors"
+	"os"
 	"time"
 
 	"github.com/postern-mail/postern/status"
@@ -86,13 +87,21 @@ func (s *serverSession) mayReceive() error {
 
 // nextChunk answers a chunk that was not the last and waits for the next. Of
 // other commands NOOP is answered on the way; those that end the transaction
-// are kept for the main loop.
-func (s *serverSession) nextChunk() (chunk, error) {
+// are kept for the main loop. An empty chunk brings no message forward, as
+// little as NOOP does.
+func (s *serverSession) nextChunk(until time.Time) (chunk, error) {
 	s.say(status.OK)
 	for {
+		deadline := time.Now().Add(s.set.CommandTimeout)
+		if deadline.After(until) {
+			deadline = until
+		}
+		if !time.Now().Before(until) { // what has arrived already must not wait for a deadline
+			return chunk{}, status.New(status.Timeout, os.ErrDeadlineExceeded)
+		}
 		// Not idle: the transfer is under way and may go on while the server
 		// waits for its end.
-		l, err := s.wire.readLine(maxSASLLine, time.Now().Add(s.set.CommandTimeout), false)
+		l, err := s.wire.readLine(maxSASLLine, deadline, false)
 		cmd, arg, err := s.parseCommand(l, err)
 		if err != nil {
 			return chunk{}, err
@@ -106,7 +115,10 @@ func (s *serverSession) nextChunk() (chunk, error) {
 			if err != nil {
 				return chunk{}, s.closeWith(err)
 			}
-			return next, nil
+			if next.octets == 0 && !next.last {
+				err = s.countJunk()
+			}
+			return next, err
 		case "RSET", "QUIT", "HELO", "EHLO", "LHLO":
 			s.held, s.heldArg = cmd, arg
 			return chunk{}, errAborted

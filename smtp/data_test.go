@@ -234,7 +234,7 @@ func FuzzChunks(f *testing.F) {
 		w := wireOf(body+next, int(size)+1)
 		defer w.release()
 		left := int64(len(body))
-		cut := func() (chunk, error) {
+		cut := func(time.Time) (chunk, error) {
 			n := min(step, left)
 			if step == 0 {
 				n = left
@@ -242,7 +242,7 @@ func FuzzChunks(f *testing.F) {
 			left -= n
 			return chunk{octets: n, last: left == 0}, nil
 		}
-		first, _ := cut()
+		first, _ := cut(time.Time{})
 		text, err := io.ReadAll(newContentReader(&chunkText{wire: w, now: first, timer: newMessageTimer(time.Minute, time.Hour), more: cut}, set))
 		want := strings.NewReplacer("\r\n", "\r\n", "\n", "\r\n", "\r", " ").Replace(body)
 		if want != "" && !strings.HasSuffix(want, "\r\n") {

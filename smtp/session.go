@@ -241,10 +241,8 @@ func (s *serverSession) execute(cmd *command, arg string) error {
 		return s.refuse(status.Errorf(status.BadSequence, "%s in state %d", cmd.verb, s.state()))
 	}
 	if cmd.junk {
-		if s.junk++; s.junk > s.set.MaxJunkCommands {
-			if err := s.countError(); err != nil {
-				return err
-			}
+		if err := s.countJunk(); err != nil {
+			return err
 		}
 	}
 	return cmd.run(s, arg)

@@ -60,6 +60,15 @@ func (s *serverSession) countError() error {
 	return nil
 }
 
+// countJunk counts a command that brings no message forward; too many are
+// mistakes.
+func (s *serverSession) countJunk() error {
+	if s.junk++; s.junk > s.set.MaxJunkCommands {
+		return s.countError()
+	}
+	return nil
+}
+
 // pause waits without reading. What was answered before goes out first.
 func (s *serverSession) pause(d time.Duration) error {
 	if err := s.wire.flush(); err != nil {
