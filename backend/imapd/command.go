@@ -27,6 +27,9 @@ type command struct {
 	name   string
 	action action
 	err    error // why there is no action
+	// sequence is true when it names messages by sequence numbers: these are of
+	// the time at which it was sent.
+	sequence bool
 	// message announces the message of an APPEND, which is still to be read:
 	// the action does that, or whoever drops the action.
 	message *literalMark
@@ -153,6 +156,7 @@ func parseCommand(b []byte, now state) command {
 		cmd.err = syntax("not allowed in this state")
 	default:
 		cmd.action, cmd.err = v.parse(p)
+		cmd.sequence = p.sequence
 	}
 	return cmd
 }
@@ -249,9 +253,12 @@ func (s *session) execute(ctx context.Context, cmd command) error {
 		return s.invalid(cmd)
 	}
 	s.bad = 0
-	mode := syncMode{keepNumbers: verbs[cmd.name].numbers, uid: isUID(cmd.name)}
-	if verbs[cmd.name].reads {
-		if err := s.sync(mode); err != nil {
+	v := verbs[cmd.name]
+	mode := syncMode{keepNumbers: v.numbers, uid: isUID(cmd.name)}
+	if v.reads {
+		before := mode
+		before.keepNumbers = v.numbers || cmd.sequence
+		if err := s.sync(before); err != nil {
 			return err
 		}
 	}

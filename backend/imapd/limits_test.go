@@ -171,3 +171,23 @@ func TestAuditOfHalfAnExpunge(t *testing.T) {
 		c.ok("LOGOUT")
 	}
 }
+
+// TestNumbersOfUIDSearch: the sequence numbers in UID SEARCH are those the
+// client had when it sent them, whatever was expunged since.
+func TestNumbersOfUIDSearch(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, testConfig())
+	one, other := s.login("alice"), s.login("alice")
+	for range 3 {
+		one.append("INBOX", "", "x\r\n\r\ny\r\n")
+	}
+	one.ok("SELECT INBOX")
+	other.ok("SELECT INBOX")
+	other.ok(`STORE 1 +FLAGS (\Deleted)`)
+	one.ok("NOOP")
+	other.ok("EXPUNGE")
+	expect(t, "UID SEARCH", one.ok("UID SEARCH 2"), "* SEARCH 2", "* 1 EXPUNGE")
+	other.ok(`STORE 1:2 +FLAGS (\Deleted)`)
+	other.ok("EXPUNGE")
+	expect(t, "UID SEARCH of one gone", one.ok("UID SEARCH 2:*"), "* SEARCH 3", "* 2 EXPUNGE", "* 1 EXPUNGE")
+}

@@ -20,6 +20,8 @@ func syntax(what string) error { return &syntaxError{what} }
 type parser struct {
 	b []byte
 	i int
+	// sequence is set by search keys that are sequence numbers.
+	sequence bool
 }
 
 // Octet classes of the grammar in RFC 3501 section 9.

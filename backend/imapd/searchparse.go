@@ -216,6 +216,7 @@ func (p *searchParser) key() (searchKey, error) {
 		return p.nested()
 	}
 	if c == '*' || c >= '0' && c <= '9' {
+		p.sequence = true
 		set, err := p.numSet()
 		return searchKey{op: searchSequence, set: set}, err
 	}
