@@ -202,7 +202,7 @@ func ParseDomain(s string) (Domain, error) {
 			return "", fmt.Errorf("%w: %q", errDomainSyntax, s)
 		}
 	}
-	if !isDomainName(ascii) {
+	if len(ascii) > MaxDomainOctets || !isDomainName(ascii) {
 		return "", fmt.Errorf("%w: %q", errDomainSyntax, s)
 	}
 	return Domain(strings.ToLower(ascii)), nil
@@ -308,7 +308,12 @@ func parseLocalPart(s string) (LocalPart, error) {
 	} else if !isDotString(s) {
 		return "", errAddressSyntax
 	}
-	if len(local) > MaxLocalPartOctets {
+	switch {
+	case local == "":
+		// Two quotes. Nobody has such an address, and elsewhere a domain
+		// without a local-part stands for everybody in it.
+		return "", errAddressSyntax
+	case len(local) > MaxLocalPartOctets:
 		return "", errAddressLong
 	}
 	return LocalPart(local), nil

@@ -46,6 +46,8 @@ func TestParsePath(t *testing.T) {
 		{in: "<" + strings.Repeat("a", 65) + "@example.com>"},
 		{in: "<\xff@example.com>", utf8: true},
 		{in: "<@a.test alice@example.com>"},
+		{in: `<""@example.com>`},
+		{in: "<alice@" + strings.Repeat("ü.", 60) + "example.com>", utf8: true}, // in A-labels above 255 octets
 		{in: "<<alice@example.com>>"},
 	} {
 		a, rest, err := ParsePath(row.in, row.utf8)
