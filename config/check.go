@@ -11,6 +11,9 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/postern-mail/postern/delivery"
+	"github.com/postern-mail/postern/delivery/tlspolicy"
+	"github.com/postern-mail/postern/internal/dns"
 	"github.com/postern-mail/postern/mail"
 )
 
@@ -57,6 +60,9 @@ func (f *File) check(d *decoder) {
 		c.backend(f.Backend)
 	}
 	c.tls(f.TLS)
+	if _, err := dns.New(f.DNS.Room()); err != nil {
+		c.errorf(f.DNS.at, "Wrong value", "%v.", err)
+	}
 }
 
 // complete fills in blocks that may be absent as a whole.
@@ -74,6 +80,7 @@ func (c checker) complete() {
 	if f.Audit.File == "" {
 		f.Audit.File = filepath.Join(f.DataDir, "audit.log")
 	}
+	f.DNS = orDefault(c.decoder, f.DNS)
 	f.Control.Socket = f.controlSocket()
 	if f.Gateway != nil {
 		f.Gateway.Queue = orDefault(c.decoder, f.Gateway.Queue)
@@ -166,6 +173,7 @@ func (c checker) gateway(g *Gateway) {
 	for _, t := range g.Targets {
 		c.target(t)
 	}
+	c.tlsPolicies(g.TLSPolicy)
 	for _, d := range g.Domains {
 		c.domains(d)
 	}
@@ -228,6 +236,9 @@ func (c checker) target(t *Target) {
 	if t.Protocol == "smtp" && t.CutThrough == "always" {
 		c.errorf(t.rangeOf("cut_through"), "Not for smtp", "Mail is cut through to lmtp targets only: an answer by SMTP is not the mailbox's. Leave it out.")
 	}
+	if t.Protocol == "lmtp" && len(t.Address) == 0 {
+		c.errorf(t.at, "Missing setting", `"address" is required here: where to connect, such as ["unix:/run/dovecot/lmtp"] or ["127.0.0.1:24"].`)
+	}
 	for _, address := range t.Address {
 		if t.Protocol == "smtp" && !strings.Contains(address, ":") {
 			continue
@@ -236,6 +247,34 @@ func (c checker) target(t *Target) {
 	}
 	c.readable(&t.block, "password_file", t.PasswordFile)
 	c.readable(&t.block, "ca_file", t.CAFile)
+	if t.Protocol == "lmtp" && slices.Contains([]string{"dane", "dane-only", "fingerprint", "secure"}, t.TLS) {
+		c.errorf(t.rangeOf("tls"), "Setting of another kind", "%q is for smtp; lmtp knows none, may, encrypt, verify and implicit.", t.TLS)
+	}
+	c.rule(t.at, t.Room().Rule())
+}
+
+// rule checks what a TLS level needs, but for its file.
+func (c checker) rule(at hcl.Range, r tlspolicy.Rule) {
+	r.CAFile = ""
+	if _, err := tlspolicy.New(tlspolicy.Config{Default: r}, nil, nil); err != nil {
+		c.errorf(at, "Contradiction", "%v.", err)
+	}
+}
+
+func (c checker) tlsPolicies(policies []*TLSPolicy) {
+	seen := make(map[string]bool)
+	for _, p := range policies {
+		next := strings.ToLower(p.NextHop)
+		if _, err := delivery.ParseNextHop(strings.TrimPrefix(next, ".")); err != nil || strings.HasPrefix(next, "unix:") {
+			c.errorf(p.at, "Wrong label", `%q is no next hop, such as "example.org", ".example.org", "[mail.example.org]" or "[mail.example.org]:587".`, p.NextHop)
+		}
+		if seen[next] {
+			c.errorf(p.at, "Repeated block", "The TLS policy of %q is defined twice.", p.NextHop)
+		}
+		seen[next] = true
+		c.readable(&p.block, "ca_file", p.CAFile)
+		c.rule(p.at, p.Room())
+	}
 }
 
 func (c checker) domains(d *Domains) {

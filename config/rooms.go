@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,9 +19,11 @@ import (
 	"github.com/postern-mail/postern/backend/lmtpd"
 	"github.com/postern-mail/postern/backend/mailstore"
 	"github.com/postern-mail/postern/delivery"
+	"github.com/postern-mail/postern/delivery/tlspolicy"
 	"github.com/postern-mail/postern/directory"
 	"github.com/postern-mail/postern/directory/ldap"
 	"github.com/postern-mail/postern/directory/ldif"
+	"github.com/postern-mail/postern/internal/dns"
 	"github.com/postern-mail/postern/internal/logs"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
@@ -167,7 +170,14 @@ func (f *File) Policy() policy.Config {
 func (f *File) Delivery() delivery.Config {
 	c := delivery.Config{Hostname: f.Hostname, Domains: make(map[mail.Domain]string), Relayhost: f.Gateway.Relay}
 	for _, t := range f.Gateway.Targets {
-		c.Targets = append(c.Targets, t.Room())
+		room := t.Room()
+		if room.Protocol == delivery.SMTP {
+			room.Policies = f.Gateway.tlsPolicies()
+		}
+		c.Targets = append(c.Targets, room)
+	}
+	if !slices.ContainsFunc(c.Targets, func(t delivery.Target) bool { return t.Name == delivery.Outbound }) {
+		c.Targets = append(c.Targets, delivery.Target{Name: delivery.Outbound, Protocol: delivery.SMTP, Policies: f.Gateway.tlsPolicies()})
 	}
 	for _, d := range f.Gateway.Domains {
 		if d.Deliver == "" {
@@ -183,15 +193,46 @@ func (f *File) Delivery() delivery.Config {
 // Room returns a target as delivery knows it.
 func (t *Target) Room() delivery.Target {
 	r := delivery.Target{
-		Name: t.Name, Protocol: delivery.Protocol(t.Protocol), Addresses: t.Address, TLS: delivery.TLSMode(t.TLS),
+		Name: t.Name, Protocol: delivery.Protocol(t.Protocol), Addresses: t.Address, TLS: tlspolicy.Level(t.TLS),
 		CAFile: t.CAFile, ServerName: t.ServerName, Login: t.User, PasswordFile: t.PasswordFile,
 		MaxConnections: t.MaxConns, IdleTime: t.IdleTime, CutThrough: delivery.CutThrough(t.CutThrough),
 		Timeouts: smtp.ClientTimeouts{Greeting: t.Timeout, Command: t.Timeout, DataInit: t.Timeout, DataBlock: t.Timeout, DataDone: 2 * t.Timeout},
 	}
-	if t.TLS == "implicit" {
-		r.TLS, r.ImplicitTLS = delivery.TLSVerify, true
+	switch {
+	case t.TLS == "implicit":
+		r.TLS, r.ImplicitTLS = tlspolicy.Verify, true
+	case t.TLS == "" && r.Protocol == delivery.LMTP:
+		r.TLS = tlspolicy.None
+	}
+	r.TLSMatch, r.IgnoreMTASTS = t.TLSMatch, !t.MTASTS
+	if len(t.Address) == 0 {
+		// What goes to the whole world has other limits than one next hop.
+		if !t.wrote("max_connections") {
+			r.MaxConnections = 0
+		}
+		if !t.wrote("idle_time") {
+			r.IdleTime = 0
+		}
 	}
 	return r
+}
+
+func (g *Gateway) tlsPolicies() map[string]tlspolicy.Rule {
+	rules := make(map[string]tlspolicy.Rule)
+	for _, p := range g.TLSPolicy {
+		rules[p.NextHop] = p.Room()
+	}
+	return rules
+}
+
+// Room returns a rule as tlspolicy knows it.
+func (p *TLSPolicy) Room() tlspolicy.Rule {
+	return tlspolicy.Rule{Level: tlspolicy.Level(p.TLS), Match: p.Match, CAFile: p.CAFile, ServerName: p.ServerName}
+}
+
+// Room returns how names are looked up.
+func (d *DNS) Room() dns.Config {
+	return dns.Config{Servers: d.Servers, Trust: dns.Trust(d.Trust), Timeout: d.Timeout, Attempts: d.Attempts}
 }
 
 var specialUses = map[string]imap.MailboxAttr{

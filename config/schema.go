@@ -22,6 +22,7 @@ type File struct {
 	Audit       *Audit       `conf:"audit,block" doc:"Where the audit is kept."`
 	Control     *Control     `conf:"control,block" doc:"How commands such as postern queue reach the running server."`
 	TLS         *TLS         `conf:"tls,block" doc:"Certificate of the listeners that have none of their own."`
+	DNS         *DNS         `conf:"dns,block" doc:"How names are looked up."`
 	Directories []*Directory `conf:"directory,block" example:"directory \"ldap\" \"corp\" { ... }" doc:"Where people, aliases and groups are looked up. First label: ldap, ldif or aliases. Second: a name of your choice."`
 	Authn       []*Authn     `conf:"authn,block" example:"authn \"ldap\" { directory = directory.corp }" doc:"Verifiers of logins, asked in order. Label: ldap, pam, file or ldif."`
 	Gateway     *Gateway     `conf:"gateway,block" doc:"The gateway role: SMTP in, policy, queue, delivery."`
@@ -56,6 +57,15 @@ type TLS struct {
 	CertFile   string `conf:"cert_file" required:"the server's certificate with its chain, PEM" doc:"Certificate with its chain, PEM. Read again on reload."`
 	KeyFile    string `conf:"key_file" required:"the certificate's private key, PEM" doc:"Private key, PEM. Read again on reload."`
 	MinVersion string `conf:"min_version" default:"1.2" oneof:"1.2 1.3" doc:"Oldest TLS version accepted."`
+}
+
+// DNS says how names are looked up.
+type DNS struct {
+	block
+	Servers  []string      `conf:"servers" doc:"Recursive name servers, address or address:port. None: those of /etc/resolv.conf."`
+	Trust    string        `conf:"trust" default:"loopback" oneof:"loopback all none" doc:"Whose word on DNSSEC (the AD bit) is believed, without which there is no DANE. loopback: servers on this host, and all when resolv.conf says trust-ad. all: every server; the way to them must be safe."`
+	Timeout  time.Duration `conf:"timeout" default:"5s" doc:"Longest wait for one server's answer."`
+	Attempts int           `conf:"attempts" default:"2" doc:"How often the list of servers is gone through."`
 }
 
 // Directory is a source of accounts, aliases and groups.
@@ -136,6 +146,7 @@ type Gateway struct {
 	Listeners []*SMTPListener `conf:"listener,block" example:"listener \"mx\" { bind = [\":25\"] }" doc:"Where SMTP is spoken. Label: a name; mx, submission and submissions set the mode too."`
 	Domains   []*Domains      `conf:"domains,block" example:"domains \"local\" { names = [\"example.com\"] }" doc:"Domains mail is accepted for. Label: local (our people) or relay (passed on)."`
 	Targets   []*Target       `conf:"target,block" example:"target \"lmtp\" \"mail1\" { address = [\"unix:/run/postern/lmtp.sock\"] }" doc:"Where mail is delivered. First label: lmtp or smtp. Second: a name."`
+	TLSPolicy []*TLSPolicy    `conf:"tls_policy,block" example:"tls_policy \"example.org\" { tls = \"secure\" }" doc:"TLS towards single next hops, in place of what the smtp target says. Label: the next hop: example.org, .example.org for all domains below it, [host] or [host]:port."`
 	Relay     string          `conf:"relay" doc:"Target for every domain that is not ours, as target.NAME. Empty: by the domain's MX."`
 	Policies  []*Policy       `conf:"policy,block" example:"policy \"recipient\" { permit_mynetworks {} reject_unauth_destination {} }" doc:"What is decided when. Label: client, helo, sender, relay, recipient, data or end_of_data. Steps are Postfix's restrictions. They hold for listeners of mode mx; submission has lists of its own."`
 	Queue     *Queue          `conf:"queue,block" doc:"How mail waits."`
@@ -186,8 +197,10 @@ type Target struct {
 	Protocol string `conf:"protocol,label"`
 	Name     string `conf:"name,label"`
 
-	Address      []string      `conf:"address" required:"where to connect, such as [\"unix:/run/dovecot/lmtp\"] or [\"127.0.0.1:24\"]" doc:"Where to connect, tried in order: host:port, unix:PATH; smtp also host without port."`
-	TLS          string        `conf:"tls" default:"none" oneof:"none may encrypt verify implicit" doc:"none; may: STARTTLS where offered; encrypt: STARTTLS, any certificate; verify: STARTTLS, verified; implicit: TLS from the start, verified."`
+	Address      []string      `conf:"address" doc:"Where to connect, tried in order: host:port, unix:PATH; smtp also host without port. smtp without any delivers by the MX records of the recipient's domain; the target smtp does so for all mail that goes nowhere else."`
+	TLS          string        `conf:"tls" oneof:"none may encrypt dane dane-only fingerprint verify secure implicit" doc:"Level, as Postfix's smtp_tls_security_level. none. may: STARTTLS where offered, in the clear where that fails. encrypt: STARTTLS, any certificate. dane: by TLSA records where there are any, else may. dane-only: by TLSA records. fingerprint: a given certificate or key. verify: trusted certificate for the host. secure: trusted certificate for the next hop, whatever the DNS says. implicit: TLS from the start, verified. lmtp knows none, may, encrypt, verify, implicit. Empty: none for lmtp, dane for smtp without address, else may."`
+	TLSMatch     []string      `conf:"tls_match" doc:"verify, secure: hostname, nexthop, dot-nexthop, a name, or .example.com; the certificate must have one. Empty: hostname for verify, nexthop and dot-nexthop for secure. fingerprint: SHA-256 digests of certificate or public key."`
+	MTASTS       bool          `conf:"mta_sts" default:"true" doc:"smtp by MX: keep to the MTA-STS policies of destinations where tls is may, encrypt or dane."`
 	CAFile       string        `conf:"ca_file" doc:"CA certificates to trust, PEM. Empty: the system's."`
 	ServerName   string        `conf:"server_name" doc:"Name the certificate must hold. Empty: the host."`
 	User         string        `conf:"user" doc:"Login at the next hop."`
@@ -196,6 +209,17 @@ type Target struct {
 	CutThrough   string        `conf:"cut_through" default:"auto" oneof:"auto always never" doc:"Whether mail is brought to the next hop while the client waits, without a stay in the queue. lmtp only. auto: where the next hop drops a repeated delivery, as our backend does; always: to any; never: all mail is queued first."`
 	Timeout      time.Duration `conf:"timeout" default:"5m" doc:"Longest wait for one reply."`
 	IdleTime     time.Duration `conf:"idle_time" default:"30s" doc:"How long an idle connection is kept."`
+}
+
+// TLSPolicy is the TLS towards one next hop.
+type TLSPolicy struct {
+	block
+	NextHop string `conf:"next_hop,label"`
+
+	TLS        string   `conf:"tls" required:"the level, such as secure" oneof:"none may encrypt dane dane-only fingerprint verify secure" doc:"Level, as in a target."`
+	Match      []string `conf:"match" doc:"As tls_match in a target."`
+	CAFile     string   `conf:"ca_file" doc:"CA certificates to trust, PEM. Empty: the system's."`
+	ServerName string   `conf:"server_name" doc:"Name to ask for (SNI) and to expect. Empty: the host."`
 }
 
 // Policy is one restriction list.

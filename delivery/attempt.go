@@ -51,6 +51,11 @@ type attempt struct {
 
 // try offers the message to the open recipients at one endpoint.
 func (a *attempt) try(ctx context.Context, e Endpoint) {
+	e, err := e.planned(ctx)
+	if err != nil {
+		a.failOpen(err, e)
+		return
+	}
 	c, err := a.pool.connect(ctx, e)
 	if err != nil {
 		a.failOpen(err, e)
@@ -177,7 +182,7 @@ func (a *attempt) note(c *Conn, results []smtp.ClientResult) {
 		// of the way (RFC 2033 section 1).
 		reportHere := o.Class == mail.Delivered && !dsn
 		o.Relayed, o.Final = reportHere && !a.pool.cfg.Client.LMTP, reportHere && a.pool.cfg.Client.LMTP
-		o.Remote = c.endpoint.String()
+		o.Remote, o.TLS = c.endpoint.String(), c.tls
 		if o.RemoteMTA = c.endpoint.Host; o.RemoteMTA == "" {
 			o.RemoteMTA = c.Client.PeerName()
 		}

@@ -5,9 +5,11 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/postern-mail/postern/delivery/tlspolicy"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/smtp"
 )
@@ -19,22 +21,6 @@ type Protocol string
 const (
 	LMTP Protocol = "lmtp"
 	SMTP Protocol = "smtp"
-)
-
-// TLSMode is how the connections to a target are protected.
-type TLSMode string
-
-// The TLS modes.
-const (
-	// TLSMay takes STARTTLS when offered, with any certificate, and goes on
-	// in the clear when it fails; unix sockets stay as they are. The default.
-	TLSMay TLSMode = "may"
-	// TLSNone never encrypts.
-	TLSNone TLSMode = "none"
-	// TLSEncrypt requires TLS with any certificate.
-	TLSEncrypt TLSMode = "encrypt"
-	// TLSVerify requires TLS and a trusted certificate for the server's name.
-	TLSVerify TLSMode = "verify"
 )
 
 // CutThrough says whether a target takes mail while the client that brings it
@@ -85,10 +71,19 @@ type Target struct {
 	// With smtp, an unbracketed name is looked up as MX first, as Postfix's
 	// relayhost is. Without a port, lmtp uses 24 and smtp 25.
 	Addresses []string
-	// TLS is the TLS mode, "" means "may". ImplicitTLS speaks TLS from the
-	// first octet, without STARTTLS; it verifies when TLS is "" or "verify".
-	TLS         TLSMode
+	// TLS is the level for destinations that Policies has no rule for; "" means
+	// dane without addresses and may with them; unix sockets stay as they are
+	// then. With lmtp it is none, may, encrypt or verify. ImplicitTLS speaks
+	// TLS from the first octet, without STARTTLS, and makes "" mean verify.
+	TLS         tlspolicy.Level
 	ImplicitTLS bool
+	// TLSMatch holds the names or digests that verify, secure and fingerprint
+	// ask for, as in tlspolicy.Rule.
+	TLSMatch []string
+	// Policies holds the rules of single next hops, for smtp only.
+	Policies map[string]tlspolicy.Rule
+	// IgnoreMTASTS leaves what destinations publish by MTA-STS alone.
+	IgnoreMTASTS bool
 	// CAFile holds the trusted certificates in PEM; "" means the system's.
 	CAFile string
 	// ServerName is the name the certificate must carry; "" means the host of
@@ -161,7 +156,7 @@ func (t Target) check() error {
 	default:
 		return fmt.Errorf("delivery target %q: cut through %q is none of auto, always, never", t.Name, t.CutThrough)
 	}
-	if _, err := t.tls(); err != nil {
+	if err := t.checkTLS(); err != nil {
 		return err
 	}
 	for _, a := range t.Addresses {
@@ -172,26 +167,35 @@ func (t Target) check() error {
 	return nil
 }
 
-func (t Target) tls() (smtp.ClientTLS, error) {
-	switch t.TLS {
-	case "":
-		if t.ImplicitTLS {
-			return smtp.ClientTLSVerify, nil
-		}
-		return smtp.ClientTLSMay, nil
-	case TLSMay:
-		return smtp.ClientTLSMay, nil
-	case TLSNone:
-		if t.ImplicitTLS {
-			return 0, fmt.Errorf("delivery target %q: implicit TLS and tls = none exclude each other", t.Name)
-		}
-		return smtp.ClientTLSNone, nil
-	case TLSEncrypt:
-		return smtp.ClientTLSEncrypt, nil
-	case TLSVerify:
-		return smtp.ClientTLSVerify, nil
+func (t Target) checkTLS() error {
+	switch {
+	case t.TLS != "" && !slices.Contains(tlspolicy.Levels(), t.TLS):
+		return fmt.Errorf("delivery target %q: unknown TLS level %q", t.Name, t.TLS)
+	case t.TLS == tlspolicy.None && t.ImplicitTLS:
+		return fmt.Errorf("delivery target %q: implicit TLS and level none exclude each other", t.Name)
+	case t.protocol() == SMTP:
+		return nil // package tlspolicy checks the rest
+	case len(t.TLSMatch) > 0 || len(t.Policies) > 0 || t.Rule().Level != "" && !slices.Contains(lmtpLevels, t.Rule().Level):
+		return fmt.Errorf("delivery target %q: lmtp has no TLS levels but %v", t.Name, lmtpLevels)
 	default:
-		return 0, fmt.Errorf("delivery target %q: unknown TLS mode %q", t.Name, t.TLS)
+		return nil
+	}
+}
+
+// lmtpLevels are the levels that make sense for a mailbox server of our own.
+var lmtpLevels = []tlspolicy.Level{tlspolicy.None, tlspolicy.May, tlspolicy.Encrypt, tlspolicy.Verify}
+
+// clientTLS is the level as a conversation without a plan knows it.
+func (t Target) clientTLS() smtp.ClientTLS {
+	switch t.Rule().Level {
+	case tlspolicy.None:
+		return smtp.ClientTLSNone
+	case "", tlspolicy.May:
+		return smtp.ClientTLSMay
+	case tlspolicy.Encrypt:
+		return smtp.ClientTLSEncrypt
+	default:
+		return smtp.ClientTLSVerify
 	}
 }
 
@@ -201,14 +205,11 @@ func (t Target) client(hostname string) (smtp.ClientConfig, error) {
 	if err := t.check(); err != nil {
 		return smtp.ClientConfig{}, err
 	}
-	policy, err := t.tls()
-	if err != nil {
-		return smtp.ClientConfig{}, err
-	}
+	var err error
 	cfg := smtp.ClientConfig{
 		LMTP:        t.protocol() == LMTP,
 		Hello:       hostname,
-		TLS:         policy,
+		TLS:         t.clientTLS(),
 		ImplicitTLS: t.ImplicitTLS,
 		ServerName:  t.ServerName,
 		TLSConfig:   &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(64)},

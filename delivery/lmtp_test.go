@@ -21,6 +21,7 @@ import (
 
 	"github.com/postern-mail/postern/delivery"
 	"github.com/postern-mail/postern/delivery/lmtp"
+	"github.com/postern-mail/postern/delivery/tlspolicy"
 	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
@@ -251,13 +252,13 @@ func TestLMTPTransportSecurity(t *testing.T) {
 		target delivery.Target
 		want   string
 	}{
-		{"verify", delivery.Target{Addresses: []string{p.addr}, TLS: delivery.TLSVerify, CAFile: caFile}, "delivered by peer 2.0.0"},
-		{"verify by name", delivery.Target{Addresses: []string{"localhost:" + port}, TLS: delivery.TLSVerify, CAFile: caFile}, "delivered by peer 2.0.0"},
-		{"unknown authority", delivery.Target{Addresses: []string{p.addr}, TLS: delivery.TLSVerify, CAFile: otherCA}, "deferred 4.7.5"},
-		{"wrong name", delivery.Target{Addresses: []string{p.addr}, TLS: delivery.TLSVerify, CAFile: caFile, ServerName: "mail.example.com"}, "deferred 4.7.5"},
-		{"encrypt", delivery.Target{Addresses: []string{p.addr}, TLS: delivery.TLSEncrypt}, "delivered by peer 2.0.0"},
+		{"verify", delivery.Target{Addresses: []string{p.addr}, TLS: tlspolicy.Verify, CAFile: caFile}, "delivered by peer 2.0.0"},
+		{"verify by name", delivery.Target{Addresses: []string{"localhost:" + port}, TLS: tlspolicy.Verify, CAFile: caFile}, "delivered by peer 2.0.0"},
+		{"unknown authority", delivery.Target{Addresses: []string{p.addr}, TLS: tlspolicy.Verify, CAFile: otherCA}, "deferred 4.7.5"},
+		{"wrong name", delivery.Target{Addresses: []string{p.addr}, TLS: tlspolicy.Verify, CAFile: caFile, ServerName: "mail.example.com"}, "deferred 4.7.5"},
+		{"encrypt", delivery.Target{Addresses: []string{p.addr}, TLS: tlspolicy.Encrypt}, "delivered by peer 2.0.0"},
 		{"may", delivery.Target{Addresses: []string{p.addr}}, "delivered by peer 2.0.0"},
-		{"encrypt, not offered", delivery.Target{Addresses: []string{plain.addr}, TLS: delivery.TLSEncrypt}, "deferred 4.7.4"},
+		{"encrypt, not offered", delivery.Target{Addresses: []string{plain.addr}, TLS: tlspolicy.Encrypt}, "deferred 4.7.4"},
 		{"may, not offered", delivery.Target{Addresses: []string{plain.addr}}, "delivered by peer 2.0.0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -423,7 +424,7 @@ func TestLMTPDovecot(t *testing.T) {
 	text := body + strings.Repeat("a line, and one more\r\n", 20000)
 	for name, target := range map[string]delivery.Target{
 		"alice": {Addresses: []string{"unix:" + server.LMTP}},
-		"bob":   {Addresses: []string{server.LMTPAddr}, TLS: delivery.TLSVerify, CAFile: server.CAFile},
+		"bob":   {Addresses: []string{server.LMTPAddr}, TLS: tlspolicy.Verify, CAFile: server.CAFile},
 	} {
 		tr := newLMTP(t, target)
 		for _, sent := range []string{body, text} {

@@ -1,11 +1,14 @@
 package delivery
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"strings"
+
+	"github.com/postern-mail/postern/delivery/tlspolicy"
 )
 
 // NextHop is a next hop as configuration and routes write it.
@@ -68,6 +71,11 @@ type Endpoint struct {
 	// Host is the name the endpoint was found under: of the certificate, and
 	// in reports. "" for a unix socket.
 	Host string
+	// Plan learns how the connection must be protected; nil means as the
+	// target's client configuration says. An error rules the endpoint out.
+	Plan func(context.Context) (*tlspolicy.Plan, error)
+
+	plan *tlspolicy.Plan // what Plan said
 }
 
 // Endpoint returns the next hop as a place to connect to without looking

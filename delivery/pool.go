@@ -52,6 +52,7 @@ type Conn struct {
 	born     time.Time
 	since    time.Time // idle since
 	reused   bool
+	tls      string // how it is protected, for outcomes
 }
 
 // NewPool returns the pool for a target; hostname is what it calls itself. It
@@ -161,7 +162,7 @@ func (p *Pool) takeIdle(e Endpoint) *Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := len(p.idle) - 1; i >= 0; i-- {
-		if c := p.idle[i]; c.endpoint == e {
+		if c := p.idle[i]; c.endpoint.same(e) {
 			p.idle = slices.Delete(p.idle, i, i+1)
 			return c
 		}
@@ -175,9 +176,12 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	if cfg.ServerName == "" {
 		cfg.ServerName = e.Host
 	}
+	if e.plan != nil {
+		cfg = protect(cfg, e.plan)
+	}
 	client, err := smtp.Dial(ctx, e.Network, e.Address, cfg)
 	if err != nil {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !protectionFailed(err) {
 			p.markDown(e, err)
 		}
 		return nil, err
@@ -185,7 +189,9 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	p.markUp(e)
 	_, dropsRepeats := client.Extension("XPOSTERN")
 	p.dropsRepeats.Store(dropsRepeats)
-	return &Conn{Client: client, endpoint: e, born: time.Now()}, nil
+	c := &Conn{Client: client, endpoint: e, born: time.Now()}
+	p.noteTLS(c)
+	return c, nil
 }
 
 // put takes a connection back.

@@ -17,6 +17,8 @@ import (
 
 	"github.com/postern-mail/postern/delivery"
 	"github.com/postern-mail/postern/delivery/relay"
+	"github.com/postern-mail/postern/delivery/tlspolicy"
+	"github.com/postern-mail/postern/internal/dns"
 	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
@@ -29,42 +31,53 @@ type names struct {
 	host map[string]string // "address, address"
 }
 
-func notFound(name string) error {
-	return &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
-}
+var errOut = errors.New("out")
 
-func (n names) LookupMX(_ context.Context, name string) ([]*net.MX, error) {
+func (n names) MX(_ context.Context, name string) (dns.Answer[dns.MX], error) {
 	list, found := n.mx[strings.TrimSuffix(name, ".")]
 	switch {
 	case list == "!":
-		return nil, &net.DNSError{Err: "server misbehaving", Name: name, IsTemporary: true}
+		return dns.Answer[dns.MX]{}, errOut
 	case !found || !strings.HasSuffix(name, "."):
-		return nil, notFound(name)
+		return dns.Answer[dns.MX]{Outcome: dns.NXDomain}, nil
 	}
-	var records []*net.MX
+	var a dns.Answer[dns.MX]
 	for word := range strings.SplitSeq(list, ", ") {
-		var mx net.MX
-		if _, err := fmt.Sscanf(word, "%d %s", &mx.Pref, &mx.Host); err != nil {
-			return nil, err
+		var mx dns.MX
+		if _, err := fmt.Sscanf(word, "%d %s", &mx.Preference, &mx.Host); err != nil {
+			return a, err
 		}
-		records = append(records, &mx)
+		mx.Host = strings.TrimSuffix(mx.Host, ".")
+		a.Records = append(a.Records, mx)
 	}
-	return records, nil
+	return a, nil
 }
 
-func (n names) LookupNetIP(_ context.Context, _, name string) ([]netip.Addr, error) {
+func (n names) Addresses(_ context.Context, name string) (dns.Answer[netip.Addr], error) {
 	list, found := n.host[strings.TrimSuffix(name, ".")]
 	switch {
 	case list == "!":
-		return nil, &net.DNSError{Err: "timeout", Name: name, IsTimeout: true}
+		return dns.Answer[netip.Addr]{}, errOut
 	case !found:
-		return nil, notFound(name)
+		return dns.Answer[netip.Addr]{Outcome: dns.NXDomain}, nil
 	}
-	var addrs []netip.Addr
+	var a dns.Answer[netip.Addr]
 	for word := range strings.SplitSeq(list, ", ") {
-		addrs = append(addrs, netip.MustParseAddr(word))
+		a.Records = append(a.Records, netip.MustParseAddr(word))
 	}
-	return addrs, nil
+	return a, nil
+}
+
+func (names) TLSA(context.Context, string) (dns.Answer[dns.TLSA], error) {
+	return dns.Answer[dns.TLSA]{Outcome: dns.NXDomain}, nil
+}
+
+func (names) CNAME(context.Context, string) (dns.Answer[string], error) {
+	return dns.Answer[string]{Outcome: dns.NXDomain}, nil
+}
+
+func (names) TXT(context.Context, string) (dns.Answer[string], error) {
+	return dns.Answer[string]{Outcome: dns.NXDomain}, nil
 }
 
 func newRelay(t *testing.T, target delivery.Target, resolver relay.Resolver) *relay.Transport {
@@ -73,7 +86,7 @@ func newRelay(t *testing.T, target delivery.Target, resolver relay.Resolver) *re
 	if target.Timeouts.Connect == 0 {
 		target.Timeouts.Connect = 2 * time.Second
 	}
-	tr, err := relay.New(target, "mx.example.com", resolver, hclog.NewNullLogger())
+	tr, err := relay.New(target, "mx.example.com", resolver, nil, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +195,8 @@ func TestRelayNames(t *testing.T) {
 	resolver := names{
 		mx: map[string]string{
 			"null.example": "0 .", "temp.example": "!", "loop.example": "10 MX.example.com., 20 other.example.",
+			"address.example": "10 192.0.2.1", "odd.example": `10 a\ b.example., 20 !.example.`,
+			"equal.example":    "10 a.example., 10 mx.example.com, 20 b.example.",
 			"dangling.example": "10 gone.example.", "unsure.example": "10 slow.example., 20 gone.example.", "plain.example": "!",
 		},
 		host: map[string]string{"slow.example": "!", "tempa.example": "!", "other.example": "192.0.2.1"},
@@ -195,6 +210,9 @@ func TestRelayNames(t *testing.T) {
 		{"null.example", status.NullMX, mail.Bounced},
 		{"dangling.example", status.HostNotFound, mail.Bounced},
 		{"loop.example", status.MailLoop, mail.Bounced},
+		{"equal.example", status.MailLoop, mail.Bounced},
+		{"address.example", status.HostNotFound, mail.Bounced},
+		{"odd.example", status.HostNotFound, mail.Bounced},
 		{"temp.example", status.NameServiceDown, mail.Deferred},
 		{"tempa.example", status.NameServiceDown, mail.Deferred},
 		{"unsure.example", status.NameServiceDown, mail.Deferred},
@@ -257,8 +275,8 @@ func TestRelayHostWithLogin(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tr := newRelay(t, delivery.Target{
 				Addresses: []string{tt.address}, Login: "gateway", PasswordFile: secret(tt.password),
-				TLS: delivery.TLSVerify, CAFile: caFile,
-			}, net.DefaultResolver)
+				TLS: tlspolicy.Verify, CAFile: caFile,
+			}, names{host: map[string]string{"localhost": "127.0.0.1"}})
 			if got := tr.Deliver(t.Context(), message("x@example.net")); sketch(got) != tt.want {
 				t.Errorf("%+v, want %s", got, tt.want)
 			}
@@ -279,7 +297,7 @@ func TestRelayRefusesConfiguration(t *testing.T) {
 		"lmtp":                         {Protocol: delivery.LMTP, Addresses: []string{"[a]"}},
 		"addresses mean lmtp":          {Addresses: []string{"[a]"}},
 		"TLS mode":                     {Protocol: delivery.SMTP, TLS: "maybe"},
-		"implicit TLS and none":        {Protocol: delivery.SMTP, TLS: delivery.TLSNone, ImplicitTLS: true},
+		"implicit TLS and none":        {Protocol: delivery.SMTP, TLS: tlspolicy.None, ImplicitTLS: true},
 		"address":                      {Protocol: delivery.SMTP, Addresses: []string{"a b"}},
 		"missing CA file":              {Protocol: delivery.SMTP, CAFile: "/nonexistent"},
 		"CA file without certificates": {Protocol: delivery.SMTP, CAFile: "/dev/null"},
@@ -287,11 +305,11 @@ func TestRelayRefusesConfiguration(t *testing.T) {
 		"protocol":                     {Protocol: "uucp"},
 	} {
 		target.Name = "test"
-		if _, err := relay.New(target, "", nil, hclog.NewNullLogger()); err == nil {
+		if _, err := relay.New(target, "", names{}, nil, hclog.NewNullLogger()); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if _, err := relay.New(delivery.Target{}, "", nil, hclog.NewNullLogger()); err == nil {
+	if _, err := relay.New(delivery.Target{}, "", names{}, nil, hclog.NewNullLogger()); err == nil {
 		t.Error("target without a name accepted")
 	}
 }
@@ -307,13 +325,10 @@ func TestRelayContextEnds(t *testing.T) {
 	}
 }
 
-type hanging struct{}
+// hanging answers nothing about MX records.
+type hanging struct{ names }
 
-func (hanging) LookupMX(ctx context.Context, _ string) ([]*net.MX, error) {
+func (hanging) MX(ctx context.Context, _ string) (dns.Answer[dns.MX], error) {
 	<-ctx.Done()
-	return nil, ctx.Err()
-}
-
-func (hanging) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
-	return nil, errors.New("not asked")
+	return dns.Answer[dns.MX]{}, ctx.Err()
 }

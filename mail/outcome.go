@@ -29,6 +29,7 @@ type Outcome struct {
 	FromPeer  bool         // Reply is the next hop's own
 	Remote    string       // "host[address]:port" or socket path; "" before a connection
 	RemoteMTA string       // name for the report's Remote-MTA field, or ""
+	TLS       string       // "Verified TLSv1.3 TLS_AES_128_GCM_SHA256 by dane"; "" in the clear
 	At        time.Time
 	// Relayed is true when the next hop does not promise reports itself, so
 	// that NOTIFY=SUCCESS asks for a "relayed" report here.

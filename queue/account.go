@@ -99,7 +99,7 @@ func (q *Queue) noteRun(m *message, group int, outcomes []mail.Outcome, took tim
 	}
 	q.audit(mail.Event{
 		Kind: mail.EventDelivery, Result: o.Class.String(), Queue: m.id, Delivery: deliveryID(m.id, group),
-		From: &m.envelope.ReversePath, To: to, Peer: o.Remote, Reply: reply, Octets: m.ref.Octets, Duration: took,
+		From: &m.envelope.ReversePath, To: to, Peer: o.Remote, Reply: reply, TLS: o.TLS, Octets: m.ref.Octets, Duration: took,
 	})
 }
 

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
+	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -20,10 +20,13 @@ import (
 	"github.com/postern-mail/postern/delivery"
 	"github.com/postern-mail/postern/delivery/lmtp"
 	"github.com/postern-mail/postern/delivery/relay"
+	"github.com/postern-mail/postern/delivery/tlspolicy"
 	"github.com/postern-mail/postern/directory"
 	"github.com/postern-mail/postern/directory/ldap"
 	"github.com/postern-mail/postern/directory/ldif"
 	"github.com/postern-mail/postern/directory/table"
+	"github.com/postern-mail/postern/internal/dns"
+	"github.com/postern-mail/postern/internal/fsx"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
 )
@@ -63,6 +66,7 @@ func newGeneration(f *config.File, audit auditor, metrics prometheus.Registerer,
 	}
 	b.authn()
 	if f.Gateway != nil {
+		b.names()
 		b.domains()
 		b.policies()
 		b.delivery()
@@ -77,6 +81,9 @@ type builder struct {
 	metrics prometheus.Registerer
 	log     hclog.Logger
 	err     error
+
+	resolver *dns.Resolver
+	sts      *tlspolicy.STS
 }
 
 func (b *builder) failed(what string, err error) bool {
@@ -227,10 +234,25 @@ func (b *builder) domains() {
 	}
 }
 
+// names makes what asks the DNS, and what depends on nothing else.
+func (b *builder) names() {
+	resolver, err := dns.New(b.file.DNS.Room())
+	if b.failed("dns", err) {
+		return
+	}
+	b.resolver = resolver
+	cache := tlspolicy.NewDirCache(fsx.OS(), filepath.Join(b.file.DataDir, "mta-sts"))
+	sts, err := tlspolicy.NewSTS(tlspolicy.STSConfig{}, resolver, cache, b.log.Named("delivery"))
+	if !b.failed("MTA-STS", err) {
+		b.sts = sts
+		b.task("MTA-STS", sts.Run)
+	}
+}
+
 func (b *builder) policies() {
 	for _, l := range b.file.Gateway.Listeners {
 		chain, err := policy.Build(b.file.Policy(), b.file.Gateway.Lists(l), policy.Deps{
-			Domains: b.book, Recipients: b.book, Owners: b.book, Resolver: net.DefaultResolver,
+			Domains: b.book, Recipients: b.book, Owners: b.book, Resolver: b.resolver,
 			Audit: b.audit, Logger: b.log.Named("policy"), Metrics: b.metrics,
 		})
 		if b.failed("policy of listener "+l.Name, err) {
@@ -261,7 +283,7 @@ func (b *builder) delivery() {
 			}
 			continue
 		}
-		transport, err := relay.New(t, cfg.Hostname, nil, log)
+		transport, err := relay.New(t, cfg.Hostname, b.resolver, b.sts, log)
 		if !b.failed("target "+name, err) {
 			transports[name] = transport
 			b.task("target "+name, transport.Run)

@@ -1,15 +1,18 @@
 package relay
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/postern-mail/postern/delivery"
+	"github.com/postern-mail/postern/delivery/tlspolicy"
+	"github.com/postern-mail/postern/internal/dns"
+	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 )
 
@@ -19,91 +22,117 @@ const maxEndpoints = 5
 // maxHosts bounds the lookups one set of MX records may cause.
 const maxHosts = 10
 
-// Resolver is the name service. *net.Resolver is one. An error that is a
-// *net.DNSError with IsNotFound means that the answer is sure to be empty;
-// any other error means that nobody knows.
+// Resolver is the name service; *dns.Resolver is one. An error means that
+// nobody knows.
 type Resolver interface {
-	LookupMX(ctx context.Context, name string) ([]*net.MX, error)
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-}
-
-func systemResolver() Resolver { return net.DefaultResolver }
-
-func notFound(err error) bool {
-	var dns *net.DNSError
-	return errors.As(err, &dns) && dns.IsNotFound
+	tlspolicy.Resolver
+	MX(ctx context.Context, name string) (dns.Answer[dns.MX], error)
 }
 
 // absolute keeps the resolver's search list away from names of the mail.
 func absolute(name string) string { return strings.TrimSuffix(name, ".") + "." }
 
-// lookup returns the endpoints of one hop.
-func (t *Transport) lookup(ctx context.Context, hop delivery.NextHop) ([]delivery.Endpoint, error) {
+// lookup returns the endpoints of one hop. next is how it is configured or
+// routed.
+func (t *Transport) lookup(ctx context.Context, next string) ([]delivery.Endpoint, error) {
+	hop, err := delivery.ParseNextHop(next)
+	if err != nil {
+		return nil, status.New(status.ConfigurationError, err)
+	}
 	if hop.Path != "" {
 		return []delivery.Endpoint{hop.Endpoint(defaultPort)}, nil
 	}
+	guard := &guard{policies: t.policies, hop: tlspolicy.Hop{NextHop: next, Domain: hop.Host, Port: cmp.Or(hop.Port, defaultPort)}}
 	if _, err := netip.ParseAddr(hop.Host); err == nil {
-		return []delivery.Endpoint{hop.Endpoint(defaultPort)}, nil
+		e := hop.Endpoint(defaultPort)
+		e.Plan = guard.plan(tlspolicy.Host{Name: hop.Host})
+		return []delivery.Endpoint{e}, nil
 	}
 	if hop.Literal {
-		return t.hosts(ctx, []string{hop.Host}, hop)
+		return t.hosts(ctx, []string{hop.Host}, hop, guard)
 	}
-	hosts, err := t.mx(ctx, hop.Host)
+	hosts, err := t.mx(ctx, hop.Host, &guard.hop)
 	if err != nil {
 		return nil, err
 	}
-	return t.hosts(ctx, hosts, hop)
+	return t.hosts(ctx, hosts, hop, guard)
+}
+
+// guard makes the plans of the endpoints of one hop. What holds for the hop as
+// a whole is looked up when the first endpoint is tried: an attempt tries them
+// one after the other.
+type guard struct {
+	policies    *tlspolicy.Policies
+	hop         tlspolicy.Hop
+	destination *tlspolicy.Destination
+}
+
+func (g *guard) plan(host tlspolicy.Host) func(context.Context) (*tlspolicy.Plan, error) {
+	return func(ctx context.Context) (*tlspolicy.Plan, error) {
+		if g.destination == nil {
+			g.destination = g.policies.Destination(ctx, g.hop)
+		}
+		return g.destination.Plan(ctx, host)
+	}
 }
 
 // mx returns the hosts that take mail for domain, the most preferred first
-// (RFC 5321 section 5.1): the domain itself when it has no MX records.
-func (t *Transport) mx(ctx context.Context, domain string) ([]string, error) {
-	records, err := t.resolver.LookupMX(ctx, absolute(domain))
-	switch {
-	case len(records) > 0:
-		// An error beside records concerns records that were left out.
-	case err == nil || notFound(err):
-		return []string{domain}, nil
-	default:
+// (RFC 5321 section 5.1): the domain itself when it has no MX records. It
+// notes in hop what is known of the records.
+func (t *Transport) mx(ctx context.Context, domain string, hop *tlspolicy.Hop) ([]string, error) {
+	answer, err := t.resolver.MX(ctx, absolute(domain))
+	if err != nil {
 		return nil, status.New(status.NameServiceDown, err)
 	}
-	if len(records) == 1 && strings.TrimSuffix(records[0].Host, ".") == "" {
+	hop.MX, hop.Secure = true, answer.Secure
+	if answer.Canonical != "" && !strings.EqualFold(answer.Canonical, domain) {
+		hop.Canonical = answer.Canonical
+	}
+	if answer.Outcome != dns.Found {
+		return []string{domain}, nil
+	}
+	if len(answer.Records) == 1 && answer.Records[0].Host == "" {
 		return nil, status.Errorf(status.NullMX, "%s has a null MX", domain)
 	}
-	records = slices.Clone(records)
+	records := slices.DeleteFunc(slices.Clone(answer.Records), func(mx dns.MX) bool { return !isHost(mx.Host) })
+	if len(records) == 0 {
+		return nil, status.Errorf(status.HostNotFound, "no MX of %s is the name of a host", domain)
+	}
 	rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
-	slices.SortStableFunc(records, func(a, b *net.MX) int { return int(a.Pref) - int(b.Pref) })
+	slices.SortStableFunc(records, func(a, b dns.MX) int { return cmp.Compare(a.Preference, b.Preference) })
 	return t.notOurselves(domain, records)
+}
+
+// isHost reports whether an MX record names a host: the DNS may hold anything,
+// an address is a common mistake.
+func isHost(name string) bool {
+	d, err := mail.ParseDomain(name)
+	if err != nil || d.IsLiteral() {
+		return false
+	}
+	_, err = netip.ParseAddr(name)
+	return err != nil
 }
 
 // notOurselves drops ourselves and whoever is not preferred to us: mail sent
 // there comes back.
-func (t *Transport) notOurselves(domain string, records []*net.MX) ([]string, error) {
-	worst := -1
-	for _, r := range records {
-		if strings.EqualFold(strings.TrimSuffix(r.Host, "."), t.hostname) {
-			worst = int(r.Pref)
-			break
-		}
+func (t *Transport) notOurselves(domain string, records []dns.MX) ([]string, error) {
+	if us := slices.IndexFunc(records, func(mx dns.MX) bool { return strings.EqualFold(mx.Host, t.hostname) }); us >= 0 {
+		first := slices.IndexFunc(records, func(mx dns.MX) bool { return mx.Preference == records[us].Preference })
+		records = records[:first]
 	}
-	var hosts []string
-	for _, r := range records {
-		host := strings.TrimSuffix(r.Host, ".")
-		if worst >= 0 && int(r.Pref) >= worst {
-			break
-		}
-		if host != "" && len(hosts) < maxHosts {
-			hosts = append(hosts, host)
-		}
-	}
-	if len(hosts) == 0 {
+	if len(records) == 0 {
 		return nil, status.Errorf(status.MailLoop, "the best MX of %s is ourselves", domain)
+	}
+	hosts := make([]string, 0, maxHosts)
+	for _, mx := range records[:min(len(records), maxHosts)] {
+		hosts = append(hosts, mx.Host)
 	}
 	return hosts, nil
 }
 
 // hosts returns the addresses of hosts, in their order, up to the limit.
-func (t *Transport) hosts(ctx context.Context, hosts []string, hop delivery.NextHop) ([]delivery.Endpoint, error) {
+func (t *Transport) hosts(ctx context.Context, hosts []string, hop delivery.NextHop, guard *guard) ([]delivery.Endpoint, error) {
 	var found []delivery.Endpoint
 	var unsure error
 	for _, host := range hosts {
@@ -114,14 +143,16 @@ func (t *Transport) hosts(ctx context.Context, hosts []string, hop delivery.Next
 		if !hop.Literal {
 			name = absolute(host)
 		}
-		addrs, err := t.resolver.LookupNetIP(ctx, "ip", name)
-		if err != nil && !notFound(err) {
+		answer, err := t.resolver.Addresses(ctx, name)
+		if err != nil {
 			unsure = err
+			continue
 		}
-		for _, addr := range interleave(addrs) {
+		plan := guard.plan(tlspolicy.Host{Name: host, Canonical: answer.Canonical, Secure: answer.Secure})
+		for _, addr := range interleave(answer.Records) {
 			if len(found) < maxEndpoints {
 				e := delivery.NextHop{Host: addr.String(), Port: hop.Port}.Endpoint(defaultPort)
-				e.Host = host
+				e.Host, e.Plan = host, plan
 				found = append(found, e)
 			}
 		}
@@ -130,7 +161,7 @@ func (t *Transport) hosts(ctx context.Context, hosts []string, hop delivery.Next
 	case len(found) > 0:
 		return found, nil
 	case unsure != nil:
-		return nil, status.New(status.NameServiceDown, unsure)
+		return nil, status.New(status.NameServiceDown, fmt.Errorf("addresses of %s: %w", hop.Host, unsure))
 	default:
 		return nil, status.Errorf(status.HostNotFound, "no address for %s", hop.Host)
 	}

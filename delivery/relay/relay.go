@@ -6,6 +6,9 @@
 // only one that is sure that a domain does not exist, or takes no mail (RFC
 // 7505), bounces, and only for a recipient of that very domain: what is wrong
 // with a relay host of ours is no fault of the recipient's.
+//
+// How each connection must be protected is package tlspolicy's to say. A host
+// that does not meet it is passed over; mail that no host is left for waits.
 package relay
 
 import (
@@ -17,6 +20,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/postern-mail/postern/delivery"
+	"github.com/postern-mail/postern/delivery/tlspolicy"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 )
@@ -29,17 +33,19 @@ const lookupTime = 30 * time.Second
 // Transport delivers to one target. It may be used concurrently.
 type Transport struct {
 	pool     *delivery.Pool
-	hops     []delivery.NextHop // none: by the recipient's domain
+	hops     []string // as configured; none: by the recipient's domain
 	resolver Resolver
+	policies *tlspolicy.Policies
 	hostname string
 }
 
 var _ delivery.Transport = (*Transport)(nil)
 
 // New returns the transport of a target, which must speak SMTP. hostname is
-// the name given in EHLO and the MX host that is ourselves. A nil resolver
-// means the system's. New reads the files the target names.
-func New(target delivery.Target, hostname string, resolver Resolver, log hclog.Logger) (*Transport, error) {
+// the name given in EHLO and the MX host that is ourselves. A nil sts means
+// that MTA-STS policies are not asked for. New reads the files the target
+// names.
+func New(target delivery.Target, hostname string, resolver Resolver, sts *tlspolicy.STS, log hclog.Logger) (*Transport, error) {
 	if target.Protocol == delivery.LMTP || target.Protocol == "" && len(target.Addresses) > 0 {
 		return nil, fmt.Errorf("delivery target %q does not speak SMTP", target.Name)
 	}
@@ -47,18 +53,11 @@ func New(target delivery.Target, hostname string, resolver Resolver, log hclog.L
 	if err != nil {
 		return nil, err
 	}
-	t := &Transport{pool: pool, resolver: resolver, hostname: hostname}
-	if resolver == nil {
-		t.resolver = systemResolver()
+	policies, err := tlspolicy.New(tlspolicy.Config{Default: target.Rule(), Destinations: target.Policies}, resolver, sts)
+	if err != nil {
+		return nil, fmt.Errorf("delivery target %q: %w", target.Name, err)
 	}
-	for _, a := range target.Addresses {
-		hop, err := delivery.ParseNextHop(a)
-		if err != nil {
-			return nil, fmt.Errorf("delivery target %q: %w", target.Name, err)
-		}
-		t.hops = append(t.hops, hop)
-	}
-	return t, nil
+	return &Transport{pool: pool, hops: target.Addresses, resolver: resolver, policies: policies, hostname: hostname}, nil
 }
 
 // Run looks after idle connections until ctx ends.
@@ -88,11 +87,7 @@ func (t *Transport) endpoints(ctx context.Context, first mail.Recipient) ([]deli
 		next = domain
 	}
 	if next != "" {
-		hop, err := delivery.ParseNextHop(next)
-		if err != nil {
-			return nil, status.New(status.ConfigurationError, err)
-		}
-		hops = []delivery.NextHop{hop}
+		hops = []string{next}
 	}
 	found, err := t.lookupAll(ctx, hops)
 	if len(found) == 0 && next != domain {
@@ -115,7 +110,7 @@ func ours(err error) error {
 
 // lookupAll returns the endpoints of all hops in order, and the error of the
 // last that gave none.
-func (t *Transport) lookupAll(ctx context.Context, hops []delivery.NextHop) (found []delivery.Endpoint, err error) {
+func (t *Transport) lookupAll(ctx context.Context, hops []string) (found []delivery.Endpoint, err error) {
 	for _, hop := range hops {
 		some, failed := t.lookup(ctx, hop)
 		if failed != nil {

@@ -59,6 +59,9 @@ type Hop struct {
 	// Domain is its name alone: of the domain, or of the host for a next hop
 	// in brackets.
 	Domain string
+	// Canonical is the name at the end of the domain's aliases; "" when there
+	// are none.
+	Canonical string
 	// Port is the TCP port of its hosts.
 	Port string
 	// MX tells that the hosts come from the domain's MX records, or stand for
@@ -199,6 +202,9 @@ func (d *Destination) dane(ctx context.Context, h Host) (*Plan, error) {
 		p.names = []string{strings.ToLower(base)}
 		if d.hop.MX {
 			p.names = append(p.names, strings.ToLower(d.hop.Domain))
+			if d.hop.Canonical != "" {
+				p.names = append(p.names, strings.ToLower(d.hop.Canonical))
+			}
 		}
 		return p.seal(), nil
 	case d.rule.Level == DANEOnly && base == "":

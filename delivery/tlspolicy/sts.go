@@ -59,7 +59,8 @@ type failedFetch struct {
 }
 
 // NewSTS returns the STS that asks resolver and keeps policies in cache, which
-// may be nil. It reads the cache: what is there holds from now on.
+// may be nil. It reads the cache: what is there holds from now on. A cache that
+// cannot be read is a warning, for mail must go on without it.
 func NewSTS(cfg STSConfig, resolver Resolver, cache Cache, log hclog.Logger) (*STS, error) {
 	if cfg.Port == "" {
 		cfg.Port = "443"
@@ -84,7 +85,7 @@ func NewSTS(cfg STSConfig, resolver Resolver, cache Cache, log hclog.Logger) (*S
 	}
 	stored, err := cache.Load()
 	if err != nil {
-		return nil, fmt.Errorf("MTA-STS cache: %w", err)
+		log.Warn("stored MTA-STS policies cannot be read", "err", err)
 	}
 	for domain, text := range stored {
 		k, err := decodeKnown(text)

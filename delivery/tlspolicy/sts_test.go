@@ -42,7 +42,7 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{dns: dnstest.New(t), ca: testenv.NewCA(t), dir: t.TempDir()}
+	s := &site{dns: dnstest.New(t), ca: testenv.NewCA(t), dir: filepath.Join(t.TempDir(), "mta-sts")}
 	s.serve(text(enforced))
 	s.listen(t, s.ca.Issue("mta-sts.example.com"))
 	s.cfg.CAFile = s.ca.WriteFile(t.TempDir())
@@ -87,11 +87,7 @@ func (s *site) publish(id string) {
 // open returns an STS over the site's cache.
 func (s *site) open(t *testing.T) *STS {
 	t.Helper()
-	cache, err := OpenDirCache(fsx.OS(), s.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sts, err := NewSTS(s.cfg, quietResolver(t, s.dns), cache, hclog.NewNullLogger())
+	sts, err := NewSTS(s.cfg, quietResolver(t, s.dns), NewDirCache(fsx.OS(), s.dir), hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,6 +360,9 @@ func TestRefresh(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	old := time.Now().Add(-23*time.Hour - 59*time.Minute)
+	if err := os.Mkdir(s.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for _, age := range []time.Time{old, time.Now().Add(-refreshAge)} {
 		if err := os.WriteFile(filepath.Join(s.dir, "example.com.sts"), stored("1", strings.Replace(enforced, "86400", "172800", 1), age), 0o600); err != nil {
 			t.Fatal(err)

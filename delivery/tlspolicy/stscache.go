@@ -28,13 +28,8 @@ type DirCache struct {
 	dir string
 }
 
-// OpenDirCache returns the cache in dir, which it makes if need be.
-func OpenDirCache(fsys fsx.FS, dir string) (*DirCache, error) {
-	if err := fsys.MkdirAll(dir); err != nil {
-		return nil, fmt.Errorf("MTA-STS cache: %w", err)
-	}
-	return &DirCache{fsys, dir}, nil
-}
+// NewDirCache returns the cache in dir, which is made when something is stored.
+func NewDirCache(fsys fsx.FS, dir string) *DirCache { return &DirCache{fsys, dir} }
 
 // suffix tells policies from other files.
 const suffix = ".sts"
@@ -42,6 +37,9 @@ const suffix = ".sts"
 // Load implements Cache. Files that cannot be read are left out.
 func (c *DirCache) Load() (map[string][]byte, error) {
 	names, err := c.fs.ReadDir(c.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +73,9 @@ func (c *DirCache) read(name string) (content []byte, err error) {
 
 // Store implements Cache.
 func (c *DirCache) Store(domain string, policy []byte) error {
+	if err := c.fs.MkdirAll(c.dir); err != nil {
+		return err
+	}
 	return fsx.WriteFile(c.fs, filepath.Join(c.dir, domain+suffix), policy)
 }
 
