@@ -283,3 +283,16 @@ func restrictionsOf(t *testing.T, text string) []string {
 	}
 	return names
 }
+
+// TestReadmeShowsTheExample: the configuration in the walk is the one that is
+// installed.
+func TestReadmeShowsTheExample(t *testing.T) {
+	t.Parallel()
+	example, err := os.ReadFile(filepath.Join(root, "deploy", "examples", "openldap.hcl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(document(t, "README.md"), "```hcl\n"+string(example)+"```\n") {
+		t.Error("README.md does not show deploy/examples/openldap.hcl as it is")
+	}
+}
