@@ -82,7 +82,7 @@ func orNever(d time.Duration) time.Duration {
 func (d *Directory) LDAP() ldap.Config {
 	return ldap.Config{
 		URIs: d.URIs, StartTLS: d.StartTLS, AllowPlaintext: d.AllowPlaintext, CAFile: d.CAFile, ServerName: d.ServerName,
-		InsecureSkipVerify: d.InsecureNoVerify, BindDN: d.BindDN, BindPasswordFile: d.BindPasswordFile,
+		IgnoreReferences: d.IgnoreReferrals, InsecureSkipVerify: d.InsecureNoVerify, BindDN: d.BindDN, BindPasswordFile: d.BindPasswordFile,
 		Timeout: d.Timeout, MaxConnections: d.MaxConns, MaxBindConnections: d.MaxConns,
 	}
 }

@@ -89,6 +89,7 @@ type Directory struct {
 	AllowPlaintext   bool          `conf:"allow_plaintext" default:"false" doc:"Send passwords over ldap:// without TLS to hosts other than this one."`
 	BindDN           string        `conf:"bind_dn" doc:"DN of the service account that searches. Empty: anonymous."`
 	BindPasswordFile string        `conf:"bind_password_file" doc:"File that holds the service account's password in its first line."`
+	IgnoreReferrals  bool          `conf:"ignore_referrals" default:"false" doc:"Take parts of the tree that a server refers elsewhere for as empty. Referrals are not followed; without this an address not found beside one is not unknown but waits (451). Active Directory's own partitions do not count."`
 	Timeout          time.Duration `conf:"timeout" default:"5s" doc:"Longest time one operation may take on one server."`
 	MaxConns         int           `conf:"max_connections" default:"8" doc:"Connections to each server for searches; as many again verify passwords."`
 	CacheTTL         time.Duration `conf:"cache_ttl" default:"60s" doc:"How long a found entry is used again without asking. 0s: always ask."`

@@ -39,6 +39,10 @@ type Config struct {
 	// SASLExternal binds by the client certificate, or over ldapi by the
 	// process's own user, instead of BindDN.
 	SASLExternal bool
+	// IgnoreReferences takes parts of the tree that a server refers to other
+	// servers for as empty. References are never followed; without this a
+	// search that finds nothing and was referred is no answer.
+	IgnoreReferences bool
 	// Timeout bounds one operation on one server, connecting included; 0
 	// means 3 s.
 	Timeout time.Duration

@@ -8,8 +8,9 @@
 // by the next one, and one that failed repeatedly is left alone for a while.
 //
 // What is not a certain answer is status.DirectoryDown: outages, results cut
-// by limits, referrals (never followed, nor are search references), wrong
-// certificates and refused service accounts alike.
+// by limits, referrals (never followed, nor are search references, without
+// which nothing found is no answer), wrong certificates and refused service
+// accounts alike.
 //
 // The protocol is RFC 4511 over go-ldap, TLS as RFC 4513 section 3, paging as
 // RFC 2696, password policy responses as draft-behera-ldap-password-policy,

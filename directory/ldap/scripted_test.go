@@ -197,6 +197,55 @@ func TestSearchResults(t *testing.T) {
 	}
 }
 
+// reference is a search result reference.
+func reference(uri string) *ber.Packet {
+	p := ber.Encode(ber.ClassApplication, ber.TypeConstructed, 19, nil, "reference")
+	p.AppendChild(octets(uri))
+	return p
+}
+
+// TestReferences has servers that hold a part of the tree: that somebody is
+// not in it does not mean that nobody is.
+func TestReferences(t *testing.T) {
+	t.Parallel()
+	bob := entry("uid=bob,dc=example,dc=com", "mail", "bob@example.com")
+	child := reference("ldap://child.example.com/dc=child,dc=example,dc=com??sub")
+	zones := reference("ldap://DomainDnsZones.example.com/DC=DomainDnsZones,DC=example,DC=com")
+	configuration := reference("ldap://example.com/CN=Configuration,DC=example,DC=com")
+	done := result(5, 0, "")
+	for _, c := range []struct {
+		name      string
+		responses []*ber.Packet
+		ignore    bool
+		want      status.Reason
+		entries   int
+	}{
+		{"found beside a reference", []*ber.Packet{bob, child, done}, false, status.OK, 1},
+		{"only a reference", []*ber.Packet{child, done}, false, status.DirectoryDown, 0},
+		{"only a reference, ignored", []*ber.Packet{child, done}, true, status.OK, 0},
+		{"the partitions of Active Directory", []*ber.Packet{zones, configuration, done}, false, status.OK, 0},
+		{"partitions and a child domain", []*ber.Packet{zones, configuration, child, done}, false, status.DirectoryDown, 0},
+		{"nothing", []*ber.Packet{done}, false, status.OK, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := script(t, func(*ber.Packet) []*ber.Packet { return c.responses })
+			cfg := scriptedConfig(s.uri)
+			cfg.IgnoreReferences, cfg.MaxFailures = c.ignore, 1
+			client := open(t, cfg)
+			for range 3 { // it is the server's answer, and the server is well
+				entries, err := client.Search(ctx(t), directory.Request{Base: "dc=example,dc=com", Filter: directory.Present("mail"), SizeLimit: 5})
+				if status.Of(err) != c.want || len(entries) != c.entries {
+					t.Errorf("search = %d entries, %v; want %d, %s", len(entries), err, c.entries, c.want)
+				}
+			}
+			if n := s.connections.Load(); n != 1 {
+				t.Errorf("%d connections", n)
+			}
+		})
+	}
+}
+
 func TestSickServerIsFollowedByTheNext(t *testing.T) {
 	t.Parallel()
 	sick := script(t, func(*ber.Packet) []*ber.Packet { return []*ber.Packet{result(5, 52, "")} })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	goldap "github.com/go-ldap/ldap/v3"
@@ -31,7 +32,7 @@ var scopes = map[directory.Scope]int{
 func (c *Client) Search(ctx context.Context, req directory.Request) ([]directory.Entry, error) {
 	var entries []directory.Entry
 	err := c.do(ctx, func(s *server) *pool { return s.searches }, func(l *goldap.Conn) error {
-		found, err := search(l, req)
+		found, err := c.search(l, req)
 		entries = found
 		return err
 	})
@@ -46,7 +47,7 @@ func (c *Client) Search(ctx context.Context, req directory.Request) ([]directory
 
 // search runs one request on a connection, page by page when many entries may
 // come.
-func search(l *goldap.Conn, req directory.Request) ([]directory.Entry, error) {
+func (c *Client) search(l *goldap.Conn, req directory.Request) ([]directory.Entry, error) {
 	limit := req.SizeLimit
 	if limit <= 0 || limit > maxEntries {
 		limit = maxEntries
@@ -61,6 +62,7 @@ func search(l *goldap.Conn, req directory.Request) ([]directory.Entry, error) {
 		r.Controls = []goldap.Control{paging}
 	}
 	var entries []directory.Entry
+	var elsewhere []string
 	for {
 		result, err := l.Search(r)
 		if err != nil {
@@ -76,12 +78,35 @@ func search(l *goldap.Conn, req directory.Request) ([]directory.Entry, error) {
 			}
 			entries = append(entries, e)
 		}
+		elsewhere = append(elsewhere, result.Referrals...)
 		next, _ := goldap.FindControl(result.Controls, goldap.ControlTypePaging).(*goldap.ControlPaging)
 		if paging == nil || next == nil || len(next.Cookie) == 0 {
+			if len(entries) == 0 && !c.cfg.IgnoreReferences {
+				return nil, unanswered(elsewhere)
+			}
 			return entries, nil
 		}
 		paging.SetCookie(next.Cookie)
 	}
+}
+
+// partitions are what Active Directory refers to at each search from a
+// domain's root, and what holds no people.
+var partitions = []string{"cn=configuration,", "dc=domaindnszones,", "dc=forestdnszones,"}
+
+// unanswered returns an error when a search that found nothing was referred to
+// other servers for a part of the tree (RFC 4511 section 4.5.3): what is not
+// here may be there, so nobody knows. That is an answer of a server in order.
+func unanswered(references []string) error {
+	for _, reference := range references {
+		_, rest, _ := strings.Cut(reference, "://")
+		_, dn, _ := strings.Cut(rest, "/")
+		dn = strings.ToLower(dn)
+		if !slices.ContainsFunc(partitions, func(p string) bool { return strings.HasPrefix(dn, p) }) {
+			return status.Errorf(status.DirectoryDown, "nothing found here, and the server refers to %.200q for a part of the tree", reference)
+		}
+	}
+	return nil
 }
 
 // resultError names the results that callers tell apart.
