@@ -7,6 +7,10 @@
 // lines are written within milliseconds and synced once a second. It never
 // sees passwords or message content, and it leaves rotation to logrotate with
 // Reopen.
+//
+// Mail does not wait for the audit: while its disk is full, events are kept in
+// memory, some 16 MiB of them, and written once there is room. What goes beyond
+// that is lost; the log says so, and the chain shows it.
 package audit
 
 import (
@@ -26,6 +30,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-mail/postern/mail"
 )
@@ -49,12 +54,22 @@ type Log struct {
 	log  hclog.Logger
 	wake chan struct{}
 
-	mu      sync.Mutex
-	file    *os.File // nil without a file
+	mu   sync.Mutex
+	file output // nil without a file
+	// pending holds whole lines; written octets of the first are in the file
+	// already.
 	pending bytes.Buffer
+	written int
 	seq     uint64
 	prev    [sha256.Size]byte
 	broken  bool // the last write failed; said once until it works again
+}
+
+// output is what is used of an *os.File.
+type output interface {
+	io.WriteCloser
+	Stat() (fs.FileInfo, error)
+	Sync() error
 }
 
 // Open opens the audit and finds the end of its chain.
@@ -80,26 +95,38 @@ func (l *Log) open() error {
 	if err != nil {
 		return fmt.Errorf("open audit: %w", err)
 	}
-	last, torn, err := lastLine(f)
-	if err == nil && torn {
-		// A line cut short by a crash is closed, so that the next one stands
-		// alone; Verify names the place.
-		_, err = f.Write([]byte{'\n'})
-	}
-	if err == nil && len(last) > 0 {
-		var head struct {
-			Seq uint64 `json:"seq"`
-		}
-		if json.Unmarshal(last, &head) == nil {
-			l.seq = head.Seq
-		}
-		l.prev = sha256.Sum256(last)
-	}
-	if err != nil {
+	if err := l.takeOver(f); err != nil {
 		_ = f.Close()
 		return fmt.Errorf("open audit %s: %w", l.cfg.File, err)
 	}
 	l.file = f
+	return nil
+}
+
+// takeOver makes f ours alone, since two writers would break the chain, and
+// finds its end.
+func (l *Log) takeOver(f *os.File) error {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return errors.New("another server writes to it; give each an audit file of its own")
+	}
+	if err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	end, err := findEnd(f)
+	if err != nil {
+		return err
+	}
+	if end.torn {
+		// A line cut short by a crash is closed, so that the next one stands
+		// alone; Verify names the place.
+		if _, err := f.Write([]byte{'\n'}); err != nil {
+			return err
+		}
+	}
+	if end.line != nil {
+		l.seq, l.prev = end.seq, sha256.Sum256(end.line)
+	}
 	return nil
 }
 
@@ -156,16 +183,33 @@ func (l *Log) writeLocked() {
 	if l.pending.Len() == 0 || l.file == nil {
 		return
 	}
-	n, err := l.file.Write(l.pending.Bytes())
-	l.pending.Next(n)
-	if err != nil && !l.broken {
+	n, err := l.file.Write(l.pending.Bytes()[l.written:])
+	l.written += n
+	if lines := bytes.LastIndexByte(l.pending.Bytes()[:l.written], '\n') + 1; lines > 0 {
+		l.pending.Next(lines)
+		l.written -= lines
+	}
+	switch {
+	case err != nil && !l.broken:
 		l.log.Error("audit cannot be written; events are kept in memory", "file", l.cfg.File, "err", err)
+	case err == nil && l.broken:
+		l.log.Warn("audit can be written again", "file", l.cfg.File)
 	}
 	l.broken = err != nil
 	if l.broken && l.pending.Len() > 16*maxPending {
-		l.log.Error("audit events lost: memory bound reached", "octets", l.pending.Len())
-		l.pending.Reset()
+		l.dropLocked()
 	}
+}
+
+// dropLocked gives up what waits, but for a line that is in the file in part.
+func (l *Log) dropLocked() {
+	keep := 0
+	if l.written > 0 {
+		keep = bytes.IndexByte(l.pending.Bytes(), '\n') + 1
+	}
+	lost := bytes.Count(l.pending.Bytes()[keep:], []byte{'\n'})
+	l.log.Error("audit events lost: memory bound reached", "events", lost, "octets", l.pending.Len()-keep)
+	l.pending.Truncate(keep)
 }
 
 // Run writes and syncs until ctx ends, then writes what is left.
@@ -204,22 +248,32 @@ func (l *Log) Sync() error {
 }
 
 // Reopen closes the file and opens it by name again, for rotation. The chain
-// goes on in the new file.
+// goes on in the new file; so does a line that a full disk cut in the old one.
 func (l *Log) Reopen() error {
 	if err := l.Sync(); err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.file == nil {
+	if l.file == nil || l.isCurrent() {
 		return nil
 	}
 	seq, prev, old := l.seq, l.prev, l.file
 	if err := l.open(); err != nil {
 		return err
 	}
-	l.seq, l.prev = seq, prev
+	l.seq, l.prev, l.written = seq, prev, 0
 	return old.Close()
+}
+
+// isCurrent reports whether the open file still has the name.
+func (l *Log) isCurrent() bool {
+	named, err := os.Stat(l.cfg.File)
+	if err != nil {
+		return false
+	}
+	open, err := l.file.Stat()
+	return err == nil && os.SameFile(named, open)
 }
 
 // Close syncs and closes the file.
@@ -234,23 +288,54 @@ func (l *Log) Close() error {
 	return err
 }
 
-// lastLine returns the last line of f, and whether it lacks its line end.
-func lastLine(f *os.File) (line []byte, torn bool, err error) {
+// end is where a chain goes on.
+type end struct {
+	line []byte // the last one; nil in an empty file
+	torn bool   // it lacks its line end
+	seq  uint64 // of the last whole record
+}
+
+// findEnd reads f backwards until it finds a whole record: behind that may be
+// what a crash left.
+func findEnd(f *os.File) (end, error) {
 	info, err := f.Stat()
 	if err != nil || info.Size() == 0 {
-		return nil, false, err
+		return end{}, err
 	}
 	for window := int64(64 << 10); ; window *= 4 {
 		window = min(window, info.Size())
 		buf := make([]byte, window)
 		if _, err := f.ReadAt(buf, info.Size()-window); err != nil && !errors.Is(err, io.EOF) {
-			return nil, false, err
+			return end{}, err
 		}
-		torn = buf[len(buf)-1] != '\n'
-		trimmed := bytes.TrimSuffix(buf, []byte{'\n'})
-		start := bytes.LastIndexByte(trimmed, '\n') + 1
-		if start > 0 || window == info.Size() {
-			return trimmed[start:], torn, nil
+		if e, ok := endOf(buf, window == info.Size()); ok {
+			return e, nil
 		}
 	}
+}
+
+// endOf looks for the end in the last octets of a file; ok is false when more
+// of them are needed.
+func endOf(tail []byte, whole bool) (e end, ok bool) {
+	e.torn = tail[len(tail)-1] != '\n'
+	rest := bytes.TrimSuffix(tail, []byte{'\n'})
+	for len(rest) > 0 {
+		start := bytes.LastIndexByte(rest, '\n') + 1
+		if start == 0 && !whole {
+			return e, false
+		}
+		line := rest[start:]
+		if e.line == nil {
+			e.line = line
+		}
+		var head struct {
+			Seq uint64 `json:"seq"`
+		}
+		if json.Unmarshal(line, &head) == nil && head.Seq > 0 {
+			e.seq = head.Seq
+			return e, true
+		}
+		rest = rest[:max(start-1, 0)]
+	}
+	return e, whole
 }

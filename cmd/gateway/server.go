@@ -340,6 +340,7 @@ func (s *server) Run(ctx context.Context) error {
 	s.audit.Record(mail.Event{Kind: mail.EventLifecycle, Result: "started", Detail: versionText()})
 	s.audit.Record(mail.Event{Kind: mail.EventConfig, Result: "ok", Detail: strings.Join(s.current.Load().file.Sources(), " ")})
 	err := runPhases(ctx, []phase{front, middle, back, ground, {{"audit", s.audit.Run}}})
+	s.audit.Record(mail.Event{Kind: mail.EventLifecycle, Result: "stopped"})
 	return errors.Join(err, s.close())
 }
 
