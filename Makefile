@@ -53,11 +53,11 @@ check: ## what CI checks: formatting, modules, vet, staticcheck, generated docum
 	$(GO) vet $(TAGS) ./...
 	@$(GO) vet ./authn/pam/... # without PAM, too
 	$(GO) tool staticcheck $(TAGS) ./...
-	@[ -n "$(RACE)" ] || { echo "no C compiler here: the tests run without the race detector"; [ "$$CI" != true ]; }
+	@[ -n "$(RACE)" ] || { echo "no C compiler here: the tests run without the race detector, which CI may not"; [ "$$CI" != true ]; }
 	@echo '$(GO) test $(TAGS) $(RACE) -shuffle on -timeout 14m ./...'; \
 	  missing=$$(mktemp); trap 'rm -f "$$missing"' EXIT; \
 	  POSTERN_MISSING=$$missing $(GO) test $(TAGS) $(RACE) -shuffle on -timeout 14m ./...; passed=$$?; \
-	  if [ -s "$$missing" ]; then echo "SKIPPED: not on this machine is, with the number of tests that need it:"; sort "$$missing" | uniq -c; fi; \
+	  if [ -s "$$missing" ]; then echo "SKIPPED, because this machine does not have it (tests, what they need):"; sort "$$missing" | uniq -c; fi; \
 	  exit $$passed
 
 golden: ## rewrite the golden files; read the difference afterwards
