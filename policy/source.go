@@ -26,7 +26,9 @@ type source struct {
 	file    string
 	compile compiler
 	present atomic.Pointer[table]
-	seen    stamp // only used by the one who loads
+	// Only used by the one who loads: the version read last, good or bad, and
+	// the one Run saw last.
+	seen, met stamp
 }
 
 // stamp tells whether a file was changed.
@@ -82,11 +84,11 @@ func (s *source) load() (changed bool, err error) {
 	if s.seen.same(info) {
 		return false, nil
 	}
-	s.seen = stamp{info.ModTime(), info.Size(), info}
 	content, err := io.ReadAll(io.LimitReader(f, maxTableOctets+1))
 	if err != nil {
-		return true, err
+		return true, err // to be read again
 	}
+	s.seen = stamp{info.ModTime(), info.Size(), info}
 	t, err := parseTable(s.kind, s.file, content, s.compile)
 	if err != nil {
 		return true, err
@@ -95,12 +97,27 @@ func (s *source) load() (changed bool, err error) {
 	return true, nil
 }
 
+// atRest reports whether the file is as it was at the last call: one that is
+// being written would be taken for whole, and what it does not hold yet for
+// not there.
+func (s *source) atRest() bool {
+	info, err := os.Stat(s.file)
+	if err != nil {
+		return true // load tells why
+	}
+	before := s.met
+	s.met = stamp{info.ModTime(), info.Size(), info}
+	return before.same(info)
+}
+
 // Reload reads the tables that changed since they were last read. A table
 // with mistakes keeps its former content; the mistakes are returned. Not safe
 // for concurrent use, nor beside Run.
-func (c *Chain) Reload() error {
+func (c *Chain) Reload() error { return c.reload(c.tables) }
+
+func (c *Chain) reload(tables []*source) error {
 	var mistakes Mistakes
-	for _, s := range c.tables {
+	for _, s := range tables {
 		changed, err := s.load()
 		switch {
 		case err != nil && changed:
@@ -115,7 +132,8 @@ func (c *Chain) Reload() error {
 	return mistakes.orNil()
 }
 
-// Run looks for changed tables until ctx ends.
+// Run looks for changed tables until ctx ends. A changed one is read when it
+// has not changed again for Config.TableCheck.
 func (c *Chain) Run(ctx context.Context) error {
 	if len(c.tables) == 0 {
 		<-ctx.Done()
@@ -128,7 +146,13 @@ func (c *Chain) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := c.Reload(); err != nil {
+			var resting []*source
+			for _, s := range c.tables {
+				if s.atRest() {
+					resting = append(resting, s)
+				}
+			}
+			if err := c.reload(resting); err != nil {
 				c.deps.Logger.Error("policy: a table has mistakes, its former content stays", "error", err)
 			}
 		}
