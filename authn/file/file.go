@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -50,6 +51,16 @@ type stamp struct {
 	inode   uint64
 	octets  int64
 	changed syscall.Timespec
+}
+
+// restTime is how long a file that is written in place must have been left
+// alone before it is read: half of it would make logins unknown. A file that
+// is replaced by another is whole at once.
+const restTime = time.Second
+
+// beingWritten reports whether a file that was at before may still be changing.
+func (s stamp) beingWritten(before stamp) bool {
+	return s.inode == before.inode && time.Since(time.Unix(s.changed.Unix())) < restTime
 }
 
 // New reads the password file; mistakes in it are the error, all at once.
@@ -108,7 +119,7 @@ func (f *File) lookup(login string) (hash authn.Hash, known bool) {
 // reads it; others go on with what they have.
 func (f *File) fresh() *table {
 	at, err := stampOf(f.cfg.Path)
-	if now := f.loaded.Load(); at == now.stamp {
+	if now := f.loaded.Load(); at == now.stamp || at.beingWritten(now.stamp) {
 		return now.table
 	}
 	if f.reloading.TryLock() {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -186,6 +187,38 @@ func TestReload(t *testing.T) {
 	write(t, f.cfg.Path, "dave:"+ssha+"\n")
 	if known("bob") || !known("dave") {
 		t.Fatal("mended text not in force")
+	}
+}
+
+// TestFileWrittenInPlace has an editor that truncates and then writes: what
+// stands there meanwhile must not make logins unknown.
+func TestFileWrittenInPlace(t *testing.T) {
+	t.Parallel()
+	f, _, _ := open(t, Config{}, "bob:"+ssha+"\nalice:"+ssha+"\n")
+	known := func(login string) bool {
+		_, err := verify(t, f, login, right)
+		return err == nil
+	}
+	inPlace := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(f.cfg.Path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inPlace("bob:" + ssha + "\n")
+	if !known("alice") {
+		t.Error("half a file is in force")
+	}
+	inPlace("bob:" + ssha + "\ncarol:" + ssha + "\n")
+	deadline := time.Now().Add(20 * time.Second)
+	for !known("carol") {
+		if time.Now().After(deadline) {
+			t.Fatal("the file is never read again")
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	if known("alice") {
+		t.Error("what was deleted is still in force")
 	}
 }
 
