@@ -209,7 +209,7 @@ func TestClockSetBack(t *testing.T) {
 		// One whose time is not far keeps nobody from looking further.
 		r.accept("alice@a.test", "soon@b.test")
 		time.Sleep(10 * time.Minute)
-		r.transport.deliver = nil
+		r.transport.set(nil)
 		time.Sleep(3 * time.Hour)
 		r.empty()
 	})

@@ -33,12 +33,13 @@ func (t *transport) Destination(r mail.Recipient) string { return string(r.Addre
 func (t *transport) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome {
 	t.mu.Lock()
 	t.deliveries = append(t.deliveries, d)
+	deliver := t.deliver
 	t.mu.Unlock()
 	outcomes := make([]mail.Outcome, len(d.Envelope.Recipients))
 	for i, r := range d.Envelope.Recipients {
 		outcomes[i] = mail.Outcome{Class: mail.Delivered, Reply: status.Delivered.Reply(), FromPeer: true}
-		if t.deliver != nil {
-			outcomes[i] = t.deliver(ctx, d, r)
+		if deliver != nil {
+			outcomes[i] = deliver(ctx, d, r)
 		}
 		if outcomes[i].Class == mail.Delivered {
 			t.mu.Lock()
@@ -50,6 +51,13 @@ func (t *transport) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome
 		}
 	}
 	return outcomes
+}
+
+// set changes what the next hop does while the queue runs.
+func (t *transport) set(deliver func(context.Context, mail.Delivery, mail.Recipient) mail.Outcome) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.deliver = deliver
 }
 
 func (t *transport) attempts() []mail.Delivery {
