@@ -248,7 +248,7 @@ func (q *Queue) newMessage(s Submission) (*message, error) {
 		return nil, err
 	}
 	rec := record{
-		arrived: time.Now().Truncate(time.Millisecond), ref: s.Content.Ref(),
+		arrived: time.Now().Truncate(time.Millisecond), ref: store.Ref{Octets: s.Content.Octets()},
 		envelope: s.Envelope, receivedFrom: s.ReceivedFrom, groups: groups,
 	}
 	rec.envelope.Recipients = nil
@@ -290,6 +290,7 @@ func recipientOctets(r mail.Recipient) int {
 
 // addMessage adds to b what makes m queued.
 func (q *Queue) addMessage(b *store.Batch, m *message, content store.Staged) error {
+	m.ref = content.Ref()
 	first, parts := encodeMessage(m.record)
 	if len(first) > store.MaxValueOctets {
 		return status.Errorf(status.ParameterSyntax, "envelope of %d octets", len(first))

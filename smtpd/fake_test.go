@@ -209,6 +209,8 @@ type fakeStaged struct {
 
 func (s *fakeStaged) Ref() store.Ref { return store.Ref{Octets: int64(len(s.content))} }
 
+func (s *fakeStaged) Octets() int64 { return int64(len(s.content)) }
+
 func (s *fakeStaged) Open() (store.Body, error) {
 	return fakeBody{bytes.NewReader(s.content)}, nil
 }

@@ -255,7 +255,10 @@ type Blobs interface {
 
 // Staged is a body that waits for its first link.
 type Staged interface {
+	// Ref names the body; the first call may have to read all of it.
 	Ref() Ref
+	// Octets is how long the body is.
+	Octets() int64
 	// Open reads the body before it is linked, for content checks.
 	Open() (Body, error)
 	// Discard gives the space back early; calling it after Link is a no-op.

@@ -116,7 +116,7 @@ func (t *transaction) Content(ctx context.Context, r io.Reader) ([]status.Reply,
 		t.record(&t.recipients[i], content, err, replies[i], time.Since(started))
 	}
 	t.handler.log.Info("message", "sid", t.session.client.Session, "from", t.from.ReversePath, "rcpts", len(errs),
-		"stored", stored, "octets", content.Ref().Octets, "delivery", t.from.DeliveryID, "dur", time.Since(started))
+		"stored", stored, "octets", content.Octets(), "delivery", t.from.DeliveryID, "dur", time.Since(started))
 	return replies, nil
 }
 
@@ -195,7 +195,7 @@ func (t *transaction) refuse(path mail.Address, err error) {
 func (t *transaction) record(r *recipient, content store.Staged, err error, reply status.Reply, took time.Duration) {
 	event := mail.Event{
 		Result: "ok", To: []mail.Address{r.path}, Login: r.account.Name(), Mailbox: r.mailbox,
-		Octets: content.Ref().Octets, Reply: reply.String(), Phase: "end-of-data", Duration: took,
+		Octets: content.Octets(), Reply: reply.String(), Phase: "end-of-data", Duration: took,
 	}
 	if err != nil {
 		event.Result, event.Reason, event.Detail = resultOf(err), status.Of(err).String(), err.Error()

@@ -27,15 +27,30 @@ func (b *Blobs) hold(record *[]byte, n int) *staged {
 	st := &staged{
 		blobs: b, pins: &pins{blobs: b},
 		held: &held{record: record, octets: n, users: 1},
-		ref:  store.Ref{Hash: sha256.Sum256((*record)[recordHeader : recordHeader+n]), Octets: int64(n)},
+		ref:  store.Ref{Octets: int64(n)},
 	}
 	runtime.AddCleanup(st, (*pins).release, st.pins)
 	return st
 }
 
+// hash returns the hash of the body. After Discard there is nothing to read, nor
+// anything that could be linked.
+func (h *held) hash() (sum store.Hash) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.record != nil {
+		sum = sha256.Sum256(h.data())
+	}
+	return sum
+}
+
+// data is the body. The caller holds mu, or a use.
+func (h *held) data() []byte { return (*h.record)[recordHeader : recordHeader+h.octets] }
+
 // place writes a held body into a pack, once. What goes wrong is what the
 // commit of the link fails with.
 func (s *staged) place() {
+	s.Ref()
 	s.held.once.Do(func() {
 		w := stager{blobs: s.blobs, pins: s.pins}
 		s.failed = w.put((*s.held.record)[:recordHeader+s.held.octets])
@@ -52,7 +67,7 @@ func (h *held) open() store.Body {
 		return nil
 	}
 	h.users++
-	return &heldBody{Reader: bytes.NewReader((*h.record)[recordHeader : recordHeader+h.octets]), from: h}
+	return &heldBody{Reader: bytes.NewReader(h.data()), from: h}
 }
 
 // release ends one use.

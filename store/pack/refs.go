@@ -21,7 +21,8 @@ func (b *Blobs) Link(batch *store.Batch, st store.Staged) {
 	if s.inline == nil && s.ref.Octets > 0 {
 		batch.Before = append(batch.Before, s.sync)
 	}
-	bodyKey, moreKey := b.keys.body(s.ref.Hash), b.keys.more(s.ref.Hash)
+	hash := s.Ref().Hash
+	bodyKey, moreKey := b.keys.body(hash), b.keys.more(hash)
 	batch.Decide(bodyKey, func(get func([]byte) ([]byte, error), w *store.Batch) error {
 		value, err := get(bodyKey)
 		switch {
@@ -36,7 +37,7 @@ func (b *Blobs) Link(batch *store.Batch, st store.Staged) {
 		}
 		w.Put(bodyKey, appendPieces([]byte{kindPieces}, s.pieces))
 		byPack(s.pieces, func(number uint64, run []piece) {
-			w.Put(b.keys.inPack(number, s.ref.Hash), appendPieces(nil, run))
+			w.Put(b.keys.inPack(number, hash), appendPieces(nil, run))
 		})
 		return nil
 	})

@@ -37,7 +37,8 @@ func newRecord(data int) *[]byte {
 // staged implements store.Staged.
 type staged struct {
 	blobs  *Blobs
-	ref    store.Ref
+	ref    store.Ref // of a body in memory without its hash until this is asked for
+	hashed sync.Once
 	inline []byte  // the value: kind and octets; nil for a body in packs
 	held   *held   // the body while it is in memory only; nil for a larger one
 	pieces []piece // in order; of a held body from its first link on
@@ -119,7 +120,7 @@ func (b *Blobs) stageInline(octets []byte) *staged {
 	copy(value[1:], octets)
 	return &staged{
 		blobs:  b,
-		ref:    store.Ref{Hash: sha256.Sum256(octets), Octets: int64(len(octets))},
+		ref:    store.Ref{Octets: int64(len(octets))},
 		inline: value,
 	}
 }
@@ -192,8 +193,22 @@ func (s *stager) finish() *staged {
 	return st
 }
 
-// Ref implements store.Staged.
-func (s *staged) Ref() store.Ref { return s.ref }
+// Ref implements store.Staged. A message that is delivered while its client
+// waits is named by nobody, so its hash is left until somebody asks.
+func (s *staged) Ref() store.Ref {
+	s.hashed.Do(func() {
+		switch {
+		case s.inline != nil:
+			s.ref.Hash = sha256.Sum256(s.inline[1:])
+		case s.held != nil:
+			s.ref.Hash = s.held.hash()
+		}
+	})
+	return s.ref
+}
+
+// Octets implements store.Staged.
+func (s *staged) Octets() int64 { return s.ref.Octets }
 
 // Open implements store.Staged.
 func (s *staged) Open() (store.Body, error) {
@@ -208,7 +223,7 @@ func (s *staged) Open() (store.Body, error) {
 			return nil, s.failed
 		}
 	}
-	return s.blobs.openPieces(s.ref, s.pieces)
+	return s.blobs.openPieces(s.Ref(), s.pieces)
 }
 
 // Discard implements store.Staged. Once linked, the pins stay until the batch
