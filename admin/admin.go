@@ -14,16 +14,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/postern-mail/postern/internal/unixsock"
 )
 
 // Command answers one command of an operator: it writes text for a person, or
@@ -68,8 +67,8 @@ type Server struct {
 func New(cfg Config, commands Commands, ready func() error, metrics http.Handler, log hclog.Logger) (*Server, error) {
 	s := &Server{cfg: cfg, log: log, commands: commands, status: statusHandler(ready, metrics)}
 	var err error
-	if s.control, err = listenUnix(cfg.Socket); err != nil {
-		return nil, err
+	if s.control, err = unixsock.Listen(cfg.Socket); err != nil {
+		return nil, fmt.Errorf("control: %w", err)
 	}
 	if cfg.Listen != "" {
 		if s.http, err = net.Listen("tcp", cfg.Listen); err != nil {
@@ -86,30 +85,6 @@ func (s *Server) MetricsAddr() net.Addr {
 		return nil
 	}
 	return s.http.Addr()
-}
-
-// listenUnix replaces the socket of a server that died, never that of one
-// that lives.
-func listenUnix(path string) (net.Listener, error) {
-	if conn, err := net.Dial("unix", path); err == nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("control socket %s: another server is running with it", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		_ = l.Close()
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	return l, nil
 }
 
 // Run answers until ctx ends, then lets commands under way finish for a

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -90,7 +91,12 @@ func TestADeadServersSocketIsReplaced(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "c.sock")
-	if err := os.WriteFile(socket, nil, 0o600); err != nil {
+	dead, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.(*net.UnixListener).SetUnlinkOnClose(false) // as a server leaves it that was killed
+	if err := dead.Close(); err != nil {
 		t.Fatal(err)
 	}
 	s, err := New(Config{Socket: socket}, nil, nil, nil, hclog.NewNullLogger())

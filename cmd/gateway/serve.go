@@ -34,6 +34,10 @@ func serveCommand() *cobra.Command {
 }
 
 func serve(ctx context.Context, path string) error {
+	// From here on the signal is a request; before, it would end the process.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	f, err := config.Load(path)
 	if err != nil {
 		return err
@@ -47,9 +51,6 @@ func serve(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	var reloader sync.WaitGroup
@@ -151,20 +152,31 @@ func (s *server) reload() (restart []string, err error) {
 	if err := g.certificates(); err != nil {
 		return nil, err
 	}
+	present := s.current.Load()
+	if err := s.install(g); err != nil {
+		return nil, errors.Join(err, s.install(present))
+	}
+	select {
+	case s.generations <- g:
+	case <-s.ended:
+		return nil, errors.New("the server is stopping")
+	}
+	err = errors.Join(s.logFile.reopen(), s.audit.Reopen())
+	s.log.SetLevel(hclog.LevelFromString(f.Log.Level))
+	s.log.Info("configuration taken over", "config", s.path, "after restart", strings.Join(restart, ", "))
+	return restart, err
+}
+
+// install puts a generation in force for what begins from now on.
+func (s *server) install(g *generation) error {
 	s.current.Store(g)
+	var err error
 	for _, l := range s.listeners {
 		if l.reconfigure != nil {
 			err = errors.Join(err, l.reconfigure(g))
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	s.generations <- g
-	err = errors.Join(s.logFile.reopen(), s.audit.Reopen())
-	s.log.SetLevel(hclog.LevelFromString(f.Log.Level))
-	s.log.Info("configuration taken over", "config", s.path, "after restart", strings.Join(restart, ", "))
-	return restart, err
+	return err
 }
 
 // needsRestart names what changed and is only read at the start.

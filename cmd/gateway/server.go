@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -25,6 +24,7 @@ import (
 	"github.com/postern-mail/postern/backend/mailstore"
 	"github.com/postern-mail/postern/config"
 	"github.com/postern-mail/postern/delivery/dsn"
+	"github.com/postern-mail/postern/internal/unixsock"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/queue"
 	"github.com/postern-mail/postern/smtp"
@@ -52,6 +52,7 @@ type server struct {
 
 	reloads     sync.Mutex // one at a time
 	generations chan *generation
+	ended       chan struct{} // closed when nobody takes generations any more
 }
 
 // engine is a store with its bodies, and what closes them.
@@ -73,7 +74,7 @@ type listening struct {
 // newServer opens the data and the listeners of a configuration, so that what
 // is wrong shows before anything runs.
 func newServer(ctx context.Context, path string, f *config.File, log hclog.Logger, logFile *reopenable) (s *server, err error) {
-	s = &server{path: path, log: log, logFile: logFile, metrics: prometheus.NewRegistry(), started: time.Now(), generations: make(chan *generation, 1)}
+	s = &server{path: path, log: log, logFile: logFile, metrics: prometheus.NewRegistry(), started: time.Now(), generations: make(chan *generation, 1), ended: make(chan struct{})}
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
@@ -289,28 +290,12 @@ func (s *server) listen(name string, binds []string, serve func(context.Context,
 	return nil
 }
 
-// listenOn opens host:port or unix:PATH. The socket of a server that died is
-// replaced, that of one that lives is not.
+// listenOn opens host:port or unix:PATH.
 func listenOn(bind string) (net.Listener, error) {
-	path, ok := strings.CutPrefix(bind, "unix:")
-	if !ok {
-		return net.Listen("tcp", bind)
+	if path, ok := strings.CutPrefix(bind, "unix:"); ok {
+		return unixsock.Listen(path)
 	}
-	if conn, err := net.Dial("unix", path); err == nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("socket %s: another server answers there", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	return l, os.Chmod(path, 0o660)
+	return net.Listen("tcp", bind)
 }
 
 // Run serves until ctx ends, then stops in the order mail flows: what comes
@@ -387,21 +372,25 @@ func (s *server) ready() error {
 }
 
 // retirement is how long a replaced generation's helpers go on, for sessions
-// that began under it.
-const retirement = 10 * time.Minute
+// that began under it; of generations that follow each other fast, only the
+// last maxRetired have that long.
+const (
+	retirement = 10 * time.Minute
+	maxRetired = 5
+)
 
 // runGenerations runs what each generation needs to have running.
 func (s *server) runGenerations(ctx context.Context) error {
+	defer close(s.ended)
 	var all sync.WaitGroup
 	defer all.Wait()
-	var retire func()
+	var stops []context.CancelFunc // of the generations, the present one last
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case g := <-s.generations:
-			running, cancel := context.WithCancel(ctx)
-			defer cancel()
+			running, stop := context.WithCancel(ctx)
 			for _, t := range g.tasks {
 				all.Go(func() {
 					if err := t.run(running); err != nil && running.Err() == nil {
@@ -409,10 +398,13 @@ func (s *server) runGenerations(ctx context.Context) error {
 					}
 				})
 			}
-			if retire != nil {
-				time.AfterFunc(retirement, retire)
+			if n := len(stops); n > 0 {
+				time.AfterFunc(retirement, stops[n-1])
 			}
-			retire = cancel
+			if stops = append(stops, stop); len(stops) > 1+maxRetired {
+				stops[0]()
+				stops = stops[1:]
+			}
 		}
 	}
 }

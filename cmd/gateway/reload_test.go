@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/postern-mail/postern/audit"
+	"github.com/postern-mail/postern/config"
+)
+
+// openServer opens a site in this process without running it.
+func openServer(t *testing.T) *server {
+	t.Helper()
+	site := newSite(t, standard, nil)
+	f, err := config.Load(site.Config)
+	must(t, err)
+	s, err := newServer(t.Context(), site.Config, f, hclog.NewNullLogger(), &reopenable{out: os.Stderr})
+	must(t, err)
+	t.Cleanup(func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// TestReloadIsAllOrNothing: when one listener cannot take the new
+// configuration over, all of them go back to the one before.
+func TestReloadIsAllOrNothing(t *testing.T) {
+	t.Parallel()
+	s := openServer(t)
+	before := s.current.Load()
+	var seen []*generation
+	broken := errors.New("broken")
+	s.listeners = append(s.listeners,
+		&listening{Listener: s.listeners[0].Listener, reconfigure: func(g *generation) error {
+			seen = append(seen, g)
+			return nil
+		}},
+		&listening{Listener: s.listeners[0].Listener, reconfigure: func(g *generation) error {
+			if g != before {
+				return broken
+			}
+			return nil
+		}},
+	)
+	if _, err := s.reload(); !errors.Is(err, broken) {
+		t.Fatalf("reload: %v", err)
+	}
+	if s.current.Load() != before || len(seen) != 2 || seen[1] != before {
+		t.Errorf("in force after the failure: %p, seen %v; before %p", s.current.Load(), seen, before)
+	}
+}
+
+// TestReloadWhileStopping: requests that come when the server is almost gone
+// end with an error instead of waiting for ever.
+func TestReloadWhileStopping(t *testing.T) {
+	t.Parallel()
+	s := openServer(t)
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	must(t, s.runGenerations(ctx))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for range 3 {
+			_, _ = s.reload() // an error or not: it returns
+		}
+	}()
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the reload hangs")
+	}
+}
+
+// TestReloadStorm: of many generations in a row only the last few still have
+// their helpers running.
+func TestReloadStorm(t *testing.T) {
+	t.Parallel()
+	s := &server{log: hclog.NewNullLogger(), generations: make(chan *generation), ended: make(chan struct{})}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.runGenerations(ctx) }()
+	var lives []context.Context
+	for range 4 * maxRetired {
+		began := make(chan context.Context, 1)
+		s.generations <- &generation{tasks: []task{{"helper", func(ctx context.Context) error {
+			began <- ctx
+			<-ctx.Done()
+			return nil
+		}}}}
+		lives = append(lives, <-began)
+	}
+	alive := slices.DeleteFunc(lives, func(ctx context.Context) bool { return ctx.Err() != nil })
+	if len(alive) != 1+maxRetired {
+		t.Errorf("%d generations have helpers running, want %d", len(alive), 1+maxRetired)
+	}
+	stop()
+	must(t, <-done)
+}
+
+// TestSecondServerLeavesNoTrace: a server that cannot start on data in use
+// writes nothing into the audit of the one that runs.
+func TestSecondServerLeavesNoTrace(t *testing.T) {
+	t.Parallel()
+	first := openServer(t)
+	f, err := config.Load(first.path)
+	must(t, err)
+	must(t, first.audit.Sync())
+	file := f.Audit.File
+	before, err := os.ReadFile(file)
+	must(t, err)
+	if _, err := newServer(t.Context(), first.path, f, hclog.NewNullLogger(), &reopenable{out: os.Stderr}); err == nil {
+		t.Fatal("a second server started on the same data")
+	}
+	after, err := os.ReadFile(file)
+	must(t, err)
+	if string(after) != string(before) {
+		t.Errorf("the audit got %q", after[len(before):])
+	}
+	opened, err := os.Open(file)
+	must(t, err)
+	defer func() { _ = opened.Close() }()
+	if v, err := audit.Verify(opened); err != nil || len(v.Breaks) > 0 {
+		t.Errorf("%+v, %v", v, err)
+	}
+}

@@ -1,0 +1,72 @@
+package unixsock
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// shortDir is a folder whose paths fit a socket's name.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func TestListen(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(shortDir(t), "new", "s")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("mode: %v, %v", info, err)
+	}
+	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "another server") {
+		t.Errorf("second server: %v", err)
+	}
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatalf("the first no longer answers: %v", err)
+	}
+	_ = conn.Close()
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // as a killed server leaves it
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Listen(path)
+	if err != nil {
+		t.Fatalf("after a crash: %v", err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNoSocket: a mistyped path costs nobody a file.
+func TestNoSocket(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, link, dir} {
+		if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "no socket") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if text, err := os.ReadFile(link); string(text) != "precious" {
+		t.Errorf("left of the file: %q, %v", text, err)
+	}
+}
