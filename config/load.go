@@ -99,7 +99,7 @@ func load(path string) (*File, error) {
 	}
 	if diags.HasErrors() {
 		slices.SortStableFunc(diags, byPlace)
-		return f, &Mistakes{diags: diags, files: l.parser.Files()}
+		return f, &Mistakes{diags: diags, files: withoutSecrets(l.parser.Files())}
 	}
 	return f, nil
 }
@@ -116,7 +116,7 @@ func byPlace(a, b *hcl.Diagnostic) int {
 
 // file reads one file into the body, then what it includes.
 func (l *loader) file(path string, from hcl.Range) {
-	if slices.Contains(l.read, path) {
+	if slices.ContainsFunc(l.read, func(before string) bool { return sameFile(before, path) }) {
 		l.errorf(from, "Included twice", "The file %s was read already.", path)
 		return
 	}
@@ -125,7 +125,16 @@ func (l *loader) file(path string, from hcl.Range) {
 		return
 	}
 	l.read = append(l.read, path)
-	parsed, diags := l.parser.ParseHCLFile(path)
+	content, err := readBounded(path)
+	if err != nil {
+		l.errorf(from, "Cannot read file", "%v.", unwrapPath(err))
+		return
+	}
+	if at, ok := tooDeep(content, path); ok {
+		l.errorf(at, "Nested too deeply", "Blocks, lists and expressions nest at most %d deep.", maxNesting)
+		return
+	}
+	parsed, diags := l.parser.ParseHCL(content, path)
 	l.diags = append(l.diags, diags...)
 	if parsed == nil {
 		return
@@ -182,13 +191,15 @@ func (l *loader) includeOne(name string, from hcl.Range) {
 		l.file(name, from)
 		return
 	}
-	found, err := filepath.Glob(filepath.Join(name, "*.hcl"))
+	found, err := os.ReadDir(name)
 	if err != nil {
-		l.errorf(from, "Cannot include", "%v.", err)
+		l.errorf(from, "Cannot include", "%v.", unwrapPath(err))
 		return
 	}
-	for _, path := range found {
-		l.file(path, from)
+	for _, entry := range found {
+		if filepath.Ext(entry.Name()) == ".hcl" && !strings.HasPrefix(entry.Name(), ".") {
+			l.file(filepath.Join(name, entry.Name()), from)
+		}
 	}
 }
 

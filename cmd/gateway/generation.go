@@ -58,6 +58,9 @@ type source struct {
 // newGeneration builds the rooms of a configuration without touching the
 // network. The error holds everything that is wrong.
 func newGeneration(f *config.File, audit auditor, metrics prometheus.Registerer, log hclog.Logger) (*generation, error) {
+	for _, warning := range f.Warnings() {
+		log.Warn("configuration", "problem", warning)
+	}
 	g := &generation{file: f, made: time.Now(), sources: make(map[string]source), book: &addressBook{domains: make(map[mail.Domain]domainEntry)}, chains: make(map[string]*policy.Chain)}
 	b := &builder{generation: g, audit: audit, metrics: metrics, log: log}
 	b.directories()

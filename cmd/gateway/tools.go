@@ -40,6 +40,9 @@ func configCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, warning := range f.Warnings() {
+				fmt.Fprintln(c.ErrOrStderr(), "warning: "+warning)
+			}
 			fmt.Fprintf(c.OutOrStdout(), "%s: no mistakes (%d file(s) read)\n", configPath(c), len(f.Sources()))
 			return nil
 		},

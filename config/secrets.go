@@ -1,0 +1,82 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"regexp"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// secretSetting is a line that sets something whose name speaks of a secret to
+// a text. Postern has no such settings, but people write what they know from
+// elsewhere, and the lines around a mistake are shown.
+var secretSetting = regexp.MustCompile(`(?im)^[ \t]*"?([\w.-]*(?:passw|secret|_pw\b|token|credential|passphrase)[\w.-]*)"?[ \t]*[=:][ \t]*(\S[^\n]*)$`)
+
+// withoutSecrets returns files as mistakes may show them: the same octets but
+// for secrets, so that places still fit.
+func withoutSecrets(files map[string]*hcl.File) map[string]*hcl.File {
+	shown := make(map[string]*hcl.File, len(files))
+	for name, f := range files {
+		masked := *f
+		masked.Bytes = maskSecrets(f.Bytes)
+		shown[name] = &masked
+	}
+	return shown
+}
+
+func maskSecrets(text []byte) []byte {
+	masked := bytes.Clone(text)
+	for _, at := range secretSetting.FindAllSubmatchIndex(text, -1) {
+		if bytes.HasSuffix(bytes.ToLower(text[at[2]:at[3]]), []byte("_file")) {
+			continue
+		}
+		for i := at[4]; i < at[5]; i++ {
+			if masked[i] != '\r' {
+				masked[i] = '*'
+			}
+		}
+	}
+	return masked
+}
+
+// Warnings are what is no mistake, but should be mended: files of secrets that
+// everybody on the machine can read.
+func (f *File) Warnings() []string {
+	var all []string
+	look := func(b *block, name, path string) {
+		info, err := os.Stat(path)
+		if path == "" || err != nil || info.Mode().Perm()&0o004 == 0 {
+			return
+		}
+		at := b.rangeOf(name)
+		all = append(all, fmt.Sprintf("%s:%d: %s %s is readable by everybody: chmod o-r it", at.Filename, at.Start.Line, name, path))
+	}
+	certificate := func(t *TLS) {
+		if t != nil {
+			look(&t.block, "key_file", t.KeyFile)
+		}
+	}
+	certificate(f.TLS)
+	for _, d := range f.Directories {
+		look(&d.block, "bind_password_file", d.BindPasswordFile)
+	}
+	for _, a := range f.Authn {
+		look(&a.block, "file", a.File)
+	}
+	if f.Gateway != nil {
+		for _, l := range f.Gateway.Listeners {
+			certificate(l.TLS)
+		}
+		for _, t := range f.Gateway.Targets {
+			look(&t.block, "password_file", t.PasswordFile)
+		}
+	}
+	if f.Backend != nil {
+		for _, l := range f.Backend.Listeners {
+			certificate(l.TLS)
+		}
+	}
+	return all
+}
