@@ -48,6 +48,20 @@ func TestCPUTimeOfThisProcess(t *testing.T) {
 	}
 }
 
+func TestMemory(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int64{
+		"Rss:  9 kB\nPss:                1234 kB\nPss_Dirty:   1 kB\n": 1234 << 10, "Rss: 1 kB\n": 0, "": 0,
+	} {
+		if got := parsePSS([]byte(text)); got != want {
+			t.Errorf("%q: %d octets, want %d", text, got, want)
+		}
+	}
+	if octets, err := memory([]int{os.Getpid()}); err != nil || octets < 1<<20 {
+		t.Errorf("this process takes %d octets, %v", octets, err)
+	}
+}
+
 func TestMessages(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{5_000, 50_000} {
@@ -108,15 +122,15 @@ func TestTable(t *testing.T) {
 	table := table{systems: []string{"ours", "theirs"}}
 	for _, v := range []float64{400, 100, 300} {
 		table.add(c, "ours", figures{values: [metrics]float64{acceptedPerSecond: v, cpuPerMessage: 0.5}})
-		table.add(c, "theirs", figures{values: [metrics]float64{acceptedPerSecond: v / 4, cpuPerMessage: 10}})
+		table.add(c, "theirs", figures{values: [metrics]float64{acceptedPerSecond: v / 4, cpuPerMessage: 10, memoryTaken: 100}})
 	}
 	var out strings.Builder
 	table.print(&out)
-	const want = `| case | system | accepted/s | visible/s | CPU ms each | p50 ms | p95 ms | p99 ms |
-|---|---|--:|--:|--:|--:|--:|--:|
-| small | ours | 300 |  | 0.50 |  |  |  |
-| small | theirs | 75.0 |  | 10.0 |  |  |  |
-|  | **ratio** | **4.00** |  | **0.050** |  |  |  |
+	const want = `| case | system | accepted/s | visible/s | CPU ms each | p50 ms | p95 ms | p99 ms | memory MiB |
+|---|---|--:|--:|--:|--:|--:|--:|--:|
+| small | ours | 300 |  | 0.50 |  |  |  |  |
+| small | theirs | 75.0 |  | 10.0 |  |  |  | 100 |
+|  | **ratio** | **4.00** |  | **0.050** |  |  |  |  |
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)

@@ -14,6 +14,7 @@ type benchCase struct {
 
 // plan is what is measured, in order.
 var plan = []benchCase{
+	{"at rest", atRest},
 	{"5 KB, 1 connection", load(5_000, 1)},
 	{"5 KB, 16 connections", load(5_000, 16)},
 	{"5 KB, 64 connections", load(5_000, 64)},

@@ -40,10 +40,16 @@ func parseStat(stat []byte) (processTimes, error) {
 
 // cpuTime returns the processor time that the trees below the roots have
 // used so far, processes that ended since included.
-func cpuTime(roots []int) (time.Duration, error) {
+func cpuTime(roots []int) (sum time.Duration, err error) {
+	err = eachProcess(roots, func(_ int, p processTimes) { sum += p.used })
+	return sum, err
+}
+
+// eachProcess calls fn for the processes of the trees below the roots.
+func eachProcess(roots []int, fn func(pid int, p processTimes)) error {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return 0, err
+		return err
 	}
 	all := make(map[int]processTimes)
 	children := make(map[int][]int)
@@ -58,15 +64,14 @@ func cpuTime(roots []int) (time.Duration, error) {
 		}
 		times, err := parseStat(stat)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		all[pid] = times
 		children[times.parent] = append(children[times.parent], pid)
 	}
-	var sum time.Duration
 	for todo := roots; len(todo) > 0; todo = todo[1:] {
-		sum += all[todo[0]].used
+		fn(todo[0], all[todo[0]])
 		todo = append(todo[:len(todo):len(todo)], children[todo[0]]...)
 	}
-	return sum, nil
+	return nil
 }

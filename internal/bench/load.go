@@ -40,6 +40,10 @@ func load(size, connections int) func(context.Context, *system, options) (figure
 			return figures{}, err
 		}
 		accepted := time.Since(start)
+		octets, err := memory(s.roots())
+		if err != nil {
+			return figures{}, err
+		}
 		if err := w.wait(ctx); err != nil {
 			return figures{}, err
 		}
@@ -55,6 +59,7 @@ func load(size, connections int) func(context.Context, *system, options) (figure
 		f.set(visiblePerSecond, n/visible.Seconds())
 		f.set(cpuPerMessage, milliseconds(after-before)/n)
 		f.percentiles(took)
+		f.set(memoryTaken, mebibytes(octets))
 		return f, nil
 	}
 }

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// single measures one message at a time: how long from its acceptance until
-// an IMAP client that has INBOX selected learns of it.
+// single measures one message at a time: how long from MAIL until an IMAP
+// client that has INBOX selected learns of it. The acceptance is no part of
+// the figure: one system delivers before it, the other behind it.
 func single(observe func(*imapClient) observer) func(context.Context, *system, options) (figures, error) {
 	texts := sync.OnceValue(func() [][]byte { return messages(5_000) })
 	return func(ctx context.Context, s *system, o options) (f figures, err error) {
@@ -50,11 +51,10 @@ func one(mail *smtpClient, eye observer, have int, texts [][]byte) (time.Duratio
 	if err := eye.arm(); err != nil {
 		return 0, err
 	}
-	id := sent.Add(1)
+	id, start := sent.Add(1), time.Now()
 	if err := mail.send(id, 0, texts[int(id)%len(texts)]); err != nil {
 		return 0, err
 	}
-	start := time.Now()
 	if err := eye.notice(have); err != nil {
 		return 0, err
 	}

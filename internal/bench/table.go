@@ -18,10 +18,11 @@ const (
 	p50           // milliseconds, as all below
 	p95
 	p99
-	metrics // their number
+	memoryTaken // mebibytes
+	metrics     // their number
 )
 
-var metricNames = [metrics]string{"accepted/s", "visible/s", "CPU ms each", "p50 ms", "p95 ms", "p99 ms"}
+var metricNames = [metrics]string{"accepted/s", "visible/s", "CPU ms each", "p50 ms", "p95 ms", "p99 ms", "memory MiB"}
 
 // figures is the outcome of one turn; metrics that a case does not measure
 // are zero.
