@@ -240,6 +240,9 @@ func (t *clientTransaction) take(a clientAwaited, reply status.Reply) error {
 	if positive != wanted && reply.Positive() {
 		return clientLost(a.verb, fmt.Errorf("%w: %s", errClientReplySyntax, reply))
 	}
+	if a.verb == "RCPT" {
+		reply = clientTooMany(reply)
+	}
 	refused := clientRefused(a.verb, reply)
 	switch a.verb {
 	case "RSET":
@@ -411,6 +414,19 @@ func clientRefused(verb string, reply status.Reply) error {
 		return nil
 	}
 	return &status.Error{Reason: status.RemoteReply, Remote: &reply, Err: errors.New(verb + " refused")}
+}
+
+// clientTooMany makes transient what RFC 821 wrongly had servers say to a RCPT
+// beyond the number they take (RFC 5321 section 4.5.3.1.10).
+func clientTooMany(reply status.Reply) status.Reply {
+	if reply.Code != status.MessageTooBig.Reply().Code {
+		return reply
+	}
+	reply.Code = status.TooManyRecipients.Reply().Code
+	if reply.Enhanced[0] != 0 {
+		reply.Enhanced[0] = reply.Code / 100
+	}
+	return reply
 }
 
 // clientBuffer holds the beginning of a message.

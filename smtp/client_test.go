@@ -232,6 +232,32 @@ func TestClientParametersOnlyWhenOffered(t *testing.T) {
 	}
 }
 
+// TestClientTooManyRecipients: 552 to RCPT is the old way to say "no more in
+// one go" and loses nobody; to anything else it stays permanent.
+func TestClientTooManyRecipients(t *testing.T) {
+	t.Parallel()
+	clientAgainst(t, ClientConfig{}, func(p *clientPeer) {
+		p.say("220 x")
+		p.line()
+		p.say("250 x")
+		p.expect(t, "MAIL", "250 ok")
+		p.expect(t, "RCPT", "250 ok")
+		p.expect(t, "RCPT", "552 5.5.3 too many recipients")
+		p.expect(t, "DATA", "354 go")
+		p.content()
+		p.say("552 5.3.4 too big")
+	}, func(c *Client) {
+		m := clientText(int64(len(clientLetter)), clientLetter, "a@example.com", "b@example.com")
+		got := c.Send(t.Context(), m)
+		if got[0].Reply.Code != 552 || got[1].Reply.Code != 452 || got[1].Reply.Enhanced != [3]int{4, 5, 3} {
+			t.Errorf("got %+v", got)
+		}
+		if reply := status.ReplyOf(got[1].Err); !reply.Transient() {
+			t.Errorf("the error says %s", reply)
+		}
+	})
+}
+
 // TestClientLMTPReplies: each recipient has its own reply, and one whose reply
 // was not read is never taken for delivered.
 func TestClientLMTPReplies(t *testing.T) {
