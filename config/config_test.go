@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -176,6 +177,57 @@ gateway {
 	}
 	if t.Failed() {
 		t.Logf("told was:\n%s", text)
+	}
+}
+
+func TestTLSOfTargets(t *testing.T) {
+	t.Parallel()
+	load := func(settings string) (*File, error) {
+		return Load(write(t, map[string]string{
+			"postern.hcl": strings.Replace(sound, "gateway {", "gateway {\n"+settings, 1), "people.ldif": "", "senders": "",
+		}))
+	}
+	f, err := load(`
+  tls_policy "Example.org" { tls = "secure" }
+  tls_policy "[relay.example.net]:587" {
+    tls   = "fingerprint"
+    match = ["` + strings.Repeat("0A:", 31) + `FF"]
+  }
+  target "smtp" "smtp" { mta_sts = false }
+  target "smtp" "smart" { address = "[relay.example.net]:587" }
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	levels := make(map[string]string)
+	for _, target := range f.Delivery().Targets {
+		levels[target.Name] = fmt.Sprintf("%s sts=%v rules=%d idle=%v", target.Rule().Level, target.Rule().MTASTS, len(target.Policies), target.IdleTime)
+	}
+	for name, want := range map[string]string{
+		"smtp": "dane sts=false rules=2 idle=0s", "smart": " sts=true rules=2 idle=30s", "mail1": "none sts=true rules=0 idle=30s",
+	} {
+		if levels[name] != want {
+			t.Errorf("target %s: %q, want %q", name, levels[name], want)
+		}
+	}
+	for _, row := range []struct{ settings, want string }{
+		{`tls_policy "example.org" {}`, "the level, such as secure"},
+		{`tls_policy "example.org" { tls = "secured" }`, `Did you mean "secure"?`},
+		{`tls_policy "example.org" { tls = "fingerprint" }`, "without a digest"},
+		{`tls_policy "exam ple.org" { tls = "may" }`, "is no next hop"},
+		{"tls_policy \"example.org\" { tls = \"may\" }\ntls_policy \"Example.org\" { tls = \"may\" }", "defined twice"},
+		{`tls_policy "example.org" {
+			tls = "secure"
+			ca_file = "/nonexistent/ca.pem"
+		}`, "no such file"},
+		{`target "lmtp" "x" { tls = "may" }`, `"address" is required`},
+		{"target \"lmtp\" \"x\" {\naddress = \"[::1]:24\"\ntls = \"dane\"\n}", "is for smtp"},
+		{"target \"smtp\" \"x\" {\ntls = \"may\"\ntls_match = [\"a\"]\n}", "matches nothing"},
+		{"}\ndns { servers = [\"ns.example.com\"] }\ngateway {", "is not an IP address"},
+	} {
+		if _, err := load(row.settings); err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s:\ngot %v, want %q", row.settings, err, row.want)
+		}
 	}
 }
 

@@ -2,7 +2,6 @@ package config
 
 import (
 	"cmp"
-	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -104,8 +103,9 @@ func (a *Authn) PAM() pam.Config {
 // PasswordFile returns the configuration of a verifier of kind file.
 func (a *Authn) PasswordFile() authnfile.Config { return authnfile.Config{Path: a.File} }
 
-// Room returns a listener's dialect and limits, without certificate.
-func (l *SMTPListener) Room(f *File) smtp.ServerConfig {
+// Room returns a listener's dialect and limits, without certificate. Names of
+// clients are looked up by resolver.
+func (l *SMTPListener) Room(f *File, resolver smtpd.Resolver) smtp.ServerConfig {
 	c := smtp.ServerConfig{
 		Name: l.Name, Mode: smtp.ModeMX, Hostname: f.Hostname,
 		ImplicitTLS: l.Mode == ModeSubmissions, AllowInsecureAuth: l.InsecureAuth,
@@ -118,7 +118,7 @@ func (l *SMTPListener) Room(f *File) smtp.ServerConfig {
 		c.Mode = smtp.ModeSubmission
 	}
 	if l.LookupNames {
-		c.LookupHostname = smtpd.VerifiedName(net.DefaultResolver)
+		c.LookupHostname = smtpd.VerifiedName(resolver)
 	}
 	if l.BareNewlines == "reject" {
 		c.BareNewline = smtp.BareNewlineReject
@@ -205,14 +205,8 @@ func (t *Target) Room() delivery.Target {
 		r.TLS = tlspolicy.None
 	}
 	r.TLSMatch, r.IgnoreMTASTS = t.TLSMatch, !t.MTASTS
-	if len(t.Address) == 0 {
-		// What goes to the whole world has other limits than one next hop.
-		if !t.wrote("max_connections") {
-			r.MaxConnections = 0
-		}
-		if !t.wrote("idle_time") {
-			r.IdleTime = 0
-		}
+	if len(t.Address) == 0 && !t.wrote("idle_time") {
+		r.IdleTime = 0 // connections to the world are kept for less long
 	}
 	return r
 }

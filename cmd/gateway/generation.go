@@ -44,6 +44,7 @@ type generation struct {
 	verifiers *authn.Chain // nil without authn blocks
 	book      *addressBook
 	chains    map[string]*policy.Chain // by listener name
+	resolver  *dns.Resolver            // nil without a gateway
 	router    *delivery.Router         // nil without a gateway
 	tasks     []task
 }
@@ -85,8 +86,7 @@ type builder struct {
 	log     hclog.Logger
 	err     error
 
-	resolver *dns.Resolver
-	sts      *tlspolicy.STS
+	sts *tlspolicy.STS
 }
 
 func (b *builder) failed(what string, err error) bool {

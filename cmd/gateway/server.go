@@ -173,7 +173,7 @@ func (s *server) openSMTP(l *config.SMTPListener) error {
 // smtpOf builds the dialect and the decisions of a listener in a generation.
 func (s *server) smtpOf(g *generation, name string) (smtp.ServerConfig, *smtpd.Handler, error) {
 	l := g.file.SMTPListener(name)
-	cfg := l.Room(g.file)
+	cfg := l.Room(g.file, g.resolver)
 	var err error
 	if cfg.TLS, err = certificate(g.file.Certificate(l.TLS)); err != nil {
 		return cfg, nil, err

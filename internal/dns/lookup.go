@@ -41,9 +41,14 @@ func (r *Resolver) CNAME(ctx context.Context, name string) (Answer[string], erro
 	})
 }
 
-// PTR returns the names of an address.
+// PTR returns the names of an address. What the hosts file says comes before
+// the DNS, and is not Secure.
 func (r *Resolver) PTR(ctx context.Context, addr netip.Addr) (Answer[string], error) {
-	name, err := wire.ReverseAddr(addr.Unmap().WithZone("").String())
+	addr = addr.Unmap()
+	if known := r.system.names(addr); known != nil {
+		return Answer[string]{Records: known, Expires: time.Now().Add(recheck)}, nil
+	}
+	name, err := wire.ReverseAddr(addr.WithZone("").String())
 	if err != nil {
 		return Answer[string]{Outcome: NXDomain}, nil // the zero Addr has no name
 	}

@@ -394,6 +394,12 @@ func TestFilesOfTheHost(t *testing.T) {
 			t.Errorf("%s: got %q, %v; want %q", name, got, err, want)
 		}
 	}
+	for address, want := range map[string]string{"192.0.2.9": "fixed.example fixed", "::ffff:192.0.2.9": "fixed.example fixed", "127.0.0.1": "localhost", "::1": "localhost"} {
+		a, err := r.PTR(context.Background(), netip.MustParseAddr(address))
+		if got := strings.Join(a.Records, " "); err != nil || got != want || a.Secure {
+			t.Errorf("%s: got %q, %v; want %q", address, got, err, want)
+		}
+	}
 }
 
 func TestConfig(t *testing.T) {
@@ -411,7 +417,7 @@ func TestConfig(t *testing.T) {
 func TestInTermsOfNet(t *testing.T) {
 	t.Parallel()
 	r, _ := setUp(t, "example.com. 300 IN MX 10 mx.example.com.", "mx.example.com. 300 IN A 127.0.0.1",
-		"example.com. 300 IN TXT hello", "1.0.0.127.in-addr.arpa. 300 IN PTR mx.example.com.")
+		"example.com. 300 IN TXT hello", "9.2.0.192.in-addr.arpa. 300 IN PTR mx.example.com.")
 	ctx := context.Background()
 	mx, err := r.LookupMX(ctx, "example.com.")
 	if err != nil || len(mx) != 1 || mx[0].Host != "mx.example.com." {
@@ -424,7 +430,7 @@ func TestInTermsOfNet(t *testing.T) {
 	if err != nil || len(addrs) != 1 {
 		t.Errorf("addresses: %v, %v", addrs, err)
 	}
-	names, err := r.LookupAddr(ctx, "127.0.0.1")
+	names, err := r.LookupAddr(ctx, "192.0.2.9")
 	if err != nil || !slices.Equal(names, []string{"mx.example.com."}) {
 		t.Errorf("names: %v, %v", names, err)
 	}

@@ -32,7 +32,7 @@ type system struct {
 	mu      sync.Mutex
 	checked time.Time
 	conf    resolvConf
-	hosts   map[string][]netip.Addr
+	hosts   hosts
 	down    map[string]time.Time
 }
 
@@ -110,11 +110,26 @@ func (s *system) addresses(name string) []netip.Addr {
 	defer s.mu.Unlock()
 	s.refreshLocked(time.Now())
 	name = strings.TrimSuffix(name, ".")
-	if found := s.hosts[name]; len(found) > 0 {
+	if found := s.hosts.addresses[name]; len(found) > 0 {
 		return found
 	}
 	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
 		return []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	}
+	return nil
+}
+
+// names returns what this host says about an address: the hosts file, and that
+// loopback is "localhost".
+func (s *system) names(addr netip.Addr) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refreshLocked(time.Now())
+	if found := s.hosts.names[addr]; len(found) > 0 {
+		return found
+	}
+	if addr.IsLoopback() {
+		return []string{"localhost"}
 	}
 	return nil
 }
@@ -246,24 +261,31 @@ func (c resolvConf) candidates(name string) []string {
 	return append(names, name+".")
 }
 
-// parseHosts reads hosts(5).
-func parseHosts(text string) map[string][]netip.Addr {
-	hosts := make(map[string][]netip.Addr)
+// hosts is what hosts(5) says, both ways; names are lower-case.
+type hosts struct {
+	addresses map[string][]netip.Addr
+	names     map[netip.Addr][]string
+}
+
+// parseHosts reads hosts(5). Lines it does not understand are left out.
+func parseHosts(text string) hosts {
+	h := hosts{make(map[string][]netip.Addr), make(map[netip.Addr][]string)}
 	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
 		fields := strings.Fields(line)
 		if len(fields) < 2 {
 			continue
 		}
-		// Zones of link-local addresses are kept; net.ParseIP would drop them.
 		addr, err := netip.ParseAddr(fields[0])
 		if err != nil {
 			continue
 		}
+		addr = addr.Unmap()
 		for _, name := range fields[1:] {
 			name = strings.ToLower(strings.TrimSuffix(name, "."))
-			hosts[name] = append(hosts[name], addr.Unmap())
+			h.addresses[name] = append(h.addresses[name], addr)
+			h.names[addr] = append(h.names[addr], name)
 		}
 	}
-	return hosts
+	return h
 }
