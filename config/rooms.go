@@ -231,7 +231,7 @@ func (d *DNS) Room() dns.Config {
 
 var specialUses = map[string]imap.MailboxAttr{
 	"none": "", "drafts": imap.MailboxAttrDrafts, "sent": imap.MailboxAttrSent, "junk": imap.MailboxAttrJunk,
-	"trash": imap.MailboxAttrTrash, "archive": imap.MailboxAttrArchive, "flagged": imap.MailboxAttrFlagged, "all": imap.MailboxAttrAll,
+	"trash": imap.MailboxAttrTrash, "archive": imap.MailboxAttrArchive,
 }
 
 // Room returns what holds for all mailboxes.

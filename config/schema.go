@@ -270,5 +270,5 @@ type BackendListener struct {
 type MailboxRole struct {
 	block
 	Name       string `conf:"name,label"`
-	SpecialUse string `conf:"special_use" oneof:"drafts sent junk trash archive flagged all none" default:"none" doc:"Its role (RFC 6154)."`
+	SpecialUse string `conf:"special_use" oneof:"drafts sent junk trash archive none" default:"none" doc:"Its role (RFC 6154)."`
 }

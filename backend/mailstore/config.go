@@ -61,6 +61,13 @@ var defaultMailboxes = []ConfiguredMailbox{
 
 const maxNameOctets = 1000
 
+// Check returns what is wrong with the configured mailboxes, without opening
+// anything.
+func (c Config) Check() error {
+	_, err := c.withDefaults()
+	return err
+}
+
 // withDefaults fills in the defaults and checks the configured mailboxes.
 func (c Config) withDefaults() (Config, error) {
 	if c.Mailboxes == nil {

@@ -69,6 +69,9 @@ func newGeneration(f *config.File, audit auditor, metrics prometheus.Registerer,
 		return nil, b.err // what follows would only repeat it
 	}
 	b.authn()
+	if f.Backend != nil {
+		b.failed("backend", f.Backend.Room().Check())
+	}
 	if f.Gateway != nil {
 		b.names()
 		b.domains()

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -193,8 +194,15 @@ func needsRestart(before, after *config.File) []string {
 	note("audit.file", before.Audit.File == after.Audit.File)
 	note("control", before.Control.Socket == after.Control.Socket && before.Control.Metrics == after.Control.Metrics)
 	note("listener addresses", slices.Equal(before.Addresses(), after.Addresses()))
+	note("audit.sync_interval", before.Audit.Sync == after.Audit.Sync)
+	note("hostname of reports", before.Hostname == after.Hostname)
 	if before.Gateway != nil && after.Gateway != nil {
-		note("gateway.queue", before.Queue() == after.Queue())
+		note("gateway.queue", before.Queue() == after.Queue() && before.MinFree("queue") == after.MinFree("queue"))
+	}
+	if before.Backend != nil && after.Backend != nil {
+		note("backend.mailbox", reflect.DeepEqual(before.Backend.Room(), after.Backend.Room()))
+		note("backend.minfree", before.MinFree("mail") == after.MinFree("mail"))
+		note("backend.detail_mailboxes", before.Deliveries().DetailMailboxes == after.Deliveries().DetailMailboxes)
 	}
 	return changed
 }
