@@ -3,7 +3,6 @@ package main
 import (
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 
@@ -15,16 +14,8 @@ import (
 type outsideServer struct {
 	Address string
 
-	mu       sync.Mutex
-	refusal  *gosmtp.SMTPError // of every recipient; nil takes them
-	messages []received
-}
-
-// received is a message as the next hop got it.
-type received struct {
-	From string
-	To   []string
-	Text string
+	mu      sync.Mutex
+	refusal *gosmtp.SMTPError // of every recipient; nil takes them
 }
 
 // startOutside runs one until the test ends.
@@ -54,48 +45,27 @@ func (h *outsideServer) refuse(code int) {
 	}
 }
 
-// got returns what arrived so far.
-func (h *outsideServer) got() []received {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return append([]received(nil), h.messages...)
-}
-
 // NewSession implements gosmtp.Backend.
 func (h *outsideServer) NewSession(*gosmtp.Conn) (gosmtp.Session, error) {
 	return &outsideSession{hop: h}, nil
 }
 
-type outsideSession struct {
-	hop *outsideServer
-	received
-}
+type outsideSession struct{ hop *outsideServer }
 
-func (s *outsideSession) Mail(from string, _ *gosmtp.MailOptions) error {
-	s.received = received{From: from}
-	return nil
-}
+func (s *outsideSession) Mail(string, *gosmtp.MailOptions) error { return nil }
 
-func (s *outsideSession) Rcpt(to string, _ *gosmtp.RcptOptions) error {
+func (s *outsideSession) Rcpt(string, *gosmtp.RcptOptions) error {
 	s.hop.mu.Lock()
 	defer s.hop.mu.Unlock()
 	if s.hop.refusal != nil {
 		return s.hop.refusal
 	}
-	s.To = append(s.To, to)
 	return nil
 }
 
 func (s *outsideSession) Data(r io.Reader) error {
-	var text strings.Builder
-	if _, err := io.Copy(&text, r); err != nil {
-		return err
-	}
-	s.Text = text.String()
-	s.hop.mu.Lock()
-	defer s.hop.mu.Unlock()
-	s.hop.messages = append(s.hop.messages, s.received)
-	return nil
+	_, err := io.Copy(io.Discard, r)
+	return err
 }
 
 func (s *outsideSession) Reset()        {}
