@@ -441,7 +441,8 @@ func parseOctets(text string) (Octets, error) {
 
 // parsePrefix reads a network, or an address as the network of its own.
 func parsePrefix(text string) (netip.Prefix, error) {
-	if addr, err := netip.ParseAddr(text); err == nil {
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+		addr = addr.Unmap()
 		return netip.PrefixFrom(addr, addr.BitLen()), nil
 	}
 	p, err := netip.ParsePrefix(text)
@@ -450,6 +451,12 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	}
 	if p != p.Masked() {
 		return netip.Prefix{}, fmt.Errorf("%s has bits behind its mask; meant is perhaps %s", text, p.Masked())
+	}
+	if p.Addr().Is4In6() { // clients are known by their IPv4 address
+		if p.Bits() < 96 {
+			return netip.Prefix{}, fmt.Errorf("%s is wider than all IPv4 addresses", text)
+		}
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	return p, nil
 }

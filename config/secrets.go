@@ -42,7 +42,7 @@ func maskSecrets(text []byte) []byte {
 }
 
 // Warnings are what is no mistake, but should be mended: files of secrets that
-// everybody on the machine can read.
+// everybody on the machine can read, and networks that hold everybody.
 func (f *File) Warnings() []string {
 	var all []string
 	look := func(b *block, name, path string) {
@@ -66,6 +66,12 @@ func (f *File) Warnings() []string {
 		look(&a.block, "file", a.File)
 	}
 	if f.Gateway != nil {
+		for _, n := range f.Gateway.MyNetworks {
+			if n.Bits() == 0 {
+				at := f.Gateway.rangeOf("mynetworks")
+				all = append(all, fmt.Sprintf("%s:%d: mynetworks holds %s: the whole world may relay mail", at.Filename, at.Start.Line, n))
+			}
+		}
 		for _, l := range f.Gateway.Listeners {
 			certificate(l.TLS)
 		}

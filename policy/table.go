@@ -117,6 +117,12 @@ func parseNetwork(s string) (netip.Prefix, error) {
 	if network.Masked() != network {
 		return netip.Prefix{}, fmt.Errorf("%s has host bits set: the network is %s", network, network.Masked())
 	}
+	if network.Addr().Is4In6() { // clients are known by their IPv4 address
+		if network.Bits() < 96 {
+			return netip.Prefix{}, fmt.Errorf("%s is wider than all IPv4 addresses", network)
+		}
+		network = netip.PrefixFrom(network.Addr().Unmap(), network.Bits()-96)
+	}
 	return network, nil
 }
 
