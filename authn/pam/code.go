@@ -49,8 +49,8 @@ var phaseNames = [...]string{"helper", "start", "authenticate", "account"}
 // String returns the phase's name in logs.
 func (p Phase) String() string { return phaseNames[p] }
 
-// verdict turns a response into a verifier's answer. A refusal after the
-// password was found right wraps authn.ErrRefused.
+// verdict turns a response into a verifier's answer. A refusal that leaves open
+// whether the password is right wraps authn.ErrRefused.
 func verdict(r Response) error {
 	cause := errors.New(r.Phase.String() + ": " + r.Code.String())
 	if r.Detail != "" {
@@ -69,11 +69,11 @@ func verdict(r Response) error {
 // authenticateVerdict: a success there is none yet, the account phase follows.
 func authenticateVerdict(code Code, cause error) error {
 	switch code {
-	case codeAuthErr, codeMaxTries:
+	case codeAuthErr:
 		return status.New(status.AuthFailed, cause)
 	case codeUserUnknown:
 		return fmt.Errorf("%w: %w", authn.ErrUnknownLogin, cause)
-	case codePermDenied, codeAcctExpired, codeCredExpired, codeAuthtokExpired, codeNewAuthtokReqd:
+	case codePermDenied, codeMaxTries, codeAcctExpired, codeCredExpired, codeAuthtokExpired, codeNewAuthtokReqd:
 		return status.New(status.AuthFailed, fmt.Errorf("%w: %w", authn.ErrRefused, cause))
 	}
 	return cause

@@ -61,7 +61,7 @@ func TestVerdicts(t *testing.T) {
 	t.Parallel()
 	const refused, no, notMine = "refused", "no", "not mine"
 	authenticate := map[string]string{
-		"PAM_AUTH_ERR": no, "PAM_MAXTRIES": no, "PAM_USER_UNKNOWN": notMine, "PAM_PERM_DENIED": refused,
+		"PAM_AUTH_ERR": no, "PAM_MAXTRIES": refused, "PAM_USER_UNKNOWN": notMine, "PAM_PERM_DENIED": refused,
 		"PAM_ACCT_EXPIRED": refused, "PAM_CRED_EXPIRED": refused, "PAM_AUTHTOK_EXPIRED": refused, "PAM_NEW_AUTHTOK_REQD": refused,
 	}
 	account := map[string]string{
