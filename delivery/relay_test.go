@@ -131,6 +131,26 @@ var twoMX = names{
 	host: map[string]string{"mx1.example.com": "127.0.0.1", "mx2.example.com": "127.0.0.2"},
 }
 
+// TestRelayComesBackToUs: mail for a domain whose records lead to ourselves
+// under another name is not sent round and round; a relay host may be called
+// what it likes.
+func TestRelayComesBackToUs(t *testing.T) {
+	t.Parallel()
+	us := func(p *peer) { p.server.Domain = "MX.example.com" }
+	a, b, port := world(t, us, us)
+	tr := newRelay(t, delivery.Target{}, twoMX)
+	if got := through(tr, port, message("x@example.com")); got[0].Class != mail.Bounced || got[0].Reply.Enhanced != [3]int{5, 4, 6} {
+		t.Errorf("%+v", got)
+	}
+	if len(a.letters())+len(b.letters()) != 0 {
+		t.Error("the mail came back to us")
+	}
+	host := newRelay(t, delivery.Target{Addresses: []string{"[127.0.0.1]:" + port}}, twoMX)
+	if got := host.Deliver(context.Background(), message("x@example.com")); got[0].Class != mail.Delivered {
+		t.Errorf("relay host: %+v", got)
+	}
+}
+
 func TestRelayByMX(t *testing.T) {
 	t.Parallel()
 	a, b, port := world(t, nil, nil)
