@@ -67,3 +67,15 @@ func TestReloadTellsWhatWaits(t *testing.T) {
 		}
 	}
 }
+
+// TestNoReserve: 0 means no reserve, not the stores' own default.
+func TestNoReserve(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int64{"": 100 << 20, `queue { queue_minfree = 0 }`: -1, `queue { queue_minfree = "7 MiB" }`: 7 << 20} {
+		f, err := config.Load(newSite(t, strings.Replace(standard, "gateway {\n", "gateway {\n"+text+"\n", 1), nil).Config)
+		must(t, err)
+		if got := reserveOf(f, "queue"); got != want {
+			t.Errorf("%q: reserve of %d, want %d", text, got, want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -111,19 +112,25 @@ func newServer(ctx context.Context, path string, f *config.File, log hclog.Logge
 
 // openEngine opens the store of one role.
 func (s *server) openEngine(ctx context.Context, f *config.File, name string) (*engine, error) {
-	dir := filepath.Join(f.DataDir, name)
+	dir, reserve := filepath.Join(f.DataDir, name), reserveOf(f, name)
 	log := s.log.Named("store").With("store", name)
-	kv, err := pebble.Open(ctx, pebble.Config{Dir: filepath.Join(dir, "index"), ReserveOctets: f.MinFree(name)}, log)
+	kv, err := pebble.Open(ctx, pebble.Config{Dir: filepath.Join(dir, "index"), ReserveOctets: reserve}, log)
 	if err != nil {
 		return nil, fmt.Errorf("open the %s store: %w", name, err)
 	}
 	e := &engine{name: name, kv: kv}
 	s.stores = append(s.stores, e)
-	e.pack, err = pack.Open(ctx, pack.Config{Dir: filepath.Join(dir, "bodies"), ReserveOctets: f.MinFree(name)}, kv, log)
+	e.pack, err = pack.Open(ctx, pack.Config{Dir: filepath.Join(dir, "bodies"), ReserveOctets: reserve}, kv, log)
 	if err != nil {
 		return nil, fmt.Errorf("open the %s bodies: %w", name, err)
 	}
 	return e, nil
+}
+
+// reserveOf is the free space that a role's store keeps. In a store's
+// configuration 0 is a default; in ours it is none.
+func reserveOf(f *config.File, role string) int64 {
+	return cmp.Or(f.MinFree(role), -1)
 }
 
 func (s *server) openGateway(ctx context.Context, f *config.File) error {
