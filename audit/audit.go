@@ -45,6 +45,10 @@ type Config struct {
 	SyncInterval time.Duration
 }
 
+// writeDelay is how long a line waits for others, to share their write: a
+// message has four.
+const writeDelay = 5 * time.Millisecond
+
 // maxPending bounds the lines that wait for Run; above it Record writes itself.
 const maxPending = 1 << 20
 
@@ -216,11 +220,19 @@ func (l *Log) dropLocked() {
 func (l *Log) Run(ctx context.Context) error {
 	ticker := time.NewTicker(l.cfg.SyncInterval)
 	defer ticker.Stop()
+	var due <-chan time.Time // of the lines that wait; nil for none
 	for {
+		wake := l.wake
+		if due != nil {
+			wake = nil
+		}
 		select {
 		case <-ctx.Done():
 			return l.Sync()
-		case <-l.wake:
+		case <-wake:
+			due = time.After(writeDelay)
+		case <-due:
+			due = nil
 			l.mu.Lock()
 			l.writeLocked()
 			l.mu.Unlock()

@@ -1,10 +1,14 @@
 package audit
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -101,5 +105,33 @@ func BenchmarkRecord(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		l.Record(e)
+	}
+}
+
+// TestLinesAreWrittenSoon: a line is in the file in a moment, not only when the
+// disk is asked, and so is one that comes after it.
+func TestLinesAreWrittenSoon(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "audit.log")
+	l, err := Open(Config{File: file, SyncInterval: time.Hour}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run(ctx) }()
+	for n := 1; n <= 3; n++ {
+		l.Record(mail.Event{Kind: mail.EventAccept})
+		deadline := time.Now().Add(10 * time.Second)
+		for bytes.Count(read(t, file), []byte("\n")) < n {
+			if time.Now().After(deadline) {
+				t.Fatalf("line %d is not written", n)
+			}
+			runtime.Gosched()
+		}
+	}
+	cancel()
+	if err := errors.Join(<-ended, l.Close()); err != nil {
+		t.Error(err)
 	}
 }
