@@ -16,6 +16,7 @@ package lmtpd
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -31,7 +32,7 @@ type Accounts interface {
 	AccountOf(ctx context.Context, a mail.Address) (mail.Account, error)
 }
 
-// Auditor records deliveries. It must not block for long.
+// Auditor records connections and deliveries. It must not block for long.
 type Auditor interface{ Record(mail.Event) }
 
 // Config is what an administrator decides about deliveries.
@@ -81,13 +82,28 @@ func New(cfg Config, deps Deps, log hclog.Logger) (*Handler, error) {
 
 // NewSession implements smtp.Handler.
 func (h *Handler) NewSession(_ context.Context, client *mail.Client) (smtp.Session, error) {
-	return &session{handler: h, client: client}, nil
+	s := &session{handler: h, client: client, began: time.Now()}
+	s.audit(mail.Event{Kind: mail.EventConnect})
+	return s, nil
 }
 
 // session is one LMTP connection.
 type session struct {
 	handler *Handler
 	client  *mail.Client
+	began   time.Time
+}
+
+// audit completes and records what happened on the connection.
+func (s *session) audit(event mail.Event) {
+	if s.handler.deps.Audit == nil {
+		return
+	}
+	event.Service, event.Session, event.Remote = "lmtp", s.client.Session, s.client.Remote
+	if s.client.TLS != nil {
+		event.TLS = s.client.TLS.Version
+	}
+	s.handler.deps.Audit.Record(event)
 }
 
 func (s *session) Helo(context.Context) error { return nil }
@@ -105,5 +121,10 @@ func (s *session) Mail(_ context.Context, from smtp.MailCommand) (smtp.Transacti
 }
 
 func (s *session) Close(cause error) {
+	event := mail.Event{Kind: mail.EventDisconnect, Duration: time.Since(s.began)}
+	if cause != nil {
+		event.Detail = cause.Error()
+	}
+	s.audit(event)
 	s.handler.log.Debug("session ended", "sid", s.client.Session, "remote", s.client.Remote, "err", cause)
 }

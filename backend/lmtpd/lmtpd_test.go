@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,6 +45,13 @@ func (r *recorder) Record(e mail.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.events = append(r.events, e)
+}
+
+// deliveries are the events about mail.
+func (r *recorder) deliveries() []mail.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(r.events), func(e mail.Event) bool { return e.Kind != mail.EventDelivery })
 }
 
 // fixture is a handler over a store of the test's own.
@@ -161,13 +169,13 @@ func TestRecipients(t *testing.T) {
 		}
 		tx.Abort()
 	}
-	for _, e := range f.audit.events {
+	for _, e := range f.audit.deliveries() {
 		if (e.Reason == "NoSuchUser") != (e.Result == "refused") || e.Kind != mail.EventDelivery {
 			t.Errorf("audit %+v", e)
 		}
 	}
-	if len(f.audit.events) != 5 {
-		t.Errorf("%d audit events for 5 refusals", len(f.audit.events))
+	if len(f.audit.deliveries()) != 5 {
+		t.Errorf("%d audit events for 5 refusals", len(f.audit.deliveries()))
 	}
 }
 
@@ -210,7 +218,7 @@ func TestRepliesComeInOrder(t *testing.T) {
 	if !strings.HasPrefix(body, ": x\r\n\r\nhello\r\n") {
 		t.Errorf("body %q", body)
 	}
-	if n := len(f.audit.events); n != 5 {
+	if n := len(f.audit.deliveries()); n != 5 {
 		t.Errorf("%d audit events", n)
 	}
 }
@@ -349,5 +357,22 @@ func TestIndependentClient(t *testing.T) {
 	}
 	if got := f.messages(t, "full", "INBOX"); len(got) != 0 {
 		t.Errorf("full has %q", got)
+	}
+}
+
+// TestConnectionsAreAudited: the session id of a delivery leads to the
+// connection it came by.
+func TestConnectionsAreAudited(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, Config{})
+	session, err := f.NewSession(t.Context(), &mail.Client{Session: "s1", TLS: &mail.TLSInfo{Version: "TLSv1.3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	session.Close(errors.New("connection lost"))
+	events := f.audit.events
+	if len(events) != 2 || events[0].Kind != mail.EventConnect || events[1].Kind != mail.EventDisconnect ||
+		events[0].Session != "s1" || events[1].Session != "s1" || events[1].TLS != "TLSv1.3" || events[1].Detail != "connection lost" {
+		t.Errorf("%+v", events)
 	}
 }

@@ -205,13 +205,8 @@ func (t *transaction) record(r *recipient, content store.Staged, err error, repl
 }
 
 func (t *transaction) audit(event mail.Event) {
-	if t.handler.deps.Audit == nil {
-		return
-	}
-	event.Kind, event.Service = mail.EventDelivery, "lmtp"
-	event.Session, event.Remote = t.session.client.Session, t.session.client.Remote
-	event.From, event.Delivery = &t.from.ReversePath, t.from.DeliveryID
-	t.handler.deps.Audit.Record(event)
+	event.Kind, event.From, event.Delivery = mail.EventDelivery, &t.from.ReversePath, t.from.DeliveryID
+	t.session.audit(event)
 }
 
 func resultOf(err error) string {
