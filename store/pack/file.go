@@ -48,13 +48,13 @@ var (
 // packFile is one pack.
 type packFile struct {
 	number uint64
-	name   string // guarded by Blobs.mu: changes when the pack is sealed
+	name   string // guarded by Blobs.tidying: changes when the pack is sealed
 	file   fsx.File
 
 	// Guarded by Blobs.mu.
-	end    int64 // where the next record goes
-	sealed bool
-	users  int // staged bodies, readers and writers that need the file
+	end   int64 // where the next record goes
+	full  bool  // nothing more goes here
+	users int   // staged bodies, readers and writers that need the file
 
 	syncing sync.Mutex // held by who syncs
 	mu      sync.Mutex
@@ -127,10 +127,15 @@ func (p *packFile) write(record []byte, offset int64) error {
 		p.breakOff(err)
 		return fmt.Errorf("write pack %x: %w", p.number, full(err))
 	}
-	p.mu.Lock()
-	p.written++
-	p.mu.Unlock()
+	p.wrote()
 	return nil
+}
+
+// wrote counts a write.
+func (p *packFile) wrote() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.written++
 }
 
 func (p *packFile) breakOff(err error) {
@@ -193,8 +198,7 @@ func (b *Blobs) reserve(octets int64) (*packFile, int64, error) {
 		_, _, broken := p.state()
 		if broken != nil || p.end+octets > b.cfg.PackOctets {
 			b.active = nil
-			p.sealed = true
-			b.sealIfIdleLocked(p)
+			p.full = true
 		}
 	}
 	if b.active == nil {
@@ -239,40 +243,32 @@ func (b *Blobs) createLocked() (*packFile, error) {
 	return p, nil
 }
 
-// release ends a use of a pack.
+// release ends a use of a pack. It does no input or output: the collector of
+// garbage calls it, too.
 func (b *Blobs) release(p *packFile) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p.users--
-	if !b.closed {
-		b.sealIfIdleLocked(p)
-	}
 }
 
-// sealIfIdleLocked gives a full pack its final name and length once nobody
-// needs it. A failure leaves it as a crash would; the next start repairs.
-func (b *Blobs) sealIfIdleLocked(p *packFile) {
-	if !p.sealed || p.users > 0 || p.name == sealedName(p.number) {
-		return
-	}
-	if err := b.sealLocked(p); err != nil {
-		b.log.Warn("close pack", "pack", p.name, "err", err)
-		p.breakOff(err) // once is enough
-	}
-}
-
-func (b *Blobs) sealLocked(p *packFile) error {
-	if _, _, broken := p.state(); broken != nil {
+// sealTidying gives a full pack its final length and name; one that has them,
+// or that failed, stays as it is. The caller holds tidying. A failure leaves
+// the pack as a crash would; the next start repairs it.
+func (b *Blobs) sealTidying(p *packFile) error {
+	name := sealedName(p.number)
+	if _, _, broken := p.state(); broken != nil || p.name == name {
 		return nil
 	}
-	if err := p.file.Truncate(p.end); err != nil {
-		return err
+	err := p.file.Truncate(p.end)
+	if err == nil {
+		p.wrote()
+		err = p.sync()
 	}
-	if err := p.file.Sync(); err != nil {
-		return err
+	if err == nil {
+		err = b.fs.Rename(b.path(p.name), b.path(name))
 	}
-	name := sealedName(p.number)
-	if err := b.fs.Rename(b.path(p.name), b.path(name)); err != nil {
+	if err != nil {
+		p.breakOff(err) // once is enough
 		return err
 	}
 	p.name = name

@@ -20,7 +20,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,6 +67,9 @@ type Blobs struct {
 	fs   fsx.FS
 	log  hclog.Logger
 	keys keys
+
+	// tidying is held by who seals or deletes packs. Before mu.
+	tidying sync.Mutex
 
 	mu     sync.Mutex
 	active *packFile            // where new pieces go; nil before the first
@@ -126,7 +131,7 @@ func (cfg Config) withDefaults() Config {
 	return cfg
 }
 
-// Run collects dead packs until ctx ends.
+// Run seals full packs and collects dead ones until ctx ends.
 func (b *Blobs) Run(ctx context.Context) error {
 	tick := time.NewTicker(collectEvery)
 	defer tick.Stop()
@@ -144,8 +149,8 @@ func (b *Blobs) Run(ctx context.Context) error {
 	}
 }
 
-// Close closes the pack files, once the writes under way have ended. What is
-// staged cannot be linked and what is open cannot be read after it: both fail.
+// Close closes the pack files, once the writes under way have ended. It makes
+// durable what is staged; nothing more can be, and what is open cannot be read.
 func (b *Blobs) Close() error {
 	b.mu.Lock()
 	if b.closed {
@@ -156,14 +161,14 @@ func (b *Blobs) Close() error {
 	b.mu.Unlock()
 	b.writing.Wait()
 
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.tidying.Lock()
+	defer b.tidying.Unlock()
+	b.mu.Lock() // for the race detector's sake: nothing changes packs any more
+	packs := slices.Collect(maps.Values(b.packs))
+	b.mu.Unlock()
 	var err error
-	if b.active != nil {
-		err = b.sealLocked(b.active)
-	}
-	for _, p := range b.packs {
-		err = errors.Join(err, p.file.Close())
+	for _, p := range packs {
+		err = errors.Join(err, b.sealTidying(p), p.file.Close())
 	}
 	return err
 }

@@ -51,7 +51,7 @@ func (b *Blobs) adopt(ctx context.Context, name string, number uint64, isOpen bo
 	if err != nil {
 		return err
 	}
-	p := &packFile{number: number, name: name, file: f, sealed: true}
+	p := &packFile{number: number, name: name, file: f, full: true}
 	if p.end, err = f.Size(); err != nil {
 		return errors.Join(err, f.Close())
 	}
@@ -70,6 +70,7 @@ func (b *Blobs) adopt(ctx context.Context, name string, number uint64, isOpen bo
 			return err
 		}
 		if len(pieces) == 0 {
+			delete(b.packs, number)
 			return b.removePack(p) // whatever is in it was never promised
 		}
 		if err := b.repair(p, pieces); err != nil {
@@ -102,9 +103,7 @@ func (b *Blobs) repair(p *packFile, pieces []piece) error {
 	}
 	b.log.Info("repaired pack after an unclean end", "pack", p.name, "pieces", len(pieces),
 		"cut", size-p.end, "damaged", damaged)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.sealLocked(p)
+	return b.sealTidying(p) // nobody else is here yet
 }
 
 // piecesIn returns the pieces that the store names in a pack.
@@ -143,26 +142,37 @@ func (b *Blobs) lastNamed(ctx context.Context) (number uint64, err error) {
 	return number, err
 }
 
-// Collect deletes the packs in which no body has octets any more and returns
-// how many these were.
+// Collect seals the packs that are full, deletes those in which no body has
+// octets any more and returns how many these were.
 func (b *Blobs) Collect(ctx context.Context) (int, error) {
+	b.tidying.Lock()
+	defer b.tidying.Unlock()
 	b.mu.Lock()
-	var idle []*packFile
+	if b.closed {
+		b.mu.Unlock()
+		return 0, errClosed
+	}
+	idle := map[*packFile]bool{}
 	for _, p := range b.packs {
-		if p.sealed && p.users == 0 {
-			idle = append(idle, p)
+		if p.full {
+			idle[p] = p.users == 0
 		}
 	}
 	b.mu.Unlock()
 
 	collected := 0
-	for _, p := range idle {
-		removed, err := b.collect(ctx, p)
-		if err != nil {
-			return collected, err
+	for p, idle := range idle {
+		removed := false
+		if idle {
+			var err error
+			if removed, err = b.collect(ctx, p); err != nil {
+				return collected, err
+			}
 		}
 		if removed {
 			collected++
+		} else if err := b.sealTidying(p); err != nil {
+			b.log.Warn("close pack", "pack", p.name, "err", err)
 		}
 	}
 	return collected, nil
@@ -170,17 +180,19 @@ func (b *Blobs) Collect(ctx context.Context) (int, error) {
 
 // collect deletes one pack if it is dead. The view shows only what is durable,
 // so no power cut brings back a key that names the pack; and no new one can
-// come: nobody appends to a closed pack, and staged bodies pin theirs.
+// come: nobody appends to a full pack, and staged bodies pin theirs.
 func (b *Blobs) collect(ctx context.Context, p *packFile) (removed bool, err error) {
 	live, err := b.isLive(ctx, p.number)
 	if err != nil || live {
 		return false, err
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	if p.users > 0 || b.closed {
+		b.mu.Unlock()
 		return false, nil
 	}
+	delete(b.packs, p.number)
+	b.mu.Unlock()
 	return true, b.removePack(p)
 }
 
@@ -195,10 +207,9 @@ func (b *Blobs) isLive(ctx context.Context, number uint64) (live bool, err error
 	return live, err
 }
 
-// removePack deletes a pack's file. Its name may come back after a power cut;
-// the next start finds it dead again.
+// removePack deletes the file of a pack that nobody knows any more. Its name
+// may come back after a power cut; the next start finds it dead again.
 func (b *Blobs) removePack(p *packFile) error {
-	delete(b.packs, p.number)
 	return errors.Join(p.file.Close(), b.fs.Remove(b.path(p.name)))
 }
 
