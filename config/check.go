@@ -247,6 +247,11 @@ func (c checker) target(t *Target) {
 	}
 	c.readable(&t.block, "password_file", t.PasswordFile)
 	c.readable(&t.block, "ca_file", t.CAFile)
+	c.readable(&t.block, "cert_file", t.CertFile)
+	c.readable(&t.block, "key_file", t.KeyFile)
+	if (t.CertFile == "") != (t.KeyFile == "") {
+		c.errorf(t.at, "Contradiction", "cert_file and key_file go together.")
+	}
 	if t.Protocol == "lmtp" && slices.Contains([]string{"dane", "dane-only", "fingerprint", "secure"}, t.TLS) {
 		c.errorf(t.rangeOf("tls"), "Setting of another kind", "%q is for smtp; lmtp knows none, may, encrypt, verify and implicit.", t.TLS)
 	}

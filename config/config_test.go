@@ -220,6 +220,7 @@ func TestTLSOfTargets(t *testing.T) {
 			tls = "secure"
 			ca_file = "/nonexistent/ca.pem"
 		}`, "no such file"},
+		{`target "smtp" "x" { cert_file = "/dev/null" }`, "go together"},
 		{`target "lmtp" "x" { tls = "may" }`, `"address" is required`},
 		{"target \"lmtp\" \"x\" {\naddress = \"[::1]:24\"\ntls = \"dane\"\n}", "is for smtp"},
 		{"target \"smtp\" \"x\" {\ntls = \"may\"\ntls_match = [\"a\"]\n}", "matches nothing"},

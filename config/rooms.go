@@ -194,7 +194,7 @@ func (f *File) Delivery() delivery.Config {
 func (t *Target) Room() delivery.Target {
 	r := delivery.Target{
 		Name: t.Name, Protocol: delivery.Protocol(t.Protocol), Addresses: t.Address, TLS: tlspolicy.Level(t.TLS),
-		CAFile: t.CAFile, ServerName: t.ServerName, Login: t.User, PasswordFile: t.PasswordFile,
+		CAFile: t.CAFile, CertFile: t.CertFile, KeyFile: t.KeyFile, ServerName: t.ServerName, Login: t.User, PasswordFile: t.PasswordFile,
 		MaxConnections: t.MaxConns, IdleTime: t.IdleTime, CutThrough: delivery.CutThrough(t.CutThrough),
 		Timeouts: smtp.ClientTimeouts{Greeting: t.Timeout, Command: t.Timeout, DataInit: t.Timeout, DataBlock: t.Timeout, DataDone: 2 * t.Timeout},
 	}
@@ -301,8 +301,17 @@ func (l *BackendListener) LMTP(f *File) smtp.ServerConfig {
 func (l *BackendListener) IMAP(f *File) imapd.Config {
 	return imapd.Config{
 		Listener: l.Kind, Hostname: f.Hostname, ImplicitTLS: l.Kind == KindIMAPS, AllowInsecureAuth: l.InsecureAuth,
-		MaxSessions: l.MaxSessions, AppendLimitOctets: int64(l.MaxMessage), IdleTimeout: l.IdleTimeout, Grace: f.Grace,
+		MaxSessions: l.MaxSessions, MaxSessionsPerClient: orNoLimit(l.MaxPerClient), MaxSessionsPerAccount: orNoLimit(l.MaxPerLogin),
+		AppendLimitOctets: int64(l.MaxMessage), IdleTimeout: l.IdleTimeout, Grace: f.Grace,
 	}
+}
+
+// orNoLimit turns the 0 of the configuration into what rooms call no bound.
+func orNoLimit(n int) int {
+	if n == 0 {
+		return -1
+	}
+	return n
 }
 
 // Addresses lists every listener with its addresses.

@@ -203,6 +203,8 @@ type Target struct {
 	TLSMatch     []string      `conf:"tls_match" doc:"verify, secure: hostname, nexthop, dot-nexthop, a name, or .example.com; the certificate must have one. Empty: hostname for verify, nexthop and dot-nexthop for secure. fingerprint: SHA-256 digests of certificate or public key."`
 	MTASTS       bool          `conf:"mta_sts" default:"true" doc:"smtp by MX: keep to the MTA-STS policies of destinations where tls is may, encrypt or dane."`
 	CAFile       string        `conf:"ca_file" doc:"CA certificates to trust, PEM. Empty: the system's."`
+	CertFile     string        `conf:"cert_file" doc:"Certificate with its chain to show a server that asks for one, PEM. Read again on reload."`
+	KeyFile      string        `conf:"key_file" doc:"Its private key, PEM."`
 	ServerName   string        `conf:"server_name" doc:"Name the certificate must hold. Empty: the host."`
 	User         string        `conf:"user" doc:"Login at the next hop."`
 	PasswordFile string        `conf:"password_file" doc:"File that holds the password in its first line."`
@@ -263,6 +265,8 @@ type BackendListener struct {
 	InsecureAuth bool          `conf:"allow_plaintext_auth" default:"false" doc:"imap: offer logins without TLS."`
 	MaxMessage   Octets        `conf:"max_message" default:"64 MiB" doc:"Largest message."`
 	MaxSessions  int           `conf:"max_sessions" default:"10000" doc:"Sessions at a time."`
+	MaxPerClient int           `conf:"max_sessions_per_client" default:"100" doc:"imap: sessions at a time from one address; 0 for no limit, such as where a webmail server is the client."`
+	MaxPerLogin  int           `conf:"max_sessions_per_login" default:"100" doc:"imap: sessions at a time of one account; 0 for no limit."`
 	IdleTimeout  time.Duration `conf:"idle_timeout" default:"30m" doc:"imap: longest silence of a logged-in client."`
 }
 

@@ -86,6 +86,9 @@ type Target struct {
 	IgnoreMTASTS bool
 	// CAFile holds the trusted certificates in PEM; "" means the system's.
 	CAFile string
+	// CertFile and KeyFile hold the certificate we show a server that asks for
+	// one, with its chain, and its key, in PEM; "" shows none.
+	CertFile, KeyFile string
 	// ServerName is the name the certificate must carry; "" means the host of
 	// the address, or of the MX.
 	ServerName string
@@ -146,6 +149,8 @@ func (t Target) check() error {
 		return fmt.Errorf("delivery target %q: a login needs addresses to go to", t.Name)
 	case (t.Login == "") != (t.PasswordFile == ""):
 		return fmt.Errorf("delivery target %q: login and password file go together", t.Name)
+	case (t.CertFile == "") != (t.KeyFile == ""):
+		return fmt.Errorf("delivery target %q: certificate and key go together", t.Name)
 	}
 	switch t.CutThrough {
 	case "", CutThroughAuto, CutThroughNever:
@@ -225,6 +230,13 @@ func (t Target) client(hostname string) (smtp.ClientConfig, error) {
 		if cfg.TLSConfig.RootCAs, err = readRoots(t.CAFile); err != nil {
 			return cfg, fmt.Errorf("delivery target %q: %w", t.Name, err)
 		}
+	}
+	if t.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return cfg, fmt.Errorf("delivery target %q: certificate %s: %w", t.Name, t.CertFile, err)
+		}
+		cfg.TLSConfig.Certificates = []tls.Certificate{pair}
 	}
 	if t.PasswordFile != "" {
 		password, err := os.ReadFile(t.PasswordFile)

@@ -321,6 +321,8 @@ func TestRelayRefusesConfiguration(t *testing.T) {
 		"address":                      {Protocol: delivery.SMTP, Addresses: []string{"a b"}},
 		"missing CA file":              {Protocol: delivery.SMTP, CAFile: "/nonexistent"},
 		"CA file without certificates": {Protocol: delivery.SMTP, CAFile: "/dev/null"},
+		"certificate without key":      {Protocol: delivery.SMTP, CertFile: "/dev/null"},
+		"no certificate in the file":   {Protocol: delivery.SMTP, CertFile: "/dev/null", KeyFile: "/dev/null"},
 		"missing password file":        {Protocol: delivery.SMTP, Addresses: []string{"[a]"}, Login: "a", PasswordFile: "/nonexistent"},
 		"protocol":                     {Protocol: "uucp"},
 	} {

@@ -374,3 +374,24 @@ func TestRelayHostPolicies(t *testing.T) {
 		t.Error("a rule with an unknown level was accepted")
 	}
 }
+
+// TestClientCertificate: a server that wants to know who we are is shown it,
+// under levels that authenticate the server and those that do not.
+func TestClientCertificate(t *testing.T) {
+	t.Parallel()
+	i := newInternet(t)
+	cert := i.ca.Issue("mx.example.com")
+	i.serve(&cert, func(cfg *tls.Config) {
+		cfg.ClientAuth, cfg.ClientCAs = tls.RequireAndVerifyClientCert, i.ca.Pool()
+	})
+	certFile, keyFile := i.ca.Issue("gateway.example.net").WriteFiles(t, i.dir, "client")
+	for _, level := range []tlspolicy.Level{tlspolicy.Encrypt, tlspolicy.Verify} {
+		got := through(i.relay(delivery.Target{TLS: level, CertFile: certFile, KeyFile: keyFile}), i.port, message("x@example.com"))
+		if got[0].Class != mail.Delivered || got[0].TLS == "" {
+			t.Errorf("%s: %+v", level, got[0])
+		}
+		if got := through(i.relay(delivery.Target{TLS: level}), i.port, message("x@example.com")); got[0].Class != mail.Deferred {
+			t.Errorf("%s, without a certificate: %+v", level, got[0])
+		}
+	}
+}
