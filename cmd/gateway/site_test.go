@@ -185,6 +185,11 @@ func (s *site) subjects(login string) ([]string, error) {
 		return nil, err
 	}
 	defer func() { _ = c.Close() }()
+	return inbox(c)
+}
+
+// inbox lists the subjects in the INBOX of whoever is logged in.
+func inbox(c *imapclient.Client) ([]string, error) {
 	box, err := c.Select("INBOX", nil).Wait()
 	if err != nil || box.NumMessages == 0 {
 		return nil, err
@@ -199,12 +204,58 @@ func (s *site) subjects(login string) ([]string, error) {
 	return found, err
 }
 
+// fetchText fetches a whole message out of the INBOX.
+func fetchText(c *imapclient.Client, number uint32) (string, error) {
+	if _, err := c.Select("INBOX", nil).Wait(); err != nil {
+		return "", err
+	}
+	messages, err := c.Fetch(imap.SeqSetNum(number), &imap.FetchOptions{BodySection: []*imap.FetchItemBodySection{{Peek: true}}}).Collect()
+	if err != nil || len(messages) != 1 || len(messages[0].BodySection) != 1 {
+		return "", fmt.Errorf("fetched %d messages, %w", len(messages), err)
+	}
+	return string(messages[0].BodySection[0].Bytes), nil
+}
+
+// runFailing runs a command of the program that must end with exit status 1,
+// and returns what it said.
+func runFailing(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		return string(out), fmt.Errorf("ended with %w, want exit status 1", err)
+	}
+	return string(out), nil
+}
+
 // waitFor waits until a subject is exactly n times in somebody's INBOX.
 func (s *site) waitFor(login, subject string, n int) {
 	s.t.Helper()
-	testenv.Eventually(s.t, 30*time.Second, func() error {
-		all, err := s.subjects(login)
+	waitForSubject(s.t, func() (*imapclient.Client, error) { return s.imap(login, ldif.Password(login)) }, subject, n)
+}
+
+// waitForSubject waits until a subject is exactly n times in the INBOX that
+// connect logs in to; it connects again where a session broke.
+func waitForSubject(t testing.TB, connect func() (*imapclient.Client, error), subject string, n int) {
+	t.Helper()
+	var c *imapclient.Client
+	defer func() {
+		if c != nil {
+			_ = c.Close()
+		}
+	}()
+	testenv.Eventually(t, time.Minute, func() (err error) {
+		if c == nil {
+			if c, err = connect(); err != nil {
+				return err
+			}
+		}
+		all, err := inbox(c)
 		if err != nil {
+			_ = c.Close()
+			c = nil
 			return err
 		}
 		count := 0
@@ -214,7 +265,7 @@ func (s *site) waitFor(login, subject string, n int) {
 			}
 		}
 		if count != n {
-			return fmt.Errorf("%q is %d times in the INBOX of %s, want %d; there is %q", subject, count, login, n, all)
+			return fmt.Errorf("%q is %d times in the INBOX, want %d; there is %q", subject, count, n, all)
 		}
 		return nil
 	})

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/testdata/ldif"
+)
+
+var (
+	systemPath = regexp.MustCompile(`/etc/postern/[a-zA-Z0-9_./-]+`)
+	hclBlock   = regexp.MustCompile("(?ms)^```hcl\n(.*?)^```$")
+)
+
+// checkHere has the program check a configuration that is meant for a real
+// machine: the files it names under /etc/postern are made in a folder.
+func checkHere(t *testing.T, name, text string) {
+	t.Helper()
+	s := newSite(t, "", nil)
+	text = systemPath.ReplaceAllStringFunc(text, func(path string) string {
+		here := filepath.Join(s.Dir, filepath.Base(path))
+		content := []byte("secret\n")
+		switch filepath.Ext(path) {
+		case ".crt", ".pem":
+			if _, err := os.Stat(here); err == nil {
+				return here // the site's own certificate and key
+			}
+			cert, err := os.ReadFile(filepath.Join(s.Dir, "cert.pem"))
+			must(t, err)
+			content = cert
+		case ".ldif":
+			content = ldif.OpenLDAP().LDIF
+		case "":
+			content = nil // a table
+		}
+		must(t, os.WriteFile(here, content, 0o600))
+		return here
+	})
+	must(t, os.WriteFile(s.Config, []byte(text), 0o600))
+	if out := s.run("config", "check"); !strings.Contains(out, "no mistakes") {
+		t.Errorf("%s: %s", name, out)
+	}
+}
+
+// TestExamples: what we give people to begin with is right.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	examples, err := filepath.Glob("../../deploy/examples/*.hcl")
+	must(t, err)
+	if len(examples) < 5 {
+		t.Fatalf("only %q found", examples)
+	}
+	for _, path := range examples {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			t.Parallel()
+			checkHere(t, path, read(t, path))
+		})
+	}
+}
+
+// surroundings and corp make a whole of the part of a configuration that a
+// document shows.
+const (
+	surroundings = `
+hostname = "mail.example.com"
+tls {
+  cert_file = "/etc/postern/tls/cert.pem"
+  key_file  = "/etc/postern/tls/key.pem"
+}
+`
+	servers = `
+  uris = ["ldaps://ldap.example.com"]
+  base = "dc=example,dc=com"
+`
+	corp = "directory \"ldap\" \"corp\" {" + servers + "}\n"
+)
+
+// leftOut is how documents stand for what every directory has.
+var leftOut = regexp.MustCompile(`(?m)^ *# uris, base\b.*$`)
+
+// TestDocumentsShowConfigurations: every block of HCL in a document holds.
+func TestDocumentsShowConfigurations(t *testing.T) {
+	t.Parallel()
+	documents := []string{"../../README.md"}
+	for _, pattern := range []string{"../../docs/*.md", "../../docs/*/*.md", "../../deploy/*.md"} {
+		found, err := filepath.Glob(pattern)
+		must(t, err)
+		documents = append(documents, found...)
+	}
+	shown := 0
+	for _, path := range documents {
+		for _, m := range hclBlock.FindAllStringSubmatch(read(t, path), -1) {
+			shown++
+			text := whole(m[1])
+			t.Run(filepath.Base(path), func(t *testing.T) {
+				t.Parallel()
+				checkHere(t, path, text)
+			})
+		}
+	}
+	if shown < 3 {
+		t.Fatalf("only %d blocks found: the test looks for the wrong thing", shown)
+	}
+}
+
+// whole completes what a document shows: a configuration, blocks of one, or
+// blocks of its gateway.
+func whole(text string) string {
+	const listener = "gateway {\n  listener \"mx\" { bind = [\":25\"] }\n"
+	around := surroundings
+	if !strings.Contains(text, `directory "ldap" "corp"`) {
+		around += corp
+	}
+	text = leftOut.ReplaceAllString(text, servers)
+	switch first, _, _ := strings.Cut(strings.TrimSpace(text), " "); {
+	case strings.Contains(text, "\nhostname ="):
+		return text
+	case first == "gateway":
+		return around + strings.Replace(text, "gateway {\n", listener, 1)
+	case first == "policy" || first == "domains" || first == "target" || first == "listener" || first == "queue":
+		return around + listener + text + "}\n"
+	default:
+		return around + listener + "}\n" + text
+	}
+}
