@@ -111,7 +111,7 @@ func (l *SMTPListener) Room(f *File, resolver smtpd.Resolver) smtp.ServerConfig 
 		ImplicitTLS: l.Mode == ModeSubmissions, AllowInsecureAuth: l.InsecureAuth,
 		HeloRequired: l.HeloRequired, DiscardEHLO: l.Discard,
 		MaxMessageOctets: int64(l.MaxMessage), MaxRecipients: l.MaxRecipients,
-		MaxSessions: l.MaxSessions, MaxSessionsPerClient: l.MaxPerClient, ExemptClients: f.Gateway.MyNetworks,
+		MaxSessions: l.MaxSessions, MaxSessionsPerClient: orNoLimit(l.MaxPerClient), ExemptClients: f.Gateway.MyNetworks,
 		CommandTimeout: l.CommandTimeout, BlockTimeout: l.DataTimeout, Grace: f.Grace,
 	}
 	if l.Mode != ModeMX {
@@ -122,9 +122,6 @@ func (l *SMTPListener) Room(f *File, resolver smtpd.Resolver) smtp.ServerConfig 
 	}
 	if l.BareNewlines == "reject" {
 		c.BareNewline = smtp.BareNewlineReject
-	}
-	if l.MaxPerClient == 0 {
-		c.MaxSessionsPerClient = -1
 	}
 	return c
 }
