@@ -41,8 +41,11 @@ type Plan struct {
 	names   []string // for Verify, Secure, and DANE with usage 2
 	digests [][sha256.Size]byte
 	tlsa    []dns.TLSA // those that count
-	roots   *x509.CertPool
-	key     string
+	// ruledOut is why the host is no place for the mail at all; only a plan
+	// under Testing has it.
+	ruledOut error
+	roots    *x509.CertPool
+	key      string
 }
 
 // Required reports whether mail must not go in the clear.
@@ -64,10 +67,14 @@ func (p *Plan) seal() *Plan {
 }
 
 // Verify checks the connection and returns nil when it is as planned. Errors
-// are *tls.CertificateVerificationError around a Failure.
+// hold a Failure; where the certificate is at fault they are a
+// *tls.CertificateVerificationError.
 func (p *Plan) Verify(state tls.ConnectionState) error {
 	if !p.Authenticates() {
 		return nil
+	}
+	if p.ruledOut != nil {
+		return p.ruledOut
 	}
 	err := p.verify(state.PeerCertificates)
 	if err != nil {

@@ -139,15 +139,18 @@ func (d *Destination) Plan(ctx context.Context, h Host) (*Plan, error) {
 		return base, nil
 	}
 	bySTS := d.bySTS(h)
-	if d.sts.Mode == STSTesting {
+	if !d.sts.Allows(h.Name) {
+		bySTS.ruledOut = fmt.Errorf("%w: MX host %s is not in the %s", ValidationFailure, h.Name, bySTS.Why)
+	}
+	switch {
+	case d.sts.Mode == STSTesting:
 		base.Testing = bySTS
 		return base, nil
+	case bySTS.ruledOut != nil:
+		return nil, status.New(status.TLSPolicyUnmet, bySTS.ruledOut)
+	default:
+		return bySTS, nil
 	}
-	if !d.sts.Allows(h.Name) {
-		return nil, status.New(status.TLSPolicyUnmet, fmt.Errorf("%w: MX host %s is not in the MTA-STS policy %s of %s",
-			ValidationFailure, h.Name, d.stsID, d.hop.Domain))
-	}
-	return bySTS, nil
 }
 
 // byRule returns the plan that follows from the rule alone.
@@ -163,6 +166,9 @@ func (d *Destination) byRule(h Host) *Plan {
 		p.digests = d.rule.digests
 	case Verify, Secure:
 		p.names, p.roots = d.rule.names(h.Name, d.hop.Domain), d.rule.roots
+	}
+	if d.stsErr != nil {
+		p.Why += ", no MTA-STS policy because of " + FailureOf(d.stsErr).Error()
 	}
 	return p.seal()
 }

@@ -1,6 +1,7 @@
 package tlspolicy
 
 import (
+	"crypto/tls"
 	"fmt"
 	"slices"
 	"strings"
@@ -135,6 +136,9 @@ func TestMTASTS(t *testing.T) {
 			}
 			if plan != nil && (plan.Testing != nil) != row.trial {
 				t.Errorf("to be tried out: %+v", plan.Testing)
+			}
+			if row.trial && row.host != "mx.example.com" && FailureOf(plan.Testing.Verify(tls.ConnectionState{})) != ValidationFailure {
+				t.Errorf("a host outside of the policy is not told of")
 			}
 			if plan != nil && plan.Source == FromMTASTS && !slices.Equal(plan.names, []string{row.host}) {
 				t.Errorf("names %q: RFC 8461 asks for the MX host's", plan.names)
