@@ -26,6 +26,7 @@ type Directory struct {
 
 	recipients *answers[mail.Address, []mail.Recipient]
 	accounts   *answers[string, login]
+	names      *answers[string, mail.Account]
 	holders    *answers[mail.Address, mail.Account]
 	owners     *answers[mail.Address, []string]
 }
@@ -53,6 +54,7 @@ func New(cfg Config, searcher Searcher, log hclog.Logger, tables ...Table) (*Dir
 	generation := d.generation()
 	d.recipients = newAnswers[mail.Address, []mail.Recipient](cfg.Cache, generation)
 	d.accounts = newAnswers[string, login](cfg.Cache, generation)
+	d.names = newAnswers[string, mail.Account](cfg.Cache, generation)
 	d.holders = newAnswers[mail.Address, mail.Account](cfg.Cache, generation)
 	d.owners = newAnswers[mail.Address, []string](cfg.Cache, generation)
 	return d, nil
@@ -128,9 +130,24 @@ func (d *Directory) FindLogin(ctx context.Context, loginName string) (dn string,
 	return string(found.dn), found.account, nil
 }
 
+// AccountNamed returns the account of a name, as the account itself has it: what
+// a person may type as login need not be it. Reasons as Account's.
+func (d *Directory) AccountNamed(ctx context.Context, name string) (mail.Account, error) {
+	account, err := d.names.get(ctx, name, func(ctx context.Context) (mail.Account, error) {
+		return timed(ctx, d, func(ctx context.Context) (mail.Account, error) {
+			return d.findNamed(ctx, name, nil)
+		})
+	})
+	if err != nil {
+		return mail.Account{}, fmt.Errorf("account named %q: %w", name, err)
+	}
+	account.Addresses = slices.Clone(account.Addresses)
+	return account, nil
+}
+
 // AccountOf returns the account whose own address a is, extensions and
-// catch-all included; an address of a group is no account's. Reasons as
-// Account's.
+// catch-all included; an address of a group is no account's, and a name that
+// two accounts have is AddressAmbiguous. Reasons as Account's.
 func (d *Directory) AccountOf(ctx context.Context, a mail.Address) (mail.Account, error) {
 	account, err := d.holders.get(ctx, a, func(ctx context.Context) (mail.Account, error) {
 		return timed(ctx, d, func(ctx context.Context) (mail.Account, error) {
@@ -183,10 +200,11 @@ func (d *Directory) MaySendAs(ctx context.Context, id mail.Identity, a mail.Addr
 	if containsFold(owners, who) {
 		return true, nil
 	}
-	if len(owners) == 0 {
+	if len(owners) == 0 || id.Source == d.cfg.Name {
 		return false, nil
 	}
-	// The verifier may know the person under another login than we do.
+	// A verifier that asked no directory may know the person under another
+	// login than we do.
 	account, err := d.Account(ctx, who)
 	if status.Of(err) == status.NoSuchUser {
 		return false, nil

@@ -202,7 +202,27 @@ func (d *Directory) holder(ctx context.Context, a mail.Address, t *trace) (mail.
 	if h.isGroup {
 		return mail.Account{}, status.Errorf(status.NoSuchUser, "%q is a group", h.entry.DN)
 	}
-	return d.account(h.entry)
+	account, err := d.account(h.entry)
+	if err != nil {
+		return mail.Account{}, err
+	}
+	// Directories keep names unique in one place of the tree only. Two people
+	// of one name would read each other's mail.
+	if _, err := d.findNamed(ctx, account.Name, t); err != nil && status.Of(err) != status.NoSuchUser {
+		return mail.Account{}, err
+	}
+	return account, nil // a server that compares names exactly may not find the folded one
+}
+
+// findNamed finds the one account of a name.
+func (d *Directory) findNamed(ctx context.Context, name string, t *trace) (mail.Account, error) {
+	if !isPossibleKey(name) {
+		return mail.Account{}, status.Errorf(status.NoSuchUser, "not a possible name")
+	}
+	found, err := d.only(ctx, Equal(d.mapping.NameAttribute, name), func(e Entry) bool {
+		return accountName(e, d.mapping.NameAttribute) == foldValue(name)
+	}, t)
+	return found.account, err
 }
 
 // findLogin finds the one account a login stands for.
@@ -214,6 +234,11 @@ func (d *Directory) findLogin(ctx context.Context, loginName string, t *trace) (
 	if !ok {
 		return login{}, status.Errorf(status.NoSuchUser, "the login has not what the login filter asks for")
 	}
+	return d.only(ctx, filter, claimed, t)
+}
+
+// only returns the one account whose entry matches filter and is claimed.
+func (d *Directory) only(ctx context.Context, filter Filter, claimed func(Entry) bool, t *trace) (login, error) {
 	entries, err := d.search(ctx, Request{
 		Base:       d.mapping.UserBase,
 		Filter:     And(d.mapping.user, filter),

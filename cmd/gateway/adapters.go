@@ -20,10 +20,10 @@ type current struct{ atomic.Pointer[generation] }
 // mailboxes answers the backend's questions with the directory in force.
 type mailboxes struct{ *current }
 
-// Account implements imapd.Accounts.
-func (m mailboxes) Account(ctx context.Context, login string) (mail.Account, error) {
+// Account implements imapd.Accounts, which asks by the name that was verified.
+func (m mailboxes) Account(ctx context.Context, name string) (mail.Account, error) {
 	g := m.Load()
-	return g.sources[g.file.Backend.Directory].Account(ctx, login)
+	return g.sources[g.file.Backend.Directory].AccountNamed(ctx, name)
 }
 
 // AccountOf implements lmtpd.Accounts.
