@@ -234,7 +234,7 @@ func (b *builder) table(at scope, spec Spec) *source {
 		return nil
 	}
 	for _, w := range s.table().warnings {
-		b.chain.deps.Logger.Warn("policy: table", "position", w.Pos.String(), "problem", w.Problem)
+		b.chain.deps.Logger.Warn("table", "position", w.Pos.String(), "problem", w.Problem)
 	}
 	b.chain.tables = append(b.chain.tables, s)
 	return s

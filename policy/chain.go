@@ -174,11 +174,11 @@ func (s *Session) keep(r *run) {
 	switch {
 	case r.tx.Phase < mail.PhaseMail:
 		if r.effects.hold || r.effects.discard || len(r.effects.headers) > 0 {
-			r.chain.deps.Logger.Warn("policy: no message yet to hold, discard or edit", r.keys("list", string(r.current.name))...)
+			r.chain.deps.Logger.Warn("no message yet to hold, discard or edit", r.keys("list", string(r.current.name))...)
 		}
 		return
 	case r.tx.Phase == mail.PhaseEndOfData && len(r.effects.headers) > 0:
-		r.chain.deps.Logger.Warn("policy: too late to prepend a header", r.keys("list", string(r.current.name))...)
+		r.chain.deps.Logger.Warn("too late to prepend a header", r.keys("list", string(r.current.name))...)
 		r.effects.headers = nil
 	}
 	s.effects.hold = s.effects.hold || r.effects.hold

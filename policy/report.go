@@ -23,7 +23,7 @@ func (r *run) report(result string, v mail.Verdict) {
 		reply, reason = v.WireReply().String(), v.Reason.String()
 	}
 	r.chain.counter.decided(v.Stage, string(r.current.name), result)
-	r.chain.deps.Logger.Info("policy: "+result,
+	r.chain.deps.Logger.Info(result,
 		r.keys("list", string(r.current.name), "stage", v.Stage, "reason", reason, "reply", reply, "detail", v.Detail)...)
 	r.chain.deps.Audit.Record(r.event(result, reason, reply, v))
 }

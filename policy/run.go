@@ -134,7 +134,7 @@ func (r *run) reject(v mail.Verdict, warn bool) mail.Verdict {
 func (r *run) broken(it *item, err error) mail.Verdict {
 	v := outage(it.about, r.tx, err)
 	v.Stage = it.stage.Name()
-	r.chain.deps.Logger.Warn("policy: stage could not decide",
+	r.chain.deps.Logger.Warn("stage could not decide",
 		r.keys("stage", v.Stage, "list", string(r.current.name), "reason", v.Reason.String(), "error", err)...)
 	switch it.onError {
 	case errorIsOverlooked:

@@ -123,9 +123,9 @@ func (c *Chain) reload(tables []*source) error {
 		case err != nil && changed:
 			mistakes = append(mistakes, asMistakes(s.file, err)...)
 		case changed:
-			c.deps.Logger.Info("policy: table loaded", "table", s.file)
+			c.deps.Logger.Info("table loaded", "table", s.file)
 			for _, w := range s.table().warnings {
-				c.deps.Logger.Warn("policy: table", "position", w.Pos.String(), "problem", w.Problem)
+				c.deps.Logger.Warn("table", "position", w.Pos.String(), "problem", w.Problem)
 			}
 		}
 	}
@@ -153,7 +153,7 @@ func (c *Chain) Run(ctx context.Context) error {
 				}
 			}
 			if err := c.reload(resting); err != nil {
-				c.deps.Logger.Error("policy: a table has mistakes, its former content stays", "error", err)
+				c.deps.Logger.Error("a table has mistakes, its former content stays", "error", err)
 			}
 		}
 	}

@@ -45,7 +45,7 @@ func (t *transaction) report() {
 	e.Result, e.Phase, e.Stage, e.Queue, e.From, e.To = result, t.tx.Phase.String(), t.decision.PermittedBy, t.tx.QueueID, &from, t.named()
 	e.MessageID, e.Octets, e.Duration = t.messageID, t.tx.Octets, took
 	t.session.handler.deps.Audit.Record(e)
-	t.log("smtpd: message "+result, "", nil)
+	t.log("message "+result, "", nil)
 }
 
 // recordRefusal audits what was refused or put off, unless the chain did.
@@ -60,7 +60,7 @@ func (t *transaction) recordRefusal(err error, to []mail.Address) {
 	e.Queue, e.From, e.To, e.Phase, e.Octets = t.tx.QueueID, &from, to, t.tx.Phase.String(), t.tx.Octets
 	t.session.handler.deps.Audit.Record(e)
 	if t.tx.Phase == mail.PhaseRecipient {
-		t.session.handler.deps.Logger.Info("smtpd: recipient not accepted", t.session.keys("qid", t.tx.QueueID,
+		t.session.handler.deps.Logger.Info("recipient not accepted", t.session.keys("qid", t.tx.QueueID,
 			"from", from.String(), "rcpt", to[0].String(), "reason", e.Reason, "reply", e.Reply, "error", err)...)
 	}
 }

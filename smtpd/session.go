@@ -72,7 +72,7 @@ func (s *session) Mail(ctx context.Context, from smtp.MailCommand) (smtp.Transac
 		return nil, err
 	}
 	if err := s.handler.deps.Queue.CheckSpace(from.DeclaredOctets); err != nil {
-		s.handler.deps.Logger.Warn("smtpd: no room for mail", "sid", s.client.Session, "error", err)
+		s.handler.deps.Logger.Warn("no room for mail", "sid", s.client.Session, "error", err)
 		err = storeError(err)
 		t.recordRefusal(err, nil)
 		return nil, err
@@ -104,7 +104,7 @@ func (s *session) Close(cause error) {
 	if cause != nil {
 		keys = append(keys, "error", cause)
 	}
-	s.handler.deps.Logger.Info("smtpd: session ended", keys...)
+	s.handler.deps.Logger.Info("session ended", keys...)
 }
 
 // event begins an audit record of the session.

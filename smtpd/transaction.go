@@ -158,7 +158,7 @@ func (h *Handler) postmaster(ctx context.Context) ([]mail.Recipient, error) {
 	found, err := h.deps.Recipients.Resolve(ctx, to)
 	switch {
 	case err == nil && len(found) == 0, status.Of(err).Permanent():
-		h.deps.Logger.Error("smtpd: nobody is postmaster; name an address in the configuration", "address", to.String(), "error", err)
+		h.deps.Logger.Error("nobody is postmaster; name an address in the configuration", "address", to.String(), "error", err)
 		return nil, status.Errorf(status.ConfigurationError, "postmaster %s: %w", to, err)
 	}
 	return found, err
@@ -186,7 +186,7 @@ func (t *transaction) Data(ctx context.Context) error {
 // Abort implements smtp.Transaction.
 func (t *transaction) Abort() {
 	if len(t.tx.Envelope.Recipients)+t.refused > 0 {
-		t.log("smtpd: transaction given up", "aborted", nil)
+		t.log("transaction given up", "aborted", nil)
 	}
 }
 
@@ -202,7 +202,7 @@ func (t *transaction) Content(ctx context.Context, r io.Reader) ([]status.Reply,
 		}
 		t.recordRefusal(err, t.named())
 		t.session.handler.count.message(resultOf(err))
-		t.log("smtpd: message not accepted", status.Of(err).String(), err)
+		t.log("message not accepted", status.Of(err).String(), err)
 		return nil, err
 	}
 	t.session.accepted++

@@ -187,7 +187,7 @@ func (s *server) smtpOf(g *generation, name string) (smtp.ServerConfig, *smtpd.H
 	}
 	deps := smtpd.Deps{
 		Policy: g.chains[name], Domains: g.book, Recipients: g.book, Queue: s.queue, Audit: s.audit,
-		Logger: s.log, Metrics: s.metrics,
+		Logger: s.log.Named("smtpd"), Metrics: s.metrics,
 	}
 	if l.Auth != "none" {
 		mechanisms, err := sasl.New(sasl.Config{AllowWithoutTLS: l.InsecureAuth}, g.verifiers)
