@@ -48,14 +48,12 @@ type Config struct {
 // helper alive where the daemon runs it.
 type Verifier struct {
 	cfg    Config
-	log    hclog.Logger
-	path   string
-	uids   []int // whom the helper may run as
-	helper *helper
+	uids   []int   // whom the helper may run as
+	helper *helper // nil with Config.Socket
 }
 
-// New returns a verifier. Without Config.Socket it makes the socket on which
-// the helper that Run starts will answer; Run also removes it.
+// New returns a verifier. It starts and makes nothing: without Config.Socket
+// questions wait for the helper that Run starts.
 func New(cfg Config, log hclog.Logger) (*Verifier, error) {
 	if cfg.Name == "" {
 		cfg.Name = "pam"
@@ -72,13 +70,9 @@ func New(cfg Config, log hclog.Logger) (*Verifier, error) {
 	if strings.ContainsAny(cfg.Service, "/\x00") {
 		return nil, fmt.Errorf("authn pam: service %q is not a file name", cfg.Service)
 	}
-	v := &Verifier{cfg: cfg, log: log, path: cfg.Socket, uids: []int{0, os.Geteuid()}}
+	v := &Verifier{cfg: cfg, uids: []int{0, os.Geteuid()}}
 	if cfg.Socket == "" {
-		h, err := newHelper(cfg, log)
-		if err != nil {
-			return nil, fmt.Errorf("authn pam: %w", err)
-		}
-		v.helper, v.path = h, h.path
+		v.helper = newHelper(cfg, log)
 	}
 	return v, nil
 }
@@ -129,8 +123,14 @@ func (v *Verifier) ask(ctx context.Context, request Request) (Response, error) {
 		return Response{}, err
 	}
 	defer clear(message)
+	path := v.cfg.Socket
+	if v.helper != nil {
+		if path, err = v.helper.socket(ctx); err != nil {
+			return Response{}, err
+		}
+	}
 	var dialer net.Dialer
-	dialed, err := dialer.DialContext(ctx, "unixpacket", v.path)
+	dialed, err := dialer.DialContext(ctx, "unixpacket", path)
 	if err != nil {
 		return Response{}, err
 	}

@@ -314,3 +314,19 @@ func TestNewRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestNewMakesNothing: commands and reloads build verifiers that never run.
+func TestNewMakesNothing(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	v, err := pam.New(pam.Config{Timeout: 50 * time.Millisecond}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Verify(t.Context(), attempt("alice", "secret")); class(err) != "unknown" {
+		t.Errorf("before Run: %v, want unknown", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}

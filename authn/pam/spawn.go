@@ -17,8 +17,10 @@ import (
 // listening socket: questions asked while the helper is started anew wait in
 // its queue.
 type helper struct {
-	cfg      Config
-	log      hclog.Logger
+	cfg   Config
+	log   hclog.Logger
+	ready chan struct{} // closed when the rest is there
+
 	dir      string
 	path     string
 	listener *net.UnixListener
@@ -30,34 +32,45 @@ const (
 	maxRestartDelay = 30 * time.Second
 )
 
-func newHelper(cfg Config, log hclog.Logger) (*helper, error) {
+func newHelper(cfg Config, log hclog.Logger) *helper {
 	if len(cfg.Command) == 0 {
 		cfg.Command = []string{"/proc/self/exe", "pam-helper"}
 	}
-	// The directory is ours alone (0700), so nobody else reaches the socket.
-	dir, err := os.MkdirTemp("", "pam")
-	if err != nil {
-		return nil, err
+	return &helper{cfg: cfg, log: log, ready: make(chan struct{})}
+}
+
+// listen makes the socket, in a directory that is ours alone (0700), so that
+// nobody else reaches it.
+func (h *helper) listen() (err error) {
+	if h.dir, err = os.MkdirTemp("", "pam"); err != nil {
+		return err
 	}
-	path := filepath.Join(dir, "s")
-	listener, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	h.path = filepath.Join(h.dir, "s")
+	h.listener, err = net.ListenUnix("unixpacket", &net.UnixAddr{Name: h.path, Net: "unixpacket"})
 	if err != nil {
-		_ = os.RemoveAll(dir)
-		return nil, err
+		_ = os.RemoveAll(h.dir)
 	}
-	return &helper{cfg: cfg, log: log, dir: dir, path: path, listener: listener}, nil
+	return err
+}
+
+// socket returns the path of the socket once there is one.
+func (h *helper) socket(ctx context.Context) (string, error) {
+	select {
+	case <-h.ready:
+		return h.path, nil
+	case <-ctx.Done():
+		return "", fmt.Errorf("PAM helper is not running: %w", ctx.Err())
+	}
 }
 
 // run starts the helper again whenever it ends, until ctx does.
 func (h *helper) run(ctx context.Context) error {
-	defer os.RemoveAll(h.dir)
-	defer h.listener.Close()
 	delay := minRestartDelay
 	for {
 		began := time.Now()
-		err := h.once(ctx)
+		err := h.attempt(ctx)
 		if ctx.Err() != nil {
-			return nil
+			break
 		}
 		h.log.Error("PAM helper ended and is started again", "verifier", h.cfg.Name, "err", err, "after", delay)
 		if time.Since(began) > maxRestartDelay {
@@ -68,10 +81,26 @@ func (h *helper) run(ctx context.Context) error {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return nil
 		}
 		delay = min(2*delay, maxRestartDelay)
 	}
+	if h.listener != nil {
+		_ = h.listener.Close()
+		_ = os.RemoveAll(h.dir)
+	}
+	return nil
+}
+
+// attempt makes the socket if there is none yet and runs the helper to its end.
+func (h *helper) attempt(ctx context.Context) error {
+	if h.listener == nil {
+		if err := h.listen(); err != nil {
+			h.listener = nil
+			return err
+		}
+		close(h.ready)
+	}
+	return h.once(ctx)
 }
 
 // once runs the helper to its end. Its standard input is a pipe from us: when
