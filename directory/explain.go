@@ -168,7 +168,11 @@ func (x Explanation) String() string {
 			fmt.Fprintf(&b, "    error after %v: %s\n", q.Took.Round(time.Microsecond), q.Error)
 			continue
 		}
-		fmt.Fprintf(&b, "    %d entries in %v\n", len(q.Entries), q.Took.Round(time.Microsecond))
+		entries := "entries"
+		if len(q.Entries) == 1 {
+			entries = "entry"
+		}
+		fmt.Fprintf(&b, "    %d %s in %v\n", len(q.Entries), entries, q.Took.Round(time.Microsecond))
 		for _, dn := range q.Entries {
 			fmt.Fprintf(&b, "    = %s\n", dn)
 		}

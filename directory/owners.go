@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -33,7 +34,7 @@ func (d *Directory) ownersOf(ctx context.Context, a mail.Address, t *trace) ([]s
 		}
 	}
 	slices.Sort(r.names)
-	t.decide("may send as %s: %s", a, strings.Join(r.names, ", "))
+	t.decide("may send as %s: %s", a, cmp.Or(strings.Join(r.names, ", "), "nobody"))
 	return r.names, nil
 }
 
