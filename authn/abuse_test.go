@@ -109,6 +109,26 @@ func TestNamesOfAnAccountShareABudget(t *testing.T) {
 	}
 }
 
+// TestExemptNetworks has a web mailer through which an attacker guesses.
+func TestExemptNetworks(t *testing.T) {
+	t.Parallel()
+	for _, exempt := range []bool{false, true} {
+		cfg := Config{NetworkFailures: 3}
+		if exempt {
+			cfg.ExemptNetworks = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		}
+		v := &scripted{name: "v", err: sayNo}
+		chain, _ := newChain(t, cfg, Link{Verifier: v})
+		for i := range 5 {
+			_ = verifyError(t, chain, fmt.Sprint("person", i))
+		}
+		v.err = nil
+		if err := verifyError(t, chain, "alice"); (err == nil) != exempt {
+			t.Errorf("exempt %v: %v", exempt, err)
+		}
+	}
+}
+
 func TestAdditionalVerifierIsAskedOn(t *testing.T) {
 	t.Parallel()
 	disabled := status.New(status.AccountDisabled, nil)

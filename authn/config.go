@@ -2,6 +2,7 @@ package authn
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 )
 
@@ -30,6 +31,9 @@ type Config struct {
 	// NetworkFailures is the same for one client network (an IPv4 address or
 	// an IPv6 /64) over all logins. Default 100, negative for no budget.
 	NetworkFailures int
+	// ExemptNetworks have no budget of their own: programs there, such as a web
+	// mailer, log in for everybody. Default: none.
+	ExemptNetworks []netip.Prefix
 	// Remembered bounds each of the memories above, in entries; default 65536.
 	Remembered int
 }

@@ -69,7 +69,7 @@ func (r *refusals) admit(a Attempt, credentials sealed, now time.Time) (done fun
 	if r.credentials.count(credentials, now) > 0 || r.strangers.count(credentials, now) > 0 {
 		return nil, status.New(status.AuthFailed, errors.New("the same wrong password again"))
 	}
-	if from := network(a.Remote); from.IsValid() && r.cfg.NetworkFailures > 0 && r.networks.count(from, now) >= r.cfg.NetworkFailures {
+	if from := r.network(a.Remote); from.IsValid() && r.cfg.NetworkFailures > 0 && r.networks.count(from, now) >= r.cfg.NetworkFailures {
 		return nil, status.New(status.AuthTooMany, errors.New("too many wrong passwords from this network"))
 	}
 	return r.reserve(a.Login, credentials, now)
@@ -131,7 +131,7 @@ func (r *refusals) learn(a Attempt, credentials sealed, err error, now time.Time
 		r.credentials.add(credentials, now)
 	}
 	r.logins.add(a.Login, now)
-	if from := network(a.Remote); from.IsValid() {
+	if from := r.network(a.Remote); from.IsValid() {
 		r.networks.add(from, now)
 	}
 }
@@ -149,9 +149,14 @@ func (r *refusals) learnAccount(name string, err error, now time.Time) {
 }
 
 // network is the unit in which one party holds addresses; the zero Prefix when
-// the client has none.
-func network(remote netip.AddrPort) netip.Prefix {
-	addr := remote.Addr().Unmap()
+// the client has none or its network is exempt.
+func (r *refusals) network(remote netip.AddrPort) netip.Prefix {
+	addr := remote.Addr().Unmap().WithZone("")
+	for _, exempt := range r.cfg.ExemptNetworks {
+		if exempt.Contains(addr) {
+			return netip.Prefix{}
+		}
+	}
 	bits := addr.BitLen()
 	if addr.Is6() {
 		bits = 64

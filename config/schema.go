@@ -152,7 +152,7 @@ type Gateway struct {
 	Policies  []*Policy       `conf:"policy,block" example:"policy \"recipient\" { permit_mynetworks {} reject_unauth_destination {} }" doc:"What is decided when. Label: client, helo, sender, relay, recipient, data or end_of_data. Steps are Postfix's restrictions. They hold for listeners of mode mx; submission has lists of its own."`
 	Queue     *Queue          `conf:"queue,block" doc:"How mail waits."`
 
-	MyNetworks     []netip.Prefix `conf:"mynetworks" default:"127.0.0.0/8 ::1/128" doc:"Networks whose clients may send anywhere without login."`
+	MyNetworks     []netip.Prefix `conf:"mynetworks" default:"127.0.0.0/8 ::1/128" doc:"Networks whose clients may send anywhere without login. Wrong passwords of many people, as a web mailer brings them, do not shut out such a network."`
 	DelayReject    bool           `conf:"delay_reject" default:"true" doc:"Decide client, helo and sender lists at RCPT, so that the log tells the recipient."`
 	UnlistedRcpt   bool           `conf:"reject_unlisted_recipient" default:"true" doc:"Refuse recipients in our domains that the directory does not know, after the recipient list."`
 	UnlistedSender bool           `conf:"reject_unlisted_sender" default:"false" doc:"Refuse senders in our domains that the directory does not know."`

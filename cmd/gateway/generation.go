@@ -195,7 +195,11 @@ func (b *builder) authn() {
 			links = append(links, link)
 		}
 	}
-	chain, err := authn.New(authn.Config{}, links, b.audit, b.log.Named("authn"))
+	var cfg authn.Config
+	if b.file.Gateway != nil {
+		cfg.ExemptNetworks = b.file.Gateway.MyNetworks
+	}
+	chain, err := authn.New(cfg, links, b.audit, b.log.Named("authn"))
 	if !b.failed("authn", err) {
 		b.verifiers = chain
 	}
