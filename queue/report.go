@@ -192,15 +192,18 @@ func (q *Queue) resolve(ctx context.Context, recipients []mail.Recipient, giveUp
 
 // queueReports adds to b the reports and the mark that they were made.
 func (q *Queue) queueReports(b *store.Batch, m *message, reports []*outgoing, about []told) error {
+	// Nobody else knows of the reports yet, and linking one may write it.
+	for _, out := range reports {
+		if err := q.addMessage(b, out.m, out.staged); err != nil {
+			return err
+		}
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if m.removed {
 		return errDeleted
 	}
 	for _, out := range reports {
-		if err := q.addMessage(b, out.m, out.staged); err != nil {
-			return err
-		}
 		out.m.busy = true
 		q.active[out.m.id] = out.m
 	}

@@ -242,7 +242,8 @@ type Blobs interface {
 	// of r is returned as it is; ErrFull when the disk has no room.
 	Stage(ctx context.Context, r io.Reader) (Staged, error)
 	// Link adds to b what makes one reference to the staged body. It may be
-	// called for several batches.
+	// called for several batches. The first call may write to disk: not for
+	// under a lock.
 	Link(b *Batch, s Staged)
 	// Share adds to b one more reference to a body that has one already.
 	Share(b *Batch, ref Ref)
