@@ -545,11 +545,11 @@ func TestNetworkOfClient(t *testing.T) {
 	for remote, want := range map[string]string{
 		"192.0.2.7:1": "192.0.2.7/32", "[::ffff:192.0.2.7]:1": "192.0.2.7/32", "[2001:db8:1:2:3::4]:1": "2001:db8:1:2::/64",
 	} {
-		if got := network(netip.MustParseAddrPort(remote)); got.String() != want {
+		if got := (&refusals{}).network(netip.MustParseAddrPort(remote)); got.String() != want {
 			t.Errorf("network(%s) = %s, want %s", remote, got, want)
 		}
 	}
-	if got := network(netip.AddrPort{}); got.IsValid() {
+	if got := (&refusals{}).network(netip.AddrPort{}); got.IsValid() {
 		t.Errorf("network of no address = %s", got)
 	}
 }
