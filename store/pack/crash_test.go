@@ -187,6 +187,9 @@ func (w *world) goesOn(when string) {
 		}
 	}
 	w.verify(when + ", going on")
+	for _, f := range findings(w.t, w.blobs) {
+		w.t.Errorf("%s: found %v", when, f)
+	}
 	if err := w.blobs.Close(); err != nil {
 		w.t.Errorf("%s: close: %v", when, err)
 	}

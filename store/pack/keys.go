@@ -27,6 +27,9 @@ func (k keys) pack(number uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{k.tag, 'p'}, number)
 }
 
+// packOf reads the number out of a key that begins as that of pack does.
+func packOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[2:]) }
+
 func (k keys) inPack(number uint64, h store.Hash) []byte { return append(k.pack(number), h[:]...) }
 
 // The first octet of a body's value: format version and kind in one.

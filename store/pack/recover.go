@@ -2,7 +2,6 @@ package pack
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -135,7 +134,7 @@ func (b *Blobs) lastNamed(ctx context.Context) (number uint64, err error) {
 			if len(pair.Key) < 10 {
 				return fmt.Errorf("key %x: %w", pair.Key, errPieces)
 			}
-			number = binary.BigEndian.Uint64(pair.Key[2:])
+			number = packOf(pair.Key)
 		}
 		return nil
 	})
