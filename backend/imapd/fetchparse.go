@@ -112,6 +112,9 @@ func parseFetch(uid bool) func(*parser) (fetchArgs, error) {
 		if err != nil {
 			return a, err
 		}
+		if len(a.items) == 0 {
+			return a, syntax("expected a data item")
+		}
 		if p.take(' ') && p.i < len(p.b) {
 			if err = p.list(func() error { return p.fetchModifier(&a) }); err != nil {
 				return a, err

@@ -336,7 +336,7 @@ func TestSearch(t *testing.T) {
 		{"BEFORE 15-Feb-2021", "1"}, {"ON 15-Feb-2021", "2"}, {"SINCE 15-Feb-2021", "2 3 4"}, {`SINCE "1-Jan-2023"`, "4"},
 		{"SENTON 7-Feb-1994", "1"}, {"SENTBEFORE 8-Feb-1994", "1"}, {"SENTSINCE 8-Feb-1994", ""},
 		{"LARGER 4000", "4"}, {"SMALLER 4000", "1 2 3"},
-		{"2:3", "2 3"}, {"*", "4"}, {"UID 1,3:*", "1 3 4"}, {"UID 100:200", ""}, {"UID 100:*", "4"},
+		{"2:3", "2 3"}, {"*", "4"}, {"5", ""}, {"3:99", "3 4"}, {"NOT 5:9", "1 2 3 4"}, {"99:*", "4"}, {"UID 1,3:*", "1 3 4"}, {"UID 100:200", ""}, {"UID 100:*", "4"},
 		{"SUBJECT FIRST", "1"}, {"SUBJECT \"gr\u00fc\u00dfe aus\"", "2"}, {"CHARSET UTF-8 FROM {5+}\r\nJ\u00d6RG", "2"},
 		{"HEADER Message-ID first@", "1"}, {`HEADER MIME-Version ""`, "2 3"}, {"TO bob", "1"}, {"CC bob", ""}, {"BCC x", ""},
 		{"BODY needle", "1 2"}, {"BODY \"with \u00fcml\"", "2"}, {"BODY \"soft line and CAF\u00c9\"", "3"}, {"BODY enclosed", "3"}, {"BODY inner", "3"},
@@ -351,8 +351,9 @@ func TestSearch(t *testing.T) {
 		}
 	}
 	c.fails("SEARCH CHARSET KOI8-R ALL", "NO [BADCHARSET")
-	c.fails("SEARCH 5", "BAD")
 	c.fails("SEARCH OLDER 5", "BAD")
+	c.fails("FETCH 1 ()", "BAD")
+	c.fails("STATUS INBOX ()", "BAD")
 
 	expect(t, "ESEARCH", c.ok("UID SEARCH RETURN (MIN MAX COUNT ALL) UNSEEN"), fmt.Sprintf(`* ESEARCH (TAG "t%d") UID MIN 2 MAX 4 ALL 2:4 COUNT 3`, c.tag))
 	expect(t, "ESEARCH", c.ok("SEARCH RETURN () OR SEEN DRAFT"), fmt.Sprintf(`* ESEARCH (TAG "t%d") ALL 1,4`, c.tag))

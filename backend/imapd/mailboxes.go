@@ -183,6 +183,9 @@ func (p *parser) statusItems() (items statusItems, err error) {
 		}
 		return syntax("unknown status item")
 	})
+	if err == nil && items == 0 {
+		err = syntax("expected a status item")
+	}
 	return items, err
 }
 
@@ -214,9 +217,6 @@ func (s *session) writeStatus(name string, items statusItems, st mailstore.Statu
 			s.w.num(values[i])
 			sep = " "
 		}
-	}
-	if sep == " (" {
-		s.w.str(sep)
 	}
 	s.w.line(")")
 }

@@ -49,6 +49,29 @@ func (s numSet) sequence(n int) ([]span, error) {
 	return merge(spans), nil
 }
 
+// present resolves a set of sequence numbers as a search key: a number above n
+// is of no message, and found by none. Programs search for "n:*" behind what
+// they know, and read BAD as a broken server.
+func (s numSet) present(n int) []span {
+	spans := make([]span, 0, len(s))
+	for _, r := range s {
+		first, last := r.first, r.last
+		if first == star {
+			first = uint32(n)
+		}
+		if last == star {
+			last = uint32(n)
+		}
+		if first > last {
+			first, last = last, first
+		}
+		if lo, hi := max(int64(first), 1), min(int64(last), int64(n)); lo <= hi {
+			spans = append(spans, span{int(lo) - 1, int(hi)})
+		}
+	}
+	return merge(spans)
+}
+
 // uids resolves a set of UIDs into sorted, disjoint spans; UIDs that no
 // message has are left out.
 func (s numSet) uids(v mailstore.View) []span {

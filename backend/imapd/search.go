@@ -17,9 +17,7 @@ func (s *session) search(ctx context.Context, a searchArgs) (result, error) {
 	if a.modSeq {
 		s.enableCondstore()
 	}
-	if err := a.key.prepare(s.box.told); err != nil {
-		return result{}, err
-	}
+	a.key.prepare(s.box.told)
 	found, err := s.find(ctx, &a.key)
 	if err != nil {
 		return result{}, err
@@ -34,24 +32,19 @@ func (s *session) search(ctx context.Context, a searchArgs) (result, error) {
 
 // prepare resolves the sets against the View that is searched, and puts cheap
 // keys before dear ones.
-func (k *searchKey) prepare(v mailstore.View) (err error) {
+func (k *searchKey) prepare(v mailstore.View) {
 	switch k.op {
 	case searchSequence:
-		if k.spans, err = k.set.sequence(v.Len()); err != nil {
-			return err
-		}
+		k.spans = k.set.present(v.Len())
 	case searchUID:
 		k.spans = k.set.uids(v)
 	}
 	for i := range k.kids {
-		if err := k.kids[i].prepare(v); err != nil {
-			return err
-		}
+		k.kids[i].prepare(v)
 	}
 	if k.op == searchAnd || k.op == searchOr {
 		slices.SortStableFunc(k.kids, func(a, b searchKey) int { return cmp.Compare(a.cost, b.cost) })
 	}
-	return nil
 }
 
 // find returns the indexes of the messages that match. What the index can

@@ -35,13 +35,6 @@ func appendEnvelope(dst, header []byte, rendered int) ([]byte, int) {
 			}
 		}
 	}
-	// Sender and Reply-To default to From (RFC 9051 section 7.5.2); an empty
-	// field counts as an absent one.
-	for _, i := range []int{envelopeSender, envelopeReplyTo} {
-		if len(values[i]) == 0 {
-			values[i] = values[envelopeFrom]
-		}
-	}
 	dst = append(dst, '(')
 	for i := range values {
 		if i > 0 {
@@ -50,6 +43,11 @@ func appendEnvelope(dst, header []byte, rendered int) ([]byte, int) {
 		start := len(dst)
 		if envelopeFields[i].addresses {
 			dst = appendAddresses(dst, values[i])
+			// Sender and Reply-To default to From (RFC 9051 section 7.5.2); one
+			// without an address counts as an absent one.
+			if (i == envelopeSender || i == envelopeReplyTo) && string(dst[start:]) == "NIL" {
+				dst = appendAddresses(dst[:start], values[envelopeFrom])
+			}
 		} else {
 			dst = appendNString(dst, values[i])
 		}

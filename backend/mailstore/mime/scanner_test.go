@@ -100,6 +100,11 @@ func TestStructure(t *testing.T) {
 			`("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 5 1 NIL NIL NIL NIL)`,
 		},
 		{
+			"Sender and Reply-To without an address", "\nFrom: <a@b>\nSender: ,\nReply-To: <>\n\nx\n",
+			`(NIL NIL ((NIL NIL "a" "b")) ((NIL NIL "a" "b")) ((NIL NIL "a" "b")) NIL NIL NIL NIL NIL)`,
+			`("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 3 1 NIL NIL NIL NIL)`,
+		},
+		{
 			"empty", "", `(NIL NIL NIL NIL NIL NIL NIL NIL NIL NIL)`,
 			`("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0 NIL NIL NIL NIL)`,
 		},
