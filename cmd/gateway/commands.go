@@ -216,7 +216,7 @@ func (s *server) replyShow(ctx context.Context, args url.Values, out io.Writer) 
 		if r.Accepted != r.Address {
 			fmt.Fprintf(out, "  sent to:     %s\n", r.Accepted.Path())
 		}
-		fmt.Fprintf(out, "  destination: %s\n  delivery id: %s\n  attempts:    %d\n", nextHop(r.Destination), r.Delivery, r.Attempts)
+		fmt.Fprintf(out, "  destination: %s\n  delivery id: %s\n  state:       %s\n  attempts:    %d\n", nextHop(r.Destination), r.Delivery, progress(r), r.Attempts)
 		if !r.Last.At.IsZero() {
 			fmt.Fprintf(out, "  last:        %s, %s: %s\n", r.Last.At.Format(time.RFC3339), r.Last.Class, reason(r.Last))
 		}
@@ -235,6 +235,19 @@ func (s *server) replyShow(ctx context.Context, args url.Values, out io.Writer) 
 	fmt.Fprintln(out)
 	_, err = io.Copy(out, content)
 	return err
+}
+
+// progress tells what became of a recipient so far. Of those delivered at once
+// the queue keeps no reply.
+func progress(r queue.Recipient) string {
+	switch {
+	case !r.Done:
+		return "waiting"
+	case r.Last.At.IsZero():
+		return mail.Delivered.String()
+	default:
+		return r.Last.Class.String()
+	}
 }
 
 func (s *server) replyRetry(ctx context.Context, args url.Values, out io.Writer) error {
