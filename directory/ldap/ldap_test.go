@@ -29,7 +29,7 @@ func config(s *testenv.SlapdServer, uris ...string) ldap.Config {
 		CAFile:           s.CAFile,
 		BindDN:           s.Tree.ServiceDN,
 		BindPasswordFile: s.ServicePasswordFile,
-		Timeout:          2 * time.Second,
+		Timeout:          10 * time.Second, // of a busy machine; what waits for it sets its own
 	}
 }
 

@@ -288,7 +288,9 @@ func TestLongAttributesAreReadWhole(t *testing.T) {
 		}
 		return []*ber.Packet{result(5, 0, "")}
 	})
-	entries, err := open(t, scriptedConfig(s.uri)).Search(ctx(t), directory.Request{Base: dn, Scope: directory.ScopeBase,
+	cfg := scriptedConfig(s.uri)
+	cfg.Timeout = 10 * time.Second // three answers of some size on a busy machine
+	entries, err := open(t, cfg).Search(ctx(t), directory.Request{Base: dn, Scope: directory.ScopeBase,
 		Filter: directory.Present("objectClass"), Attributes: []string{"member"}, SizeLimit: 1})
 	if err != nil || len(entries) != 1 || len(entries[0].Values("member")) != 3100 {
 		t.Fatalf("search = %d entries, %v", len(entries), err)
