@@ -32,6 +32,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-mail/postern/internal/fsx"
 	"github.com/postern-mail/postern/mail"
 )
 
@@ -104,6 +105,10 @@ func (l *Log) open() error {
 		return fmt.Errorf("open audit %s: %w", l.cfg.File, err)
 	}
 	l.file = f
+	// Its lines are synced as they come; its name may be new.
+	if err := fsx.OS().SyncDir(filepath.Dir(l.cfg.File)); err != nil {
+		l.log.Warn("sync the directory of the audit", "file", l.cfg.File, "err", err)
+	}
 	return nil
 }
 
