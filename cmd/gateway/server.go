@@ -82,6 +82,10 @@ func newServer(ctx context.Context, path string, f *config.File, log hclog.Logge
 			err = errors.Join(err, s.close())
 		}
 	}()
+	if conn, err := net.Dial("unix", f.Control.Socket); err == nil {
+		_ = conn.Close()
+		return s, fmt.Errorf("a server is running already: it answers at %s; see postern status -c %s", f.Control.Socket, path)
+	}
 	if err := os.MkdirAll(f.DataDir, 0o750); err != nil {
 		return s, fmt.Errorf("data_dir: %w", err)
 	}
