@@ -32,6 +32,7 @@ func (s *server) commands() admin.Commands {
 		c["queue/hold"] = onEach("held", s.queue.Hold)
 		c["queue/release"] = onEach("released", s.queue.Release)
 		c["queue/delete"] = onEach("deleted", s.queue.Delete)
+		c["route"] = s.replyRoute
 	}
 	return c
 }

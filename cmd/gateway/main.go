@@ -60,7 +60,7 @@ func root() *cobra.Command {
 	c.PersistentFlags().StringP("config", "c", defaultConfig, "configuration `FILE`")
 	c.AddCommand(
 		serveCommand(), demoCommand(), reloadCommand(), statusCommand(), configCommand(),
-		queueCommand(), lookupCommand(), passwordCommand(), auditCommand(), pamHelperCommand(), debugCommand(), versionCommand(),
+		queueCommand(), lookupCommand(), routeCommand(), passwordCommand(), auditCommand(), pamHelperCommand(), debugCommand(), versionCommand(),
 	)
 	explainUsage(c)
 	return c

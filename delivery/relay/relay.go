@@ -39,7 +39,10 @@ type Transport struct {
 	hostname string
 }
 
-var _ delivery.Transport = (*Transport)(nil)
+var (
+	_ delivery.Transport = (*Transport)(nil)
+	_ delivery.Finder    = (*Transport)(nil)
+)
 
 // New returns the transport of a target, which must speak SMTP. hostname is
 // the name given in EHLO and the MX host that is ourselves. A nil sts means
@@ -70,15 +73,15 @@ func (t *Transport) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome
 	if len(d.Envelope.Recipients) == 0 {
 		return nil
 	}
-	endpoints, err := t.endpoints(ctx, d.Envelope.Recipients[0])
+	endpoints, err := t.Endpoints(ctx, d.Envelope.Recipients[0])
 	if err != nil {
 		return delivery.AllFailed(d, err)
 	}
 	return t.pool.Attempt(ctx, d, endpoints)
 }
 
-// endpoints looks up where the mail of a recipient goes.
-func (t *Transport) endpoints(ctx context.Context, first mail.Recipient) ([]delivery.Endpoint, error) {
+// Endpoints implements delivery.Finder.
+func (t *Transport) Endpoints(ctx context.Context, first mail.Recipient) ([]delivery.Endpoint, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
 	hops, domain := t.hops, string(first.Address.Domain)
