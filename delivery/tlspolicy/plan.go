@@ -60,9 +60,13 @@ func (p *Plan) Key() string { return p.key }
 
 // seal computes the key.
 func (p *Plan) seal() *Plan {
+	p.key = string(p.Level) + " " + p.ServerName
+	if !p.Authenticates() {
+		return p
+	}
 	h := fnv.New128a()
-	fmt.Fprintf(h, "%s|%s|%q|%x|%v|%p", p.Level, p.ServerName, p.names, p.digests, p.tlsa, p.roots)
-	p.key = string(p.Level) + ":" + string(h.Sum(nil))
+	fmt.Fprintf(h, "%q|%x|%v|%p", p.names, p.digests, p.tlsa, p.roots)
+	p.key += " " + string(h.Sum(nil))
 	return p
 }
 
