@@ -177,6 +177,9 @@ func (c checker) gateway(g *Gateway) {
 	for _, d := range g.Domains {
 		c.domains(d)
 	}
+	for _, dir := range c.file.Directories {
+		c.hosts(dir)
+	}
 	c.targetExists(&g.block, "relay", g.Relay)
 	c.policies(g.Policies)
 	c.chains(g)

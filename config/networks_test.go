@@ -27,7 +27,7 @@ func TestEverybodyInMyNetworks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(f.Warnings(), "\n"); !strings.Contains(got, "postern.hcl:25: mynetworks holds 0.0.0.0/0") {
+	if got := strings.Join(f.Warnings(), "\n"); !strings.Contains(got, "postern.hcl:26: mynetworks holds 0.0.0.0/0") {
 		t.Errorf("warnings: %s", got)
 	}
 }

@@ -59,6 +59,7 @@ func (d *Directory) Room(domains []mail.Domain) directory.Config {
 			MemberAddressAttributes: d.MemberAddresses, SendAsAttributes: d.SendAs, SharedFilter: d.SharedFilter,
 		},
 		Domains:            domains,
+		Hosts:              d.hosts(),
 		RecipientDelimiter: cmp.Or(d.Delimiter, "off"),
 		DisabledReceive:    d.DisabledReceive,
 		MaxDepth:           d.MaxDepth,

@@ -103,7 +103,7 @@ type Directory struct {
 	LoginFilter     string   `conf:"login_filter" doc:"Filter that finds a login instead of the one made from login_attributes."`
 	AddressAttrs    []string `conf:"address_attributes" doc:"Attributes of an account's addresses; the first that an entry has gives the primary one. A value @domain makes it the domain's catch-all."`
 	ForwardAttrs    []string `conf:"forward_attributes" doc:"Attributes of addresses mail goes to instead of the mailbox."`
-	HostAttr        string   `conf:"host_attribute" doc:"Attribute that names the backend of an account; hosts maps it to targets."`
+	HostAttr        string   `conf:"host_attribute" doc:"Attribute that names the backend of an account; host blocks say which target that is."`
 	QuotaAttr       string   `conf:"quota_attribute" doc:"Attribute of the mailbox limit."`
 	DisabledFilter  string   `conf:"disabled_filter" doc:"Filter of entries that may not log in."`
 	DisabledReceive string   `conf:"disabled_receive" default:"accept" oneof:"accept reject defer" doc:"What becomes of mail to a disabled account."`
@@ -114,6 +114,8 @@ type Directory struct {
 	MemberAddresses []string `conf:"member_address_attributes" doc:"Attributes that name a group's members by address."`
 	SendAs          []string `conf:"send_as_attributes" doc:"Attributes, of accounts and groups, that name who may send under their addresses."`
 	SharedFilter    string   `conf:"shared_filter" doc:"Filter of groups whose members may send under their address."`
+
+	Hosts []*Host `conf:"host,block" example:"host \"mail2.example.com\" { deliver = target.mail2 }" doc:"Where mail for accounts of one backend goes. Label: the value of host_attribute. Accounts with another value, or none, go where their domain goes."`
 
 	Domains       []mail.Domain `conf:"domains" doc:"Domains whose addresses are looked up here. Empty: those of the domains blocks that name this directory."`
 	Delimiter     string        `conf:"recipient_delimiter" default:"+" doc:"Characters that separate a plus-address's detail. Empty: none."`

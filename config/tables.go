@@ -3,6 +3,7 @@ package config
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -40,6 +41,35 @@ type QueryTable struct {
 	RecursionLimit int `conf:"recursion_limit" default:"1000" doc:"How deep special attributes nest. What goes beyond, here and below, is an error and mail waits."`
 	ExpansionLimit int `conf:"expansion_limit" default:"1000" doc:"Results one lookup may have."`
 	SizeLimit      int `conf:"size_limit" default:"1000" doc:"Entries one search may find."`
+}
+
+// Host is where mail for the accounts of one backend goes.
+type Host struct {
+	block
+	Name    string `conf:"name,label"`
+	Deliver string `conf:"deliver" required:"the target of this backend, as target.NAME" doc:"Target the mail goes to, as target.NAME."`
+}
+
+// hosts returns the targets by value of the host attribute.
+func (d *Directory) hosts() map[string]string {
+	targets := make(map[string]string)
+	for _, h := range d.Hosts {
+		targets[strings.ToLower(h.Name)] = h.Deliver
+	}
+	return targets
+}
+
+// hosts checks where the accounts of backends go.
+func (c checker) hosts(dir *Directory) {
+	seen := make(map[string]bool)
+	for _, h := range dir.Hosts {
+		name := strings.ToLower(h.Name)
+		if seen[name] {
+			c.errorf(h.at, "Repeated name", "The directory %q says already where host %q is.", dir.Name, h.Name)
+		}
+		seen[name] = true
+		c.targetExists(&h.block, "deliver", h.Deliver)
+	}
 }
 
 // Room returns the table of a directory with that base.

@@ -27,6 +27,7 @@ directory "ldap" "corp" {
     expansion_limit          = 500
   }
   table "plain" {}
+  host "Mail2.example.com" { deliver = target.box }
 }
 gateway {
   listener "mx" { bind = ["127.0.0.1:0"] }
@@ -61,6 +62,9 @@ func TestTables(t *testing.T) {
 	if plain.SearchBase != "dc=example,dc=com" || plain.Scope.String() != "sub" || plain.ResultAttributes[0] != "maildrop" || plain.QueryFilter != "(mailacceptinggeneralid=%s)" {
 		t.Errorf("a table's defaults are %+v", plain)
 	}
+	if hosts := corp.Room(nil).Hosts; len(hosts) != 1 || hosts["mail2.example.com"] != "box" {
+		t.Errorf("hosts: %v", hosts)
+	}
 	if files := corp.Aliases(); len(files) != 1 || !strings.HasSuffix(files[0].File, "/aliases") {
 		t.Errorf("alias files of corp: %v", files)
 	}
@@ -81,12 +85,13 @@ func TestMistakesInTables(t *testing.T) {
 		{"limit", "= 10\n", "= 0\n", []string{"line 19", "recursion_limit must be 1 or more"}},
 		{"key of Postfix we have not", "result_format ", "result_formatt ", []string{"line 18", `Did you mean "result_format"?`}},
 		{"two of a name", `table "plain"`, `table "lists"`, []string{"line 22", "already"}},
+		{"host without a target", `deliver = target.box }`, `deliver = target.boxes }`, []string{"line 23", `Did you mean "box"?`}},
 		{"no file", `file = "$DIR/virtual"`, ``, []string{"line 3", `needs "file"`}},
 		{"missing file", `$DIR/virtual`, `$DIR/none`, []string{"line 4", "no such file"}},
 		{"broken aliases", `$DIR/aliases`, `$DIR/broken`, []string{"line 9", "broken:2", "commands"}},
 		{"people's setting", `file = "$DIR/virtual"`, "file = \"$DIR/virtual\"\n  user_filter = \"(uid=*)\"", []string{"line 5", "means nothing in a block of kind aliases"}},
 		{"filter of people", `alias_files =`, "user_filter = \"(uid=\"\n  alias_files =", []string{"line 6", "user filter"}},
-		{"verifier of aliases", "gateway {", "authn \"file\" {\n  file = \"$DIR/virtual\"\n  directory = directory.local\n}\ngateway {", []string{"line 26", "holds aliases and no people"}},
+		{"verifier of aliases", "gateway {", "authn \"file\" {\n  file = \"$DIR/virtual\"\n  directory = directory.local\n}\ngateway {", []string{"line 27", "holds aliases and no people"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

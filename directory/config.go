@@ -35,8 +35,9 @@ type Config struct {
 	// DisabledReceive says what becomes of mail to a disabled account:
 	// accept (default), reject or defer.
 	DisabledReceive string
-	// Hosts maps values of the host attribute to delivery targets. A
-	// recipient whose host is listed is routed there; others by domain.
+	// Hosts maps values of the host attribute, in lower case, to delivery
+	// targets. A recipient whose host is listed is routed there; others by
+	// domain.
 	Hosts map[string]string
 	// MaxDepth bounds how deep groups and aliases nest; 0 means 32.
 	MaxDepth int

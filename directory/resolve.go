@@ -204,7 +204,7 @@ func (r *resolution) addMailbox(account mail.Account, extension string) {
 	if len(to.Local)+len(extension) <= mail.MaxLocalPartOctets {
 		to.Local += mail.LocalPart(extension)
 	}
-	r.add(to, mail.Route{Transport: r.d.cfg.Hosts[account.Host]})
+	r.add(to, mail.Route{Transport: r.d.cfg.Hosts[strings.ToLower(account.Host)]})
 }
 
 func (r *resolution) add(to mail.Address, route mail.Route) {

@@ -96,3 +96,14 @@ func TestAliasFilesAndTables(t *testing.T) {
 		}
 	}
 }
+
+func TestAccountsOfAnotherBackend(t *testing.T) {
+	t.Parallel()
+	g := generationOf(t, strings.Replace(virtualSite, `alias_files =`, "host \"Box2.corp.example\" { deliver = target.box }\n  alias_files =", 1), map[string]string{
+		"corp.ldif": fmt.Sprintf(person, "corp") + "mailHost: box2.Corp.example\n" + lists, "aliases": "", "virtual": "",
+	})
+	found, err := g.book.Resolve(t.Context(), mail.MustAddress("alice@corp.example"))
+	if err != nil || len(found) != 1 || found[0].Route.Transport != "box" {
+		t.Errorf("Resolve = %+v, %v", found, err)
+	}
+}
