@@ -42,6 +42,25 @@ func start(t *testing.T, commands Commands, ready func() error) (*Server, string
 	return s, socket
 }
 
+// TestOperator: a command learns from the kernel who asks for it.
+func TestOperator(t *testing.T) {
+	t.Parallel()
+	_, socket := start(t, Commands{"who": func(ctx context.Context, _ url.Values, out io.Writer) error {
+		_, err := io.WriteString(out, Operator(ctx))
+		return err
+	}}, nil)
+	var out bytes.Buffer
+	if err := Call(t.Context(), socket, "who", nil, &out); err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("uid %d", os.Getuid()); !strings.HasPrefix(out.String(), want) {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+	if who := Operator(t.Context()); who != "" {
+		t.Errorf("outside a command: %q", who)
+	}
+}
+
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	_, socket := start(t, Commands{

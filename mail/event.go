@@ -18,6 +18,7 @@ const (
 	EventDelivery   EventKind = "delivery"
 	EventFinal      EventKind = "final"
 	EventQueueAdmin EventKind = "queue-admin"
+	EventOperator   EventKind = "operator"
 	EventMailbox    EventKind = "mailbox"
 	EventExpunge    EventKind = "expunge"
 	EventConfig     EventKind = "configuration"

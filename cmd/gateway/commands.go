@@ -34,7 +34,7 @@ func (s *server) commands() admin.Commands {
 		c["queue/delete"] = onEach("deleted", s.queue.Delete)
 		c["route"] = s.replyRoute
 	}
-	return c
+	return s.audited(c)
 }
 
 func (s *server) replyStatus(_ context.Context, _ url.Values, out io.Writer) error {
@@ -279,7 +279,7 @@ func (s *server) retryBound(ctx context.Context, destination string) (int, error
 			retries.Go(func() error { return err })
 			break
 		}
-		if m.State == queue.StateHeld || !bound(m, destination) {
+		if m.State == queue.StateHeld || m.State == queue.StateDamaged || !bound(m, destination) {
 			continue
 		}
 		retries.Go(func() error {

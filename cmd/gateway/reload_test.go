@@ -2,9 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +17,8 @@ import (
 
 	"github.com/postern-mail/postern/audit"
 	"github.com/postern-mail/postern/config"
+	"github.com/postern-mail/postern/internal/testenv"
+	"github.com/postern-mail/postern/mail"
 )
 
 // openServer opens a site in this process without running it.
@@ -130,5 +137,60 @@ func TestSecondServerLeavesNoTrace(t *testing.T) {
 	defer func() { _ = opened.Close() }()
 	if v, err := audit.Verify(opened); err != nil || len(v.Breaks) > 0 {
 		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// TestNeverStarted: a server that finds at the last moment that it cannot run
+// does not say that it stopped.
+func TestNeverStarted(t *testing.T) {
+	t.Parallel()
+	site := newSite(t, standard, nil)
+	f, err := config.Load(site.Config)
+	must(t, err)
+	must(t, os.WriteFile(f.Control.Socket, nil, 0o600)) // is no socket
+	if _, err := newServer(t.Context(), site.Config, f, hclog.NewNullLogger(), &reopenable{out: os.Stderr}); err == nil {
+		t.Fatal("started")
+	}
+	if text, err := os.ReadFile(f.Audit.File); err != nil || len(text) > 0 {
+		t.Errorf("audited %q, %v", text, err)
+	}
+}
+
+// TestOperatorsAreAudited: whoever changes something or looks into mail by the
+// control socket stands in the audit, with the outcome.
+func TestOperatorsAreAudited(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, standard, nil).start()
+	s.run("status")
+	s.run("reload")
+	if err := exec.Command(program, "queue", "delete", "NOSUCH", "-c", s.Config).Run(); err == nil {
+		t.Error("deleted what is not there")
+	}
+	var found []mail.Event
+	testenv.Eventually(t, 10*time.Second, func() error {
+		text, err := os.ReadFile(filepath.Join(s.Dir, "audit.log"))
+		if err != nil {
+			return err
+		}
+		found = nil
+		for line := range strings.Lines(string(text)) {
+			var e mail.Event
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				return err
+			}
+			if e.Kind == mail.EventOperator {
+				found = append(found, e)
+			}
+		}
+		if len(found) != 2 {
+			return fmt.Errorf("operators: %+v", found)
+		}
+		return nil
+	})
+	who := fmt.Sprintf("uid %d", os.Getuid())
+	for i, want := range []mail.Event{{Result: "ok", Detail: "reload"}, {Result: "refused", Detail: "queue/delete id=NOSUCH"}} {
+		if e := found[i]; e.Result != want.Result || e.Detail != want.Detail || !strings.HasPrefix(e.Login, who) {
+			t.Errorf("got %+v, want %+v by %s", e, want, who)
+		}
 	}
 }

@@ -366,7 +366,6 @@ func (s *server) close() error {
 		err = errors.Join(err, s.stores[i].kv.Close())
 	}
 	if s.audit.Log != nil {
-		s.audit.Record(mail.Event{Kind: mail.EventLifecycle, Result: "stopped"})
 		err = errors.Join(err, s.audit.Close())
 	}
 	return err
