@@ -199,6 +199,10 @@ func (b *Blobs) reserve(octets int64) (*packFile, int64, error) {
 		if broken != nil || p.end+octets > b.cfg.PackOctets {
 			b.active = nil
 			p.full = true
+			select {
+			case b.filled <- struct{}{}:
+			default:
+			}
 		}
 	}
 	if b.active == nil {
@@ -249,6 +253,26 @@ func (b *Blobs) release(p *packFile) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p.users--
+}
+
+// sealFull seals the packs that are full: what is not sealed is read and
+// verified by the next start after a crash.
+func (b *Blobs) sealFull() {
+	b.tidying.Lock()
+	defer b.tidying.Unlock()
+	b.mu.Lock()
+	var full []*packFile
+	for _, p := range b.packs {
+		if p.full && !b.closed {
+			full = append(full, p)
+		}
+	}
+	b.mu.Unlock()
+	for _, p := range full {
+		if err := b.sealTidying(p); err != nil {
+			b.log.Warn("close pack", "pack", p.name, "err", err)
+		}
+	}
 }
 
 // sealTidying gives a full pack its final length and name; one that has them,

@@ -68,6 +68,7 @@ type Blobs struct {
 	log  hclog.Logger
 	keys keys
 
+	filled chan struct{} // a token: a pack became full
 	// tidying is held by who seals or deletes packs. Before mu.
 	tidying sync.Mutex
 
@@ -95,7 +96,7 @@ func OpenOn(ctx context.Context, cfg Config, kv store.Store, log hclog.Logger, f
 	cfg = cfg.withDefaults()
 	b := &Blobs{
 		cfg: cfg, kv: kv, fs: fsys, log: log, keys: keys{tag: cfg.Tag},
-		packs: make(map[uint64]*packFile), next: 1,
+		packs: make(map[uint64]*packFile), next: 1, filled: make(chan struct{}, 1),
 	}
 	if err := fsys.MkdirAll(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("bodies: %w", err)
@@ -139,6 +140,9 @@ func (b *Blobs) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-b.filled:
+			b.sealFull()
+			continue
 		case <-tick.C:
 		}
 		if n, err := b.Collect(ctx); err != nil && ctx.Err() == nil {

@@ -141,9 +141,15 @@ func (b *Blobs) lastNamed(ctx context.Context) (number uint64, err error) {
 	return number, err
 }
 
-// Collect seals the packs that are full, deletes those in which no body has
-// octets any more and returns how many these were.
+// Collect deletes the packs in which no body has octets any more, returns how
+// many these were, and seals those that are full.
 func (b *Blobs) Collect(ctx context.Context) (int, error) {
+	collected, err := b.collectDead(ctx)
+	b.sealFull()
+	return collected, err
+}
+
+func (b *Blobs) collectDead(ctx context.Context) (int, error) {
 	b.tidying.Lock()
 	defer b.tidying.Unlock()
 	b.mu.Lock()
@@ -151,27 +157,22 @@ func (b *Blobs) Collect(ctx context.Context) (int, error) {
 		b.mu.Unlock()
 		return 0, errClosed
 	}
-	idle := map[*packFile]bool{}
+	var idle []*packFile
 	for _, p := range b.packs {
-		if p.full {
-			idle[p] = p.users == 0
+		if p.full && p.users == 0 {
+			idle = append(idle, p)
 		}
 	}
 	b.mu.Unlock()
 
 	collected := 0
-	for p, idle := range idle {
-		removed := false
-		if idle {
-			var err error
-			if removed, err = b.collect(ctx, p); err != nil {
-				return collected, err
-			}
+	for _, p := range idle {
+		removed, err := b.collect(ctx, p)
+		if err != nil {
+			return collected, err
 		}
 		if removed {
 			collected++
-		} else if err := b.sealTidying(p); err != nil {
-			b.log.Warn("close pack", "pack", p.name, "err", err)
 		}
 	}
 	return collected, nil

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
@@ -418,4 +419,31 @@ func TestLargeBodyInLittleMemory(t *testing.T) {
 	if used := after.TotalAlloc - before.TotalAlloc; used > size/8 {
 		t.Errorf("allocated %d octets for a body of %d", used, size)
 	}
+}
+
+// TestRunSeals: a full pack gets its final name at once, not with the next
+// collection, and one that nobody needs goes with that.
+func TestRunSeals(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.blobs.Run(ctx) }()
+		for i := range 8 {
+			if err := w.link(5*i + 3); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		names, err := w.disk.ReadDir("/bodies")
+		if err != nil || fmt.Sprint(names) != "[0000000000000001.pack 0000000000000002.pack 0000000000000003.open]" {
+			t.Errorf("packs %q, %v", names, err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		w.goesOn("after Run")
+	})
 }
