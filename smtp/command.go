@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 )
 
@@ -170,15 +171,17 @@ func (s *serverSession) hello(arg string, extended bool) error {
 }
 
 // harmlessName replaces what could be taken for syntax where the name is
-// quoted, in trace headers above all. What is wrong with it otherwise is for
-// policy to say: real clients send names with blanks in them.
+// quoted, in trace headers above all, and cuts what no name holds. What is
+// wrong with it otherwise is for policy to say: real clients send names with
+// blanks in them.
 func harmlessName(name string) string {
-	return strings.Map(func(r rune) rune {
+	name = strings.Map(func(r rune) rune {
 		if r > '~' || strings.ContainsRune(` <>()\";,@`, r) {
 			return '?'
 		}
 		return r
 	}, name)
+	return name[:min(len(name), mail.MaxDomainOctets)]
 }
 
 // extensions lists the EHLO keywords, each behind a newline.

@@ -70,3 +70,17 @@ func TestEmptyChunksAreJunk(t *testing.T) {
 		}
 	})
 }
+
+// TestHarmlessName: what a client calls itself ends up in header fields, whose
+// lines are bounded, and in logs.
+func TestHarmlessName(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"mail.example.com": "mail.example.com", "[192.0.2.1]": "[192.0.2.1]", "a b(c);<d>@e": "a?b?c???d??e",
+		"j\u00f6rg": "j?rg", strings.Repeat("x", 2000): strings.Repeat("x", 255), strings.Repeat("\u20ac", 300): strings.Repeat("?", 255),
+	} {
+		if got := harmlessName(in); got != want {
+			t.Errorf("harmlessName(%.40q) = %.40q, want %.40q", in, got, want)
+		}
+	}
+}
