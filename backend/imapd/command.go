@@ -112,7 +112,7 @@ var verbs = map[string]verb{
 	"STORE":       {states: selected, numbers: true, parse: with(parseStore(false), (*session).store)},
 	"COPY":        {states: selected, parse: with(parseCopy(false), (*session).copy)},
 	"MOVE":        {states: selected, parse: with(parseCopy(false), (*session).move)},
-	"UID EXPUNGE": {states: selected, parse: with(parseUIDExpunge, (*session).uidExpunge)},
+	"UID EXPUNGE": {states: selected, parse: with(parseSet, (*session).uidExpunge)},
 	"UID SEARCH":  {states: selected, reads: true, parse: with(parseSearch(true), (*session).search)},
 	"UID FETCH":   {states: selected, reads: true, parse: with(parseFetch(true), (*session).fetch)},
 	"UID STORE":   {states: selected, parse: with(parseStore(true), (*session).store)},

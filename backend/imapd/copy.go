@@ -18,10 +18,7 @@ type copyArgs struct {
 func parseCopy(uid bool) func(*parser) (copyArgs, error) {
 	return func(p *parser) (a copyArgs, err error) {
 		a.uid = uid
-		if err = p.sp(); err != nil {
-			return a, err
-		}
-		if a.set, err = p.numSet(); err != nil {
+		if a.set, err = parseSet(p); err != nil {
 			return a, err
 		}
 		a.dest, err = parseMailbox(p)

@@ -95,10 +95,7 @@ var fetchSections = map[string]section{
 func parseFetch(uid bool) func(*parser) (fetchArgs, error) {
 	return func(p *parser) (a fetchArgs, err error) {
 		a.uid = uid
-		if err = p.sp(); err != nil {
-			return a, err
-		}
-		if a.set, err = p.numSet(); err != nil {
+		if a.set, err = parseSet(p); err != nil {
 			return a, err
 		}
 		if err = p.sp(); err != nil {

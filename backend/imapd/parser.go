@@ -261,6 +261,14 @@ func (p *parser) number() (uint32, error) {
 	return uint32(n), err
 }
 
+// parseSet reads a space and a sequence set.
+func parseSet(p *parser) (numSet, error) {
+	if err := p.sp(); err != nil {
+		return nil, err
+	}
+	return p.numSet()
+}
+
 // numSet reads a sequence set (RFC 3501 section 9, sequence-set).
 func (p *parser) numSet() (numSet, error) {
 	var set numSet

@@ -24,10 +24,7 @@ type storeArgs struct {
 func parseStore(uid bool) func(*parser) (storeArgs, error) {
 	return func(p *parser) (a storeArgs, err error) {
 		a.uid = uid
-		if err = p.sp(); err != nil {
-			return a, err
-		}
-		if a.set, err = p.numSet(); err != nil {
+		if a.set, err = parseSet(p); err != nil {
 			return a, err
 		}
 		if err = p.sp(); err != nil {
@@ -158,13 +155,6 @@ func (s *session) expunge(ctx context.Context) (result, error) {
 		return result{}, err
 	}
 	return result{}, s.expungeUIDs(ctx, nil)
-}
-
-func parseUIDExpunge(p *parser) (numSet, error) {
-	if err := p.sp(); err != nil {
-		return nil, err
-	}
-	return p.numSet()
 }
 
 // uidExpunge is UID EXPUNGE (RFC 4315 section 2.1).
