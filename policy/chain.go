@@ -73,6 +73,7 @@ type Session struct {
 	// HELO and MAIL, with EarlyReject.
 	inherited [mail.PhaseMail + 1]*mail.Verdict
 	effects   effects // of the transaction
+	before    effects // the last evaluation
 }
 
 // effects is what verdicts asked for that concerns the whole message.
@@ -93,6 +94,7 @@ func (s *Session) Evaluate(ctx context.Context, tx *mail.Transaction) mail.Decis
 		s.inherited[tx.Phase] = nil
 		s.effects = effects{}
 	}
+	s.before = s.effects
 	if s.effects.discard || len(lists) == 0 {
 		return s.permit(nil)
 	}
@@ -117,6 +119,10 @@ func (s *Session) Evaluate(ctx context.Context, tx *mail.Transaction) mail.Decis
 	s.keep(r)
 	return s.permit(r)
 }
+
+// Undo takes back what the last evaluation asked for the message: its recipient
+// was refused after all, by somebody else.
+func (s *Session) Undo() { s.effects = s.before }
 
 // listsAt returns the lists to run at tx's phase.
 func (s *Session) listsAt(tx *mail.Transaction) []*list {

@@ -153,6 +153,13 @@ func TestEffectsAreOfTheMessage(t *testing.T) {
 	if d := s.Evaluate(t.Context(), data); d.Hold || len(d.Headers) != 0 {
 		t.Errorf("a refused recipient left its mark: %+v", d)
 	}
+	if d := s.Evaluate(t.Context(), transaction("s@sender.example", "alice@example.com")); !d.Hold {
+		t.Fatalf("alice: %+v", d)
+	}
+	s.Undo() // there was no room for her
+	if d := s.Evaluate(t.Context(), data); d.Hold || len(d.Headers) != 0 {
+		t.Errorf("a recipient refused later left its mark: %+v", d)
+	}
 	for _, to := range []string{"alice@example.com", "bob@example.com"} {
 		if d := s.Evaluate(t.Context(), transaction("s@sender.example", to)); d.Refused {
 			t.Fatalf("%s: %s", to, outcome(d))

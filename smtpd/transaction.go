@@ -73,10 +73,11 @@ func (t *transaction) accept(ctx context.Context, named mail.Recipient) error {
 	}
 	if !d.Discard {
 		final, err := t.session.handler.resolve(ctx, named, d.Resolved)
-		if err != nil {
-			return err
+		if err == nil {
+			err = t.envelope.add(final, t.session.handler.cfg.MaxEnvelope)
 		}
-		if err := t.envelope.add(final, t.session.handler.cfg.MaxEnvelope); err != nil {
+		if err != nil {
+			t.session.policy.Undo()
 			return err
 		}
 	}
