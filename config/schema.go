@@ -63,7 +63,7 @@ type TLS struct {
 type DNS struct {
 	block
 	Servers  []string      `conf:"servers" doc:"Recursive name servers, address or address:port. None: those of /etc/resolv.conf."`
-	Trust    string        `conf:"trust" default:"loopback" oneof:"loopback all none" doc:"Whose word on DNSSEC (the AD bit) is believed, without which there is no DANE. loopback: servers on this host, and all when resolv.conf says trust-ad. all: every server; the way to them must be safe."`
+	Trust    string        `conf:"trust" default:"loopback" oneof:"loopback all none" doc:"Whose word on DNSSEC (the AD bit) is believed, without which there is no DANE. loopback: servers on this host, and all when resolv.conf says trust-ad. all: every server; the way to them must be safe. none: nobody, as behind a forwarder on this host that does not validate itself and passes on what others say, such as Docker's."`
 	Timeout  time.Duration `conf:"timeout" default:"5s" doc:"Longest wait for one server's answer."`
 	Attempts int           `conf:"attempts" default:"2" doc:"How often the list of servers is gone through."`
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -104,6 +105,7 @@ func NewSTS(cfg STSConfig, resolver Resolver, cache Cache, log hclog.Logger) (*S
 // section 3.3). A policy that was fetched once holds until it expires, also
 // when the DNS or the policy host is away (section 3.1).
 func (s *STS) Policy(ctx context.Context, domain string) (policy *STSPolicy, id string, err error) {
+	domain = strings.ToLower(domain)
 	answer, failed := s.resolver.TXT(ctx, "_mta-sts."+domain)
 	published := ""
 	if failed == nil && answer.Outcome == dns.Found {
