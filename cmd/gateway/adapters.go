@@ -67,7 +67,7 @@ func (r ourRecipients) Resolve(ctx context.Context, a mail.Address) ([]mail.Reci
 // imapLogins verifies logins of IMAP clients.
 type imapLogins struct {
 	*current
-	insecure bool // offer passwords without TLS
+	listener int // whose setting says whether passwords are offered without TLS
 }
 
 // own lets in people of the directory that the mailboxes are named by: the same
@@ -92,7 +92,8 @@ func (o own) Verify(ctx context.Context, a authn.Attempt) (mail.Identity, error)
 const serviceIMAP = "imap"
 
 func (l imapLogins) mechanisms() (*sasl.Mechanisms, error) {
-	return sasl.New(sasl.Config{AllowWithoutTLS: l.insecure}, l.own())
+	insecure := l.Load().file.Backend.Listeners[l.listener].InsecureAuth
+	return sasl.New(sasl.Config{AllowWithoutTLS: insecure}, l.own())
 }
 
 func (l imapLogins) own() own {

@@ -13,12 +13,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/emersion/go-imap/v2/imapclient"
+	"github.com/emersion/go-sasl"
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/postern-mail/postern/audit"
 	"github.com/postern-mail/postern/config"
 	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/testdata/ldif"
 )
 
 // openServer opens a site in this process without running it.
@@ -192,5 +195,30 @@ func TestOperatorsAreAudited(t *testing.T) {
 		if e := found[i]; e.Result != want.Result || e.Detail != want.Detail || !strings.HasPrefix(e.Login, who) {
 			t.Errorf("got %+v, want %+v by %s", e, want, who)
 		}
+	}
+}
+
+// TestReloadOfPlaintextLogins: what a reload says about logins without TLS goes
+// for every way to log in.
+func TestReloadOfPlaintextLogins(t *testing.T) {
+	t.Parallel()
+	with := func(setting string) string {
+		return strings.Replace(standard, `listener "imaps"`,
+			"listener \"imap\" {\n bind = [\"127.0.0.1:{{.Port.IMAP}}\"]\n"+setting+"\n}\n  listener \"imaps\"", 1)
+	}
+	s := newSite(t, with(""), nil).start()
+	authenticate := func() error {
+		c, err := imapclient.DialInsecure(s.address("IMAP"), nil)
+		must(t, err)
+		defer func() { _ = c.Close() }()
+		return c.Authenticate(sasl.NewPlainClient("", "bob", ldif.Password("bob")))
+	}
+	if err := authenticate(); err == nil {
+		t.Error("a password crossed the wire in the clear")
+	}
+	s.configure(with("allow_plaintext_auth = true"))
+	s.run("reload")
+	if err := authenticate(); err != nil {
+		t.Errorf("after it was allowed: %v", err)
 	}
 }

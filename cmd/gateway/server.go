@@ -247,14 +247,20 @@ func (s *server) openLMTP(i int, l *config.BackendListener) error {
 	if err != nil {
 		return err
 	}
-	reconfigure := func(g *generation) error {
+	reconfigure := takeOver(dialect, func(cfg smtp.ServerConfig) error { return engine.Reconfigure(cfg, handler) })
+	return s.listen(l.Kind, l.Bind, engine.Serve, reconfigure, func() int { return engine.Stats().Sessions })
+}
+
+// takeOver reconfigures a listener of the backend by what dialect makes of a
+// generation.
+func takeOver[C any](dialect func(*generation) (C, error), apply func(C) error) func(*generation) error {
+	return func(g *generation) error {
 		cfg, err := dialect(g)
 		if err != nil {
 			return err
 		}
-		return engine.Reconfigure(cfg, handler)
+		return apply(cfg)
 	}
-	return s.listen(l.Kind, l.Bind, engine.Serve, reconfigure, func() int { return engine.Stats().Sessions })
 }
 
 func (s *server) openIMAP(i int, l *config.BackendListener) error {
@@ -270,19 +276,12 @@ func (s *server) openIMAP(i int, l *config.BackendListener) error {
 		return err
 	}
 	engine, err := imapd.New(cfg, imapd.Deps{
-		Store: s.mailstore, Auth: imapLogins{&s.current, l.InsecureAuth}, Accounts: mailboxes{&s.current}, Audit: s.audit,
+		Store: s.mailstore, Auth: imapLogins{&s.current, i}, Accounts: mailboxes{&s.current}, Audit: s.audit,
 	}, s.log.Named("imapd"))
 	if err != nil {
 		return err
 	}
-	reconfigure := func(g *generation) error {
-		cfg, err := dialect(g)
-		if err != nil {
-			return err
-		}
-		return engine.Reconfigure(cfg)
-	}
-	return s.listen(l.Kind, l.Bind, engine.Serve, reconfigure, engine.Sessions)
+	return s.listen(l.Kind, l.Bind, engine.Serve, takeOver(dialect, engine.Reconfigure), engine.Sessions)
 }
 
 // listen opens every address of a listener.
