@@ -185,17 +185,17 @@ func demoMail(ctx context.Context, site *demoSite, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	subject := "Hello from Postern, " + time.Now().Format("15:04:05")
-	if err := submit(site, trust, subject); err != nil {
+	id := fmt.Sprintf("<%d@demo.example.com>", time.Now().UnixNano())
+	if err := submit(site, trust, id); err != nil {
 		return fmt.Errorf("submission as alice: %w", err)
 	}
 	fmt.Fprintf(out, "Alice wrote to info@example.com (a group of two) by submission with login and TLS.\n")
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	return readBack(ctx, site, trust, subject, out)
+	return readBack(ctx, site, trust, id, out)
 }
 
-func submit(site *demoSite, trust *tls.Config, subject string) error {
+func submit(site *demoSite, trust *tls.Config, id string) error {
 	c, err := gosmtp.DialStartTLS(site.address("Submission"), trust)
 	if err != nil {
 		return err
@@ -204,15 +204,16 @@ func submit(site *demoSite, trust *tls.Config, subject string) error {
 	if err := c.Auth(sasl.NewPlainClient("", "alice", ldif.Password("alice"))); err != nil {
 		return err
 	}
-	text := "From: Alice Anders <alice@example.com>\r\nTo: Info <info@example.com>\r\nSubject: " + subject + "\r\n\r\n" +
-		"This message came in by authenticated submission, was resolved in the\r\ndirectory, queued on disk, and handed to the backend by LMTP.\r\n"
+	text := "From: Alice Anders <alice@example.com>\r\nTo: Info <info@example.com>\r\nMessage-ID: " + id +
+		"\r\nSubject: Hello from Postern, " + time.Now().Format("15:04:05") + "\r\n\r\n" +
+		"This message came in by authenticated submission, was resolved in the\r\ndirectory, and handed to the backend by LMTP.\r\n"
 	if err := c.SendMail("alice@example.com", []string{"info@example.com"}, strings.NewReader(text)); err != nil {
 		return err
 	}
 	return c.Quit()
 }
 
-func readBack(ctx context.Context, site *demoSite, trust *tls.Config, subject string, out io.Writer) error {
+func readBack(ctx context.Context, site *demoSite, trust *tls.Config, id string, out io.Writer) error {
 	c, err := imapclient.DialTLS(site.address("IMAPS"), &imapclient.Options{TLSConfig: trust})
 	if err != nil {
 		return err
@@ -222,15 +223,19 @@ func readBack(ctx context.Context, site *demoSite, trust *tls.Config, subject st
 		return fmt.Errorf("IMAP login as bob: %w", err)
 	}
 	for {
-		box, err := c.Select("INBOX", nil).Wait()
-		if err != nil {
+		if _, err := c.Select("INBOX", nil).Wait(); err != nil {
 			return err
 		}
-		found, err := c.Search(&imap.SearchCriteria{Header: []imap.SearchCriteriaHeaderField{{Key: "Subject", Value: subject}}}, nil).Wait()
+		found, err := c.Search(&imap.SearchCriteria{Header: []imap.SearchCriteriaHeaderField{{Key: "Message-ID", Value: id}}}, nil).Wait()
 		if err != nil {
 			return err
 		}
 		if len(found.AllSeqNums()) > 0 {
+			// It may have come after the SELECT that found it.
+			box, err := c.Select("INBOX", nil).Wait()
+			if err != nil {
+				return err
+			}
 			fmt.Fprintf(out, "Bob sees it in IMAP:\n\n")
 			if err := printInbox(c, box.NumMessages, out); err != nil {
 				return err
