@@ -125,7 +125,7 @@ type Append struct {
 	Content      store.Staged
 	Flags        Flags
 	Keywords     []string
-	InternalDate time.Time // zero for now
+	InternalDate time.Time // the zero time means the present
 }
 
 // Delivery is a message from LMTP.
