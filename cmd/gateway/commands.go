@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -27,7 +28,9 @@ func (s *server) commands() admin.Commands {
 	c := admin.Commands{"reload": s.replyReload, "status": s.replyStatus, "debug/profile": admin.Profile}
 	if s.queue != nil {
 		c["queue/list"] = s.replyList
+		c["queue/shape"] = s.replyShape
 		c["queue/show"] = s.replyShow
+		c["queue/cat"] = s.replyCat
 		c["queue/retry"] = s.replyRetry
 		c["queue/hold"] = onEach("held", s.queue.Hold)
 		c["queue/release"] = onEach("released", s.queue.Release)
@@ -137,13 +140,12 @@ func reason(o mail.Outcome) string {
 func nextHop(destination string) string { return strings.TrimSuffix(destination, "/") }
 
 func (s *server) replyList(ctx context.Context, args url.Values, out io.Writer) error {
-	state := queue.State(args.Get("state"))
-	states := []queue.State{"", queue.StateActive, queue.StateDeferred, queue.StateHeld, queue.StateDamaged}
-	if !slices.Contains(states, state) {
-		return fmt.Errorf("--state is active, deferred, hold or damaged, not %q", state)
+	sel, err := selectionOf(args)
+	if err != nil {
+		return err
 	}
 	n, octets := 0, int64(0)
-	for m, err := range s.queue.List(ctx, queue.Filter{State: state}) {
+	for m, err := range s.selected(ctx, sel) {
 		if err != nil {
 			return err
 		}
@@ -163,14 +165,15 @@ func (s *server) replyList(ctx context.Context, args url.Values, out io.Writer) 
 		return nil
 	}
 	switch {
-	case n == 0 && state == "":
-		_, err := fmt.Fprintln(out, "The queue is empty.")
-		return err
+	case n == 0 && sel.all():
+		_, err = fmt.Fprintln(out, "The queue is empty.")
+	case n == 0 && sel == selection{state: sel.state}:
+		_, err = fmt.Fprintf(out, "No message is in state %s.\n", sel.state)
 	case n == 0:
-		_, err := fmt.Fprintf(out, "No message is in state %s.\n", state)
-		return err
+		_, err = fmt.Fprintln(out, "No message is like that.")
+	default:
+		_, err = fmt.Fprintf(out, "%d message(s), %d octets\n", n, octets)
 	}
-	_, err := fmt.Fprintf(out, "%d message(s), %d octets\n", n, octets)
 	return err
 }
 
@@ -203,13 +206,29 @@ func printMessage(out io.Writer, m queue.Message) error {
 
 func (s *server) replyShow(ctx context.Context, args url.Values, out io.Writer) error {
 	id := queueID(args.Get("id"))
-	m, err := s.queue.Show(ctx, id)
+	m, err := s.readable(ctx, id)
 	if err != nil {
 		return err
 	}
-	if m.State == queue.StateDamaged {
-		return fmt.Errorf("%s is damaged: %s", m.ID, m.Damage)
+	if err := printEnvelope(out, m); err != nil {
+		return err
 	}
+	if args.Get("envelope") == "true" {
+		return nil
+	}
+	content, err := s.queue.Content(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = content.Close() }() // only read
+	fmt.Fprintln(out)
+	_, err = io.Copy(out, content)
+	return err
+}
+
+// printEnvelope writes everything about a message but its content.
+func printEnvelope(w io.Writer, m queue.Message) error {
+	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, "queue id:      %s\nstate:         %s\narrived:       %s\noctets:        %d\n", m.ID, m.State, m.Arrived.Format(time.RFC3339), m.Octets)
 	fmt.Fprintf(out, "reverse-path:  %s\nreceived from: %s\n", m.Envelope.ReversePath.Path(), cmp.Or(m.ReceivedFrom, "this server"))
 	for _, r := range m.Recipients {
@@ -225,17 +244,7 @@ func (s *server) replyShow(ctx context.Context, args url.Values, out io.Writer) 
 			fmt.Fprintf(out, "  next:        %s\n", r.Next.Format(time.RFC3339))
 		}
 	}
-	if args.Get("envelope") == "true" {
-		return nil
-	}
-	content, err := s.queue.Content(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = content.Close() }() // only read
-	fmt.Fprintln(out)
-	_, err = io.Copy(out, content)
-	return err
+	return out.Flush()
 }
 
 // progress tells what became of a recipient so far. Of those delivered at once
