@@ -212,12 +212,17 @@ func (a *attempt) worthAnother(r smtp.ClientResult) bool {
 
 // failOpen gives the open recipients the outcome of a connection that did not
 // come about. They stay open. It also takes the place of a peer's lack of
-// SMTPUTF8: who is down now may offer it later.
+// SMTPUTF8: who is down now may offer it later. One for good, a loop back to
+// ourselves, does not take the place of another host's outage.
 func (a *attempt) failOpen(err error, e Endpoint) {
 	now := time.Now()
 	for _, i := range a.open {
-		a.outcomes[i] = failed(a.d.Envelope.Recipients[i].Address, err, now)
-		a.outcomes[i].Remote, a.outcomes[i].RemoteMTA = e.String(), e.Host
+		o, before := failed(a.d.Envelope.Recipients[i].Address, err, now), a.outcomes[i]
+		if o.Class == mail.Bounced && before.Class == mail.Deferred && before.Remote != "" {
+			continue
+		}
+		o.Remote, o.RemoteMTA = e.String(), e.Host
+		a.outcomes[i] = o
 	}
 }
 
