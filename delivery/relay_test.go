@@ -157,13 +157,19 @@ func TestRelayBackupOfAHostThatIsAway(t *testing.T) {
 	t.Parallel()
 	_, _, port := world(t, func(p *peer) { p.server.Domain = "mx.example.com" }, nil)
 	tr := newRelay(t, delivery.Target{}, names{
-		mx:   map[string]string{"example.com": "10 away.example.com., 20 backup.example.com."},
-		host: map[string]string{"away.example.com": "127.0.0.3", "backup.example.com": "127.0.0.1"},
+		mx: map[string]string{
+			"example.com":    "10 away.example.com., 20 backup.example.com.",
+			"unsure.example": "10 unknown.example.com., 20 backup.example.com.",
+		},
+		host: map[string]string{"away.example.com": "127.0.0.3", "unknown.example.com": "!", "backup.example.com": "127.0.0.1"},
 	})
 	for range 2 { // at the second time the host is known to be down
 		if got := through(tr, port, message("x@example.com")); sketch(got) != "deferred 4.4.1" || got[0].RemoteMTA != "away.example.com" {
 			t.Errorf("got %s: %+v", sketch(got), got)
 		}
+	}
+	if got := through(tr, port, message("x@unsure.example")); sketch(got) != "deferred 4.4.3" || got[0].RemoteMTA != "unknown.example.com" {
+		t.Errorf("address not known: got %s: %+v", sketch(got), got)
 	}
 }
 

@@ -131,12 +131,15 @@ func (t *Transport) notOurselves(domain string, records []dns.MX) ([]string, err
 	return hosts, nil
 }
 
-// hosts returns the addresses of hosts, in their order, up to the limit.
+// hosts returns the addresses of hosts, in their order, up to the limit. A host
+// whose addresses nobody knows now has a place that cannot be used: what the
+// hosts behind it say is not the last word.
 func (t *Transport) hosts(ctx context.Context, hosts []string, hop delivery.NextHop, guard *guard) ([]delivery.Endpoint, error) {
 	var found []delivery.Endpoint
 	var unsure error
+	addresses := 0
 	for _, host := range hosts {
-		if len(found) >= maxEndpoints {
+		if addresses >= maxEndpoints {
 			break
 		}
 		name := host
@@ -145,12 +148,13 @@ func (t *Transport) hosts(ctx context.Context, hosts []string, hop delivery.Next
 		}
 		answer, err := t.resolver.Addresses(ctx, name)
 		if err != nil {
-			unsure = err
+			unsure = status.New(status.NameServiceDown, fmt.Errorf("addresses of %s: %w", host, err))
+			found = append(found, unusable(host, hop.Port, unsure))
 			continue
 		}
 		plan := guard.plan(tlspolicy.Host{Name: host, Canonical: answer.Canonical, Secure: answer.Secure})
 		for _, addr := range interleave(answer.Records) {
-			if len(found) < maxEndpoints {
+			if addresses++; addresses <= maxEndpoints {
 				e := delivery.NextHop{Host: addr.String(), Port: hop.Port}.Endpoint(defaultPort)
 				e.Host, e.Plan = host, plan
 				found = append(found, e)
@@ -158,13 +162,20 @@ func (t *Transport) hosts(ctx context.Context, hosts []string, hop delivery.Next
 		}
 	}
 	switch {
-	case len(found) > 0:
+	case addresses > 0:
 		return found, nil
 	case unsure != nil:
-		return nil, status.New(status.NameServiceDown, fmt.Errorf("addresses of %s: %w", hop.Host, unsure))
+		return nil, unsure
 	default:
 		return nil, status.Errorf(status.HostNotFound, "no address for %s", hop.Host)
 	}
+}
+
+// unusable is the place of a host that cannot be tried because of err.
+func unusable(host, port string, err error) delivery.Endpoint {
+	e := delivery.NextHop{Host: host, Port: port}.Endpoint(defaultPort)
+	e.Plan = func(context.Context) (*tlspolicy.Plan, error) { return nil, err }
+	return e
 }
 
 // interleave shuffles addresses and alternates the families, so that a family
