@@ -30,7 +30,7 @@ func (q *Queue) loadLocked(m *message, g int, entry []byte) bool {
 		return true
 	}
 	d := q.schedule.destination(q.deps.Transport.Destination(m.groups[g][0]))
-	anywhere, here := q.schedule.room(d)
+	anywhere, here := q.schedule.room(d, m.envelope.ReversePath)
 	if !anywhere || !here {
 		if anywhere && entry != nil && (d.skipped == nil || string(entry) < string(d.skipped)) {
 			d.skipped = entry
@@ -181,9 +181,9 @@ func (q *Queue) settleAttempt(it item, outcomes []mail.Outcome, took time.Durati
 }
 
 // refillLocked has the keeper load more once a line that left entries in the
-// store is half empty, or memory is.
+// store is half as full as one sender may make it, or memory is half empty.
 func (q *Queue) refillLocked(d *destination) {
-	if d.skipped != nil && len(d.line) <= q.cfg.ActiveLimit/4 {
+	if d.skipped != nil && d.waiting() <= q.cfg.ActiveLimit/8 {
 		q.rewindLocked(d.skipped)
 		d.skipped = nil
 	}

@@ -51,6 +51,30 @@ func TestBoundedMemory(t *testing.T) {
 	})
 }
 
+// TestBulkSender: somebody's four hundred messages to a slow destination do not
+// keep another's there waiting.
+func TestBulkSender(t *testing.T) {
+	t.Parallel()
+	inBubble(t, Config{ActiveLimit: 40, Workers: 10, MaximalConcurrency: 4}, func(t *testing.T, r *rig) {
+		r.transport.deliver = func(context.Context, mail.Delivery, mail.Recipient) mail.Outcome {
+			time.Sleep(time.Second)
+			return fine
+		}
+		r.start()
+		for i := range 400 {
+			r.accept("bulk@a.test", fmt.Sprintf("u%d@slow.test", i))
+		}
+		r.accept("alice@a.test", "bob@slow.test")
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		if n := len(r.transport.delivered("bob@slow.test")); n != 1 {
+			t.Errorf("delivered %d times after as long as four messages take", n)
+		}
+		time.Sleep(200 * time.Second)
+		r.empty()
+	})
+}
+
 // TestBacklog: what was queued before the start is loaded in portions.
 func TestBacklog(t *testing.T) {
 	t.Parallel()

@@ -10,19 +10,26 @@ import (
 // schedule decides which group is tried next. It does no input or output and
 // reads no clock; its owner guards it.
 //
-// Each destination has a line, first come first served, a window of how many
-// deliveries may run at once, and a pause after failed connections: a second
-// at first, doubling. What fails meanwhile stays at the head of the line and
+// Each destination has a line in which senders take turns, a window of how many
+// deliveries may run at once, and a pause after failed connections: a second at
+// first, doubling. What fails meanwhile stays at the head of the line and
 // counts as no attempt, so that a restart of the next hop costs seconds. When
 // the pauses reach a minute the destination is down: what is in its line is
 // deferred with the last reply, as Postfix does, and one delivery tries again
 // after the minimal backoff.
+//
+// Workers are shared between the mail of those who have little waiting and of
+// those who have much, turn about: a newsletter to everybody, at however many
+// destinations, leaves half of them to the rest.
 type schedule struct {
 	cfg     Config
 	limiter Limiter // may be nil
 	lines   map[string]*destination
-	// runnable holds, in turn, the destinations that may have work to give.
-	runnable []*destination
+	// runnable holds, in turn, the destinations that may have work to give: of
+	// senders with little waiting, and of those with much.
+	runnable [2][]*destination
+	favour   int                  // which of them is next
+	senders  map[mail.Address]int // groups in all lines
 	// condemned holds the destinations that are down and have a line.
 	condemned []*destination
 	nextWake  time.Time // when the first pause ends; zero for none
@@ -40,7 +47,7 @@ type item struct {
 // destination is one next hop.
 type destination struct {
 	name        string
-	line        []item
+	lines       [2]line // of senders with little waiting, and of those with much
 	inFlight    int
 	window      int
 	initial     int
@@ -50,7 +57,7 @@ type destination struct {
 	down        bool
 	condemned   bool         // in schedule.condemned
 	last        mail.Outcome // of the last failed connection
-	listed      bool         // in runnable
+	listed      [2]bool      // in runnable
 	// skipped is the lowest due entry that was left in the store because the
 	// line was long enough; nil for none.
 	skipped []byte
@@ -62,10 +69,18 @@ const (
 	maxLimit   = 1000
 )
 
+// The kinds of senders: who has more than aLot groups in line is one of many.
+const (
+	little = 0
+	much   = 1
+	aLot   = 20
+)
+
 func (s *schedule) init(cfg Config, transport Transport) {
 	s.cfg = cfg
 	s.limiter, _ = transport.(Limiter)
 	s.lines = make(map[string]*destination)
+	s.senders = make(map[mail.Address]int)
 }
 
 func (s *schedule) destination(name string) *destination {
@@ -88,22 +103,25 @@ func (s *schedule) destination(name string) *destination {
 	return d
 }
 
-// room reports whether one more group may be in memory at all, and in d's line.
-func (s *schedule) room(d *destination) (any, here bool) {
-	return s.groups < s.cfg.ActiveLimit, len(d.line) < max(s.cfg.ActiveLimit/2, 1)
+// room reports whether one more group of a sender may be in memory at all, and
+// in d's line, where nobody may take more than he leaves.
+func (s *schedule) room(d *destination, sender mail.Address) (any, here bool) {
+	free := max(s.cfg.ActiveLimit/2, 1) - d.waiting()
+	return s.groups < s.cfg.ActiveLimit, d.lines[little].count(sender)+d.lines[much].count(sender) < free
 }
+
+// waiting is how many groups are in line.
+func (d *destination) waiting() int { return d.lines[little].n + d.lines[much].n }
 
 // push puts a group at the end of its line.
 func (s *schedule) push(it item) {
-	it.to.line = append(it.to.line, it)
-	s.groups++
-	s.list(it.to)
+	s.enter(it).push(it)
 	s.condemn(it.to)
 }
 
 // condemn has the line of d deferred if d is down.
 func (s *schedule) condemn(d *destination) {
-	if d.down && !d.condemned && len(d.line) > 0 {
+	if d.down && !d.condemned && d.waiting() > 0 {
 		d.condemned = true
 		s.condemned = append(s.condemned, d)
 	}
@@ -111,17 +129,72 @@ func (s *schedule) condemn(d *destination) {
 
 // pushBack puts a group that was in flight at the head of its line.
 func (s *schedule) pushBack(it item) {
-	it.to.line = append(it.to.line, item{})
-	copy(it.to.line[1:], it.to.line)
-	it.to.line[0] = it
-	s.groups++
-	s.list(it.to)
+	s.enter(it).pushFront(it)
 }
 
+// enter counts a group that comes into line and returns that line.
+func (s *schedule) enter(it item) *line {
+	s.groups++
+	s.senders[it.sender()]++
+	kind := s.kindOf(it.sender())
+	s.listKind(it.to, kind)
+	return &it.to.lines[kind]
+}
+
+// pop takes the next group out of a line.
+func (s *schedule) pop(l *line) item {
+	it := l.pop()
+	if s.senders[it.sender()]--; s.senders[it.sender()] == 0 {
+		delete(s.senders, it.sender())
+	}
+	return it
+}
+
+func (s *schedule) kindOf(sender mail.Address) int {
+	if s.senders[sender] > aLot {
+		return much
+	}
+	return little
+}
+
+// list makes d runnable for whoever waits there.
 func (s *schedule) list(d *destination) {
-	if !d.listed {
-		d.listed = true
-		s.runnable = append(s.runnable, d)
+	for kind := range d.lines {
+		if d.lines[kind].n > 0 {
+			s.listKind(d, kind)
+		}
+	}
+}
+
+func (s *schedule) listKind(d *destination, kind int) {
+	if !d.listed[kind] {
+		d.listed[kind] = true
+		s.runnable[kind] = append(s.runnable[kind], d)
+	}
+}
+
+// turn takes the next destination that may have work to give, and says for
+// which kind of sender.
+func (s *schedule) turn() (d *destination, kind int) {
+	kind = s.favour
+	if len(s.runnable[kind]) == 0 {
+		kind = 1 - kind
+	}
+	if len(s.runnable[kind]) == 0 {
+		return nil, kind
+	}
+	d = s.runnable[kind][0]
+	s.runnable[kind][0] = nil
+	s.runnable[kind] = s.runnable[kind][1:]
+	d.listed[kind] = false
+	return d, kind
+}
+
+// regroup moves those who came with little and have much by now.
+func (s *schedule) regroup(d *destination) {
+	for d.lines[little].n > 0 && s.kindOf(d.lines[little].next()) == much {
+		d.lines[much].precede(d.lines[little].takeAll())
+		s.listKind(d, much)
 	}
 }
 
@@ -129,17 +202,19 @@ func (s *schedule) list(d *destination) {
 // destinations; ok is false when there is none, or no worker is free. It asks
 // dead about groups that nobody wants any more and drops those.
 func (s *schedule) next(now time.Time, dead func(item) bool) (it item, ok bool) {
-	for len(s.runnable) > 0 && s.inFlight < s.cfg.Workers {
-		d := s.runnable[0]
-		s.runnable = s.runnable[1:]
-		d.listed = false
+	for s.inFlight < s.cfg.Workers {
+		d, kind := s.turn()
+		if d == nil {
+			break
+		}
 		if now.Before(d.pausedUntil) || d.inFlight >= d.allowed() {
 			continue // listed again when that ends
 		}
-		for len(d.line) > 0 && !ok {
-			it = d.line[0]
-			d.line[0] = item{}
-			d.line = d.line[1:]
+		if kind == little {
+			s.regroup(d)
+		}
+		for d.lines[kind].n > 0 && !ok {
+			it = s.pop(&d.lines[kind])
 			ok = !dead(it)
 			if !ok {
 				s.groups--
@@ -148,9 +223,8 @@ func (s *schedule) next(now time.Time, dead func(item) bool) (it item, ok bool) 
 		if ok {
 			d.inFlight++
 			s.inFlight++
-			if len(d.line) > 0 {
-				s.list(d)
-			}
+			s.favour = 1 - kind
+			s.list(d)
 			return it, true
 		}
 		s.dropIfUnused(d, now)
@@ -223,7 +297,7 @@ func (s *schedule) done(it item, c contact, last mail.Outcome, now time.Time, ji
 	} else {
 		again = s.failed(d, last, now, jitter)
 	}
-	if len(d.line) > 0 {
+	if d.waiting() > 0 {
 		s.list(d)
 	} else {
 		s.dropIfUnused(d, now)
@@ -258,12 +332,13 @@ func (s *schedule) doomed(now time.Time, limit int) (taken []item) {
 	for len(s.condemned) > 0 && len(taken) < limit {
 		d := s.condemned[0]
 		if d.down && now.Before(d.pausedUntil) {
-			n := min(len(d.line), limit-len(taken))
-			taken = append(taken, d.line[:n]...)
-			clear(d.line[:n])
-			d.line = d.line[n:]
-			s.groups -= n
-			if len(d.line) > 0 {
+			for kind := range d.lines {
+				for d.lines[kind].n > 0 && len(taken) < limit {
+					taken = append(taken, s.pop(&d.lines[kind]))
+					s.groups--
+				}
+			}
+			if d.waiting() > 0 {
 				break
 			}
 		}
@@ -285,7 +360,7 @@ func (s *schedule) wake(now time.Time) {
 			if s.nextWake.IsZero() || d.pausedUntil.Before(s.nextWake) {
 				s.nextWake = d.pausedUntil
 			}
-		case len(d.line) > 0:
+		case d.waiting() > 0:
 			s.list(d)
 		default:
 			s.dropIfUnused(d, now)
@@ -303,7 +378,7 @@ func (s *schedule) revive(name string) {
 	}
 	if d := s.lines[name]; d != nil {
 		d.pausedUntil, d.failures, d.down = time.Time{}, 0, false
-		if len(d.line) > 0 {
+		if d.waiting() > 0 {
 			s.list(d)
 		}
 	}
@@ -312,7 +387,7 @@ func (s *schedule) revive(name string) {
 // dropIfUnused forgets a destination about which nothing need be known. One
 // that was down is remembered until it is tried again or a while later.
 func (s *schedule) dropIfUnused(d *destination, now time.Time) {
-	if len(d.line) == 0 && d.inFlight == 0 && d.skipped == nil && !d.listed &&
+	if d.waiting() == 0 && d.inFlight == 0 && d.skipped == nil && d.listed == [2]bool{} &&
 		(d.failures == 0 || now.After(d.pausedUntil.Add(s.cfg.MaximalBackoff))) {
 		delete(s.lines, d.name)
 	}

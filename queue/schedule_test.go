@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -24,8 +25,14 @@ func anyItem(item) bool { return false }
 
 func fill(s *schedule, destination string, n int) {
 	for i := range n {
-		s.push(item{m: &message{id: mail.QueueID(fmt.Sprint(destination, i))}, to: s.destination(destination)})
+		pushFrom(s, "", destination, i)
 	}
+}
+
+// pushFrom puts a group of somebody's in line.
+func pushFrom(s *schedule, sender mail.LocalPart, destination string, n int) {
+	rec := &record{envelope: mail.Envelope{ReversePath: mail.Address{Local: sender, Domain: "a.test"}}}
+	s.push(item{m: &message{id: mail.QueueID(fmt.Sprint(destination, n)), record: rec}, to: s.destination(destination)})
 }
 
 // take starts everything that may run.
@@ -195,5 +202,92 @@ func TestNothingIsKept(t *testing.T) {
 	s.wake(now.Add(3 * time.Hour))
 	if len(s.lines) != 0 {
 		t.Errorf("%d destinations after hours", len(s.lines))
+	}
+}
+
+// TestSendersTakeTurns: whoever comes with one message is not behind all of
+// somebody's thousand, neither at the same destination nor for want of
+// workers; and whoever has much is served all the same.
+func TestSendersTakeTurns(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	t.Run("one destination", func(t *testing.T) {
+		t.Parallel()
+		s := newSchedule(t, Config{}, nil)
+		for i := range 1000 {
+			pushFrom(s, "bulk", "b", i)
+		}
+		pushFrom(s, "alice", "b", 0)
+		pushFrom(s, "bob", "b", 0)
+		var order []mail.LocalPart
+		for _, it := range take(s, now) {
+			order = append(order, it.sender().Local)
+		}
+		if want := []mail.LocalPart{"alice", "bulk", "bob", "bulk", "bulk"}; !slices.Equal(order, want) {
+			t.Errorf("tried %q, want %q", order, want)
+		}
+	})
+	t.Run("many destinations", func(t *testing.T) {
+		t.Parallel()
+		s := newSchedule(t, Config{Workers: 10}, nil)
+		for i := range 1000 {
+			pushFrom(s, "bulk", fmt.Sprint("d", i), 0)
+		}
+		first := take(s, now)
+		if len(first) != 10 {
+			t.Fatalf("%d at once", len(first))
+		}
+		for i := range 10 {
+			pushFrom(s, mail.LocalPart(fmt.Sprint("person", i)), fmt.Sprint("e", i), 0)
+		}
+		served := map[bool]int{}
+		for range 30 {
+			s.done(first[0], reached, mail.Outcome{}, now, 0)
+			first = append(first[1:], take(s, now)...)
+			served[first[len(first)-1].sender().Local == "bulk"]++
+		}
+		if served[false] != 10 || served[true] != 20 {
+			t.Errorf("of 30 turns persons got %d and the bulk sender %d", served[false], served[true])
+		}
+	})
+	t.Run("order of one sender", func(t *testing.T) {
+		t.Parallel()
+		s := newSchedule(t, Config{}, nil)
+		for i := range 5 {
+			pushFrom(s, "alice", "b", i)
+		}
+		taken := take(s, now)
+		for i, it := range taken {
+			if it.m.id != mail.QueueID(fmt.Sprint("b", i)) {
+				t.Errorf("the %dth is %s", i, it.m.id)
+			}
+		}
+		for i := len(taken) - 1; i >= 0; i-- {
+			s.done(taken[i], unreachable, offline, now, 0)
+			s.pushBack(taken[i])
+		}
+		s.revive("b")
+		if again := take(s, now); len(again) != 5 || again[0].m.id != "b0" || again[4].m.id != "b4" {
+			t.Errorf("after a failure %d are tried, beginning with %s", len(again), again[0].m.id)
+		}
+	})
+}
+
+// TestRoomIsLeft: a line that one sender has filled has room for others.
+func TestRoomIsLeft(t *testing.T) {
+	t.Parallel()
+	s := newSchedule(t, Config{ActiveLimit: 400}, nil)
+	count := map[mail.LocalPart]int{}
+	for _, sender := range []mail.LocalPart{"bulk", "bulk2", "alice"} {
+		for i := range 400 {
+			d := s.destination("b")
+			if _, here := s.room(d, mail.Address{Local: sender, Domain: "a.test"}); here {
+				pushFrom(s, sender, "b", i)
+				count[sender]++
+			}
+		}
+	}
+	if count["bulk"] != 100 || count["bulk2"] != 50 || count["alice"] != 25 {
+		t.Errorf("in line: %v", count)
 	}
 }
