@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/postern-mail/postern/store"
 )
@@ -58,7 +59,15 @@ func (f Finding) String() string {
 // meanwhile is looked at again before it is reported. It reads all there is on
 // the disk. Its error is one that keeps it from going on.
 func (b *Blobs) Verify(ctx context.Context, report func(Finding)) error {
-	v := verifier{blobs: b, report: report}
+	return b.VerifyWith(ctx, report, new(Progress))
+}
+
+// Progress is how much Verify has read so far.
+type Progress struct{ Bodies, Octets atomic.Int64 }
+
+// VerifyWith is Verify for who wants to know how far it has come.
+func (b *Blobs) VerifyWith(ctx context.Context, report func(Finding), p *Progress) error {
+	v := verifier{blobs: b, report: report, progress: p}
 	v.packs()
 	return errors.Join(
 		v.each(ctx, 'h', v.body),
@@ -68,8 +77,9 @@ func (b *Blobs) Verify(ctx context.Context, report func(Finding)) error {
 }
 
 type verifier struct {
-	blobs  *Blobs
-	report func(Finding)
+	blobs    *Blobs
+	report   func(Finding)
+	progress *Progress // of reading bodies
 }
 
 // packs looks at the headers.
@@ -156,9 +166,11 @@ func (v verifier) body(ctx context.Context, pair store.Pair) error {
 
 // octets reads a body and compares it with its name.
 func (v verifier) octets(hash store.Hash, inline []byte, pieces []piece) error {
+	v.progress.Bodies.Add(1)
 	sum := sha256.New()
 	if inline != nil {
 		sum.Write(inline)
+		v.progress.Octets.Add(int64(len(inline)))
 	} else {
 		ref := store.Ref{Hash: hash}
 		for _, p := range pieces {
@@ -169,7 +181,9 @@ func (v verifier) octets(hash store.Hash, inline []byte, pieces []piece) error {
 			return err
 		}
 		defer body.Close()
-		if _, err := io.Copy(sum, body); err != nil {
+		n, err := io.Copy(sum, body)
+		v.progress.Octets.Add(n)
+		if err != nil {
 			return err
 		}
 	}
