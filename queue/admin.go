@@ -112,7 +112,7 @@ func (q *Queue) page(ctx context.Context, from, end []byte) (page []Message, nex
 
 // look reads and describes one message, also a damaged one.
 func (q *Queue) look(v store.Snapshot, id mail.QueueID) (Message, error) {
-	m, err := q.read(v, id)
+	m, err := readMessage(v, id)
 	if errors.Is(err, errRecord) {
 		return Message{ID: id, State: StateDamaged, Damage: err.Error()}, nil
 	}
@@ -138,7 +138,7 @@ func (q *Queue) Show(ctx context.Context, id mail.QueueID) (shown Message, err e
 func (q *Queue) Content(ctx context.Context, id mail.QueueID) (mail.Content, error) {
 	var ref store.Ref
 	err := q.deps.Store.View(ctx, func(v store.Snapshot) error {
-		m, err := q.read(v, id)
+		m, err := readMessage(v, id)
 		if err == nil {
 			ref = m.ref
 		}
@@ -426,7 +426,7 @@ func (q *Queue) grasp(ctx context.Context, id mail.QueueID) (*message, error) {
 	q.mu.Unlock()
 	if m == nil {
 		err := q.deps.Store.View(ctx, func(v store.Snapshot) (err error) {
-			m, err = q.read(v, id)
+			m, err = readMessage(v, id)
 			return err
 		})
 		if errors.Is(err, store.ErrNotFound) {

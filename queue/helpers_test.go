@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -183,9 +184,23 @@ func (r *rig) start() {
 			if err := <-ended; err != nil {
 				r.t.Error(err)
 			}
+			r.check()
 		})
 	}
 	r.t.Cleanup(r.stop)
+}
+
+// check reports what Check finds; damage that a test does is for the test.
+func (r *rig) check() {
+	r.t.Helper()
+	err := Check(context.Background(), r.kv, r.blobs, func(f Finding) {
+		if f.Kind != FoundDamaged {
+			r.t.Errorf("found: %v", f)
+		}
+	}, new(atomic.Int64))
+	if err != nil && !errors.Is(err, store.ErrClosed) {
+		r.t.Errorf("check: %v", err)
+	}
 }
 
 // restart ends the queue and opens it again.

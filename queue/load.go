@@ -212,7 +212,7 @@ func (q *Queue) loadEntry(v store.Snapshot, e dueEntry, key []byte) (found room,
 	m := q.active[e.id]
 	q.mu.Unlock()
 	if m == nil {
-		if m, err = q.read(v, e.id); err != nil {
+		if m, err = readMessage(v, e.id); err != nil {
 			return roomFound, err
 		}
 	}
@@ -246,9 +246,9 @@ func (q *Queue) loadEntry(v store.Snapshot, e dueEntry, key []byte) (found room,
 	return found, nil
 }
 
-// read brings a message from the store, as it is there: store.ErrNotFound when
-// there is none, errRecord when what is there makes no sense.
-func (q *Queue) read(v store.Snapshot, id mail.QueueID) (*message, error) {
+// readMessage brings a message from the store, as it is there: store.ErrNotFound
+// when there is none, errRecord when what is there makes no sense.
+func readMessage(v store.Snapshot, id mail.QueueID) (*message, error) {
 	first, err := v.Get(messageKey(id))
 	if err != nil {
 		return nil, err

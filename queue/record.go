@@ -164,6 +164,17 @@ func decodeMessage(first []byte, part func(n int) ([]byte, error)) (*record, err
 	return m, nil
 }
 
+// decodeRef reads of a message's record which body it refers to, also where the
+// rest of it is damaged.
+func decodeRef(first []byte) (ref store.Ref, err error) {
+	d := decoder{buf: first}
+	d.version()
+	d.varint() // when it arrived
+	copy(ref.Hash[:], d.take(len(ref.Hash)))
+	ref.Octets = int64(d.uvarint())
+	return ref, d.err
+}
+
 // decoder reads records. The first error sticks, and everything after it is
 // zero.
 type decoder struct {
