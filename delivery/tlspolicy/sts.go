@@ -1,6 +1,7 @@
 package tlspolicy
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -111,10 +112,14 @@ func (s *STS) Policy(ctx context.Context, domain string) (policy *STSPolicy, id 
 	if failed == nil && answer.Outcome == dns.Found {
 		published = parseSTSRecord(answer.Records)
 	}
-	for {
+	for ctx.Err() == nil {
 		wait, leader := s.begin(domain, published)
 		if leader {
-			err = s.fetch(ctx, domain, published)
+			k, failed := s.fetch(ctx, domain, published)
+			if failed == nil {
+				return k.policy, k.id, nil // be it for this once
+			}
+			err = failed
 			break
 		}
 		if wait == nil {
@@ -123,7 +128,6 @@ func (s *STS) Policy(ctx context.Context, domain string) (policy *STSPolicy, id 
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			return nil, "", ctx.Err()
 		}
 	}
 	s.mu.Lock()
@@ -135,7 +139,7 @@ func (s *STS) Policy(ctx context.Context, domain string) (policy *STSPolicy, id 
 	if f, again := s.failed[domain]; again && err == nil && f.id == published {
 		err = f.err
 	}
-	return nil, "", err
+	return nil, "", cmp.Or(err, ctx.Err())
 }
 
 // begin decides whether the policy with the published id must be fetched, and
@@ -159,13 +163,14 @@ func (s *STS) begin(domain, published string) (wait chan struct{}, leader bool) 
 }
 
 // fetch gets the policy and remembers the outcome. The caller was made leader.
-func (s *STS) fetch(ctx context.Context, domain, id string) error {
+func (s *STS) fetch(ctx context.Context, domain, id string) (known, error) {
 	text, policy, err := s.fetcher.fetch(ctx, domain)
 	k := known{id: id, fetched: time.Now(), text: text, policy: policy}
+	dropped := ""
 	s.mu.Lock()
 	switch {
 	case err == nil:
-		s.makeRoomLocked()
+		dropped = s.makeRoomLocked(domain)
 		s.known[domain] = k
 		delete(s.failed, domain)
 	case ctx.Err() == nil:
@@ -179,25 +184,29 @@ func (s *STS) fetch(ctx context.Context, domain, id string) error {
 	s.mu.Unlock()
 	if err != nil {
 		s.log.Warn("MTA-STS policy cannot be fetched", "domain", domain, "reason", FailureOf(err).Error(), "err", err)
-		return err
+		return k, err
 	}
 	s.log.Info("MTA-STS policy", "domain", domain, "id", id, "mode", string(policy.Mode), "max_age", policy.MaxAge)
 	s.store(domain, k)
-	return nil
+	if dropped != "" {
+		s.unstore(dropped)
+	}
+	return k, nil
 }
 
-// makeRoomLocked forgets the policy that expires first when there are too many.
-func (s *STS) makeRoomLocked() {
-	if len(s.known) < maxPolicies {
-		return
+// makeRoomLocked forgets the policy that expires first when there is no room
+// for that of one domain more, and returns whose it was.
+func (s *STS) makeRoomLocked(domain string) (dropped string) {
+	if _, known := s.known[domain]; known || len(s.known) < maxPolicies {
+		return ""
 	}
-	first := ""
 	for domain, k := range s.known {
-		if first == "" || k.expires().Before(s.known[first].expires()) {
-			first = domain
+		if dropped == "" || k.expires().Before(s.known[dropped].expires()) {
+			dropped = domain
 		}
 	}
-	delete(s.known, first)
+	delete(s.known, dropped)
+	return dropped
 }
 
 // store keeps a policy over a restart. Where that fails it holds until then.
@@ -242,7 +251,7 @@ func (s *STS) refresh(ctx context.Context) {
 			continue
 		}
 		if id := parseSTSRecord(answer.Records); id != "" && s.claim(domain) {
-			_ = s.fetch(ctx, domain, id) // fetch has logged it; the old policy holds
+			_, _ = s.fetch(ctx, domain, id) // fetch has logged it; the old policy holds
 		}
 	}
 }
@@ -280,19 +289,28 @@ func (s *STS) claim(domain string) bool {
 
 // forget drops an expired policy from memory and cache.
 func (s *STS) forget(domain string) {
-	s.storing.Lock()
-	defer s.storing.Unlock()
 	s.mu.Lock()
-	k, found := s.known[domain]
-	gone := found && !time.Now().Before(k.expires())
-	if gone {
+	if k, found := s.known[domain]; found && !time.Now().Before(k.expires()) {
 		delete(s.known, domain)
 	}
 	s.mu.Unlock()
-	if !gone || s.cache == nil {
+	s.unstore(domain)
+}
+
+// unstore drops a policy from the cache unless it is known again.
+func (s *STS) unstore(domain string) {
+	if s.cache == nil {
+		return
+	}
+	s.storing.Lock()
+	defer s.storing.Unlock()
+	s.mu.Lock()
+	_, again := s.known[domain]
+	s.mu.Unlock()
+	if again {
 		return
 	}
 	if err := s.cache.Delete(domain); err != nil {
-		s.log.Warn("expired MTA-STS policy cannot be deleted", "domain", domain, "err", err)
+		s.log.Warn("MTA-STS policy cannot be deleted", "domain", domain, "err", err)
 	}
 }

@@ -209,6 +209,61 @@ func TestPolicyOutlivesOutages(t *testing.T) {
 	}
 }
 
+// TestPolicyHoldsForTheImpatient: who cannot wait for a new policy keeps to the
+// one in force.
+func TestPolicyHoldsForTheImpatient(t *testing.T) {
+	t.Parallel()
+	cache := memory{"example.com": stored("1", enforced, time.Now())}
+	sts, err := NewSTS(STSConfig{}, &script{id: "2"}, cache, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !sts.claim("example.com") { // somebody is fetching the new one
+		t.Fatal("not the first")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if policy, id, _ := sts.Policy(ctx, "example.com"); policy == nil || id != "1" {
+		t.Errorf("policy %+v, id %q", policy, id)
+	}
+}
+
+// TestPolicyOfNoAge: a policy that may not be kept holds for the mail it was
+// fetched for.
+func TestPolicyOfNoAge(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.serve(text(strings.Replace(enforced, "86400", "0", 1)))
+	if policy, id, err := s.open(t).Policy(t.Context(), "example.com"); policy == nil || id != "1" {
+		t.Errorf("policy %+v, id %q, %v", policy, id, err)
+	}
+}
+
+// TestPoliciesAreBounded: a policy that had to make room is gone from the cache
+// as well.
+func TestPoliciesAreBounded(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	sts := s.open(t)
+	for i := range maxPolicies {
+		domain := fmt.Sprintf("d%d.example", i)
+		sts.known[domain] = known{id: "1", fetched: time.Now(), policy: &STSPolicy{MaxAge: time.Hour + time.Duration(i)*time.Second}}
+		if i < 2 {
+			sts.store(domain, sts.known[domain])
+		}
+	}
+	for range 2 { // the second time takes no more room
+		sts.claim("example.com")
+		if _, err := sts.fetch(t.Context(), "example.com", "1"); err != nil {
+			t.Fatal(err)
+		}
+		kept, err := filepath.Glob(filepath.Join(s.dir, "*"))
+		if err != nil || len(sts.known) != maxPolicies || len(kept) != 2 || filepath.Base(kept[0]) != "d1.example.sts" {
+			t.Fatalf("%d policies, in the cache %q, %v", len(sts.known), kept, err)
+		}
+	}
+}
+
 func TestDamagedCacheIsLeftOut(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
