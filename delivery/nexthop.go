@@ -7,6 +7,9 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 
 	"github.com/postern-mail/postern/delivery/tlspolicy"
 )
@@ -15,7 +18,7 @@ import (
 type NextHop struct {
 	// Path is the path of a unix socket; the other fields are then empty.
 	Path string
-	// Host is a name or an IP address, Port a number or "" for the
+	// Host is a name, with A-labels, or an IP address, Port a number or "" for the
 	// protocol's own.
 	Host, Port string
 	// Literal is true for a host in brackets, and for an IP address: its MX
@@ -50,6 +53,13 @@ func ParseNextHop(s string) (NextHop, error) {
 		if h.Port == "" {
 			return NextHop{}, fmt.Errorf("%w: %q", errNextHop, s)
 		}
+	}
+	if strings.ContainsFunc(h.Host, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		ascii, err := idna.Lookup.ToASCII(h.Host)
+		if err != nil {
+			return NextHop{}, fmt.Errorf("%w: %q: %w", errNextHop, s, err)
+		}
+		h.Host = ascii
 	}
 	isIP := net.ParseIP(h.Host) != nil
 	h.Literal = h.Literal || isIP

@@ -140,6 +140,9 @@ func TestParseNextHop(t *testing.T) {
 		{"[IPv6:::1]", delivery.NextHop{Host: "::1", Literal: true}, true},
 		{"::1", delivery.NextHop{Host: "::1", Literal: true}, true},
 		{"192.0.2.1:25", delivery.NextHop{Host: "192.0.2.1", Port: "25", Literal: true}, true},
+		{"Bücher.example:587", delivery.NextHop{Host: "xn--bcher-kva.example", Port: "587"}, true},
+		{"[bücher.example]", delivery.NextHop{Host: "xn--bcher-kva.example", Literal: true}, true},
+		{"a\u2024example", delivery.NextHop{}, false},
 		{"", delivery.NextHop{}, false},
 		{"unix:", delivery.NextHop{}, false},
 		{":25", delivery.NextHop{}, false},
@@ -164,7 +167,7 @@ func TestParseNextHop(t *testing.T) {
 // FuzzParseNextHop: what is accepted is a path, or a host without anything
 // that belongs to notation.
 func FuzzParseNextHop(f *testing.F) {
-	for _, seed := range []string{"unix:/a", "[::1]:25", "a:25", "[IPv6:::1]", "inet:b", "[[a]]"} {
+	for _, seed := range []string{"unix:/a", "[::1]:25", "a:25", "[IPv6:::1]", "inet:b", "[[a]]", "b\u00fc:25", "\u3002"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

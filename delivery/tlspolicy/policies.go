@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 
 	"github.com/postern-mail/postern/internal/dns"
 	"github.com/postern-mail/postern/status"
@@ -18,9 +21,9 @@ type Config struct {
 	// Destinations holds the rules of next hops: as Postfix's
 	// smtp_tls_policy_maps, the key is the next hop as it is configured or
 	// routed, "example.com", "[mail.example.com]" or "[mail.example.com]:587",
-	// and ".example.com" stands for all domains below example.com. The first
-	// rule found of next hop, next hop without port, parent domains is taken
-	// as it stands.
+	// and ".example.com" stands for all domains below example.com. U-labels and
+	// A-labels are the same. The first rule found of next hop, next hop without
+	// port, parent domains is taken as it stands.
 	Destinations map[string]Rule
 }
 
@@ -47,9 +50,36 @@ func New(cfg Config, resolver Resolver, sts *STS) (*Policies, error) {
 		if err != nil {
 			mistakes = errors.Join(mistakes, fmt.Errorf("%s: %w", destination, err))
 		}
-		p.destinations[strings.ToLower(destination)] = prepared
+		key, err := normal(destination)
+		if _, twice := p.destinations[key]; twice && err == nil {
+			err = fmt.Errorf("%w: two rules for this next hop", errRule)
+		}
+		if err != nil {
+			mistakes = errors.Join(mistakes, fmt.Errorf("%s: %w", destination, err))
+		}
+		p.destinations[key] = prepared
 	}
 	return p, mistakes
+}
+
+// normal returns a next hop in lower case and with A-labels, as the domains of
+// mail are.
+func normal(nextHop string) (string, error) {
+	nextHop = strings.ToLower(nextHop)
+	if !strings.ContainsFunc(nextHop, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return nextHop, nil
+	}
+	host := strings.TrimLeft(nextHop, ".[")
+	before := nextHop[:len(nextHop)-len(host)]
+	after := ""
+	if end := strings.IndexAny(host, "]:"); end >= 0 {
+		host, after = host[:end], host[end:]
+	}
+	ascii, err := idna.Lookup.ToASCII(host)
+	if err != nil {
+		return nextHop, fmt.Errorf("%w: %w", errRule, err)
+	}
+	return before + ascii + after, nil
 }
 
 // Hop is a next hop whose hosts were looked up.
@@ -104,7 +134,7 @@ func (p *Policies) Destination(ctx context.Context, hop Hop) *Destination {
 
 // rule finds the operator's rule for a next hop.
 func (p *Policies) rule(hop Hop) rule {
-	full := strings.ToLower(hop.NextHop)
+	full, _ := normal(hop.NextHop) // one that is no name stays what it is
 	candidates := []string{full, strings.TrimSuffix(full, ":"+hop.Port)}
 	if !strings.HasPrefix(full, "[") {
 		for name := strings.ToLower(hop.Domain); ; {

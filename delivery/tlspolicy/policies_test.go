@@ -154,7 +154,8 @@ func TestRuleOfDestination(t *testing.T) {
 		Destinations: map[string]Rule{
 			"Example.com": {Level: Secure}, ".example.com": {Level: Verify}, "example.com:587": {Level: Encrypt},
 			"[relay.example.net]": {Level: None}, "[relay.example.net]:465": {Level: Fingerprint, Match: []string{strings.Repeat("00", 32)}},
-			".net": {Level: May},
+			".net": {Level: May}, "bücher.example": {Level: Secure}, ".Straße.example": {Level: Secure},
+			"[müller.example]:587": {Level: Secure},
 		},
 	}, &script{}, nil)
 	if err != nil {
@@ -176,9 +177,21 @@ func TestRuleOfDestination(t *testing.T) {
 		{"[other.example.net]", "other.example.net", "25", DANE},
 		{"other.example.net", "other.example.net", "25", May},
 		{"org", "org", "25", DANE},
+		{"xn--bcher-kva.example", "xn--bcher-kva.example", "25", Secure},
+		{"bücher.example", "xn--bcher-kva.example", "25", Secure},
+		{"mx.xn--strae-oqa.example", "mx.xn--strae-oqa.example", "25", Secure},
+		{"[xn--mller-kva.example]:587", "xn--mller-kva.example", "587", Secure},
 	} {
 		if got := p.rule(Hop{NextHop: row.hop, Domain: row.domain, Port: row.port}).Level; got != row.want {
 			t.Errorf("%s: level %s, want %s", row.hop, got, row.want)
+		}
+	}
+	for _, rules := range []map[string]Rule{
+		{"b\u00fccher.example": {}, "xn--bcher-kva.example": {Level: Secure}}, {"example.com": {}, "EXAMPLE.com": {Level: Secure}},
+		{"a\u2024example": {}}, // a dot that is none
+	} {
+		if _, err := New(Config{Destinations: rules}, &script{}, nil); err == nil {
+			t.Errorf("accepted %v", rules)
 		}
 	}
 	if _, err := New(Config{Destinations: map[string]Rule{"a": {Level: "x"}, "b": {Level: Fingerprint}}}, nil, nil); err == nil ||
