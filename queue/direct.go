@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/mail"
@@ -41,8 +42,9 @@ func (q *Queue) Submit(ctx context.Context, s Submission) (delivered bool, err e
 	}
 	started := time.Now()
 	outcomes := q.deliverDirect(ctx, m, s.Content)
-	if q.endDirect(item{m: m, group: 0, to: to}, outcomes) == unreachable {
-		// As out of the queue, that counts as no attempt.
+	q.endDirect(item{m: m, group: 0, to: to}, outcomes)
+	if !tried(outcomes) {
+		// Nobody was reached, or not even called: that counts as no attempt.
 		return false, q.take(ctx, m, s)
 	}
 	if refusal := refusedByAll(outcomes); refusal != nil {
@@ -106,7 +108,7 @@ func (q *Queue) deliverDirect(ctx context.Context, m *message, body store.Staged
 }
 
 // endDirect tells the schedule how the destination did.
-func (q *Queue) endDirect(it item, outcomes []mail.Outcome) contact {
+func (q *Queue) endDirect(it item, outcomes []mail.Outcome) {
 	c := contactOf(outcomes)
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -114,8 +116,18 @@ func (q *Queue) endDirect(it item, outcomes []mail.Outcome) contact {
 	if c == unreachable {
 		q.poke() // the end of the pause is the keeper's
 	}
+	q.refillLocked(it.to)
 	q.dispatchLocked()
-	return c
+}
+
+// tried reports whether the next hop had a say in the outcomes.
+func tried(outcomes []mail.Outcome) bool {
+	for i := range outcomes {
+		if o := &outcomes[i]; o.Class != mail.Deferred || o.FromPeer && !o.Reply.Closes() {
+			return true
+		}
+	}
+	return false
 }
 
 // settledDirect applies the outcomes to m, which nobody else knows of yet, and
@@ -139,5 +151,23 @@ func refusedByAll(outcomes []mail.Outcome) error {
 			return nil
 		}
 	}
-	return &status.Error{Reason: status.RemoteReply, Remote: &outcomes[0].Reply}
+	return &status.Error{Reason: status.RemoteReply, Remote: passedOn(outcomes[0].Reply)}
 }
+
+// passedOn makes a next hop's refusal one of ours: with an enhanced status code
+// (RFC 2034 section 4), not so long that a client could choke on it, and about
+// a message: where the next hop takes no mail at all (521, RFC 7504) we do.
+func passedOn(r status.Reply) *status.Reply {
+	if r.Closes() {
+		r.Code = status.PolicyReject.Reply().Code
+	}
+	if r.Enhanced[0] == 0 {
+		r.Enhanced = [3]int{r.Code / 100, 0, 0}
+	}
+	r.Text = strings.ToValidUTF8(r.Text[:min(len(r.Text), maxPassedOctets)], "")
+	return &r
+}
+
+// maxPassedOctets leaves room for the codes in a reply line of RFC 5321 section
+// 4.5.3.1.5.
+const maxPassedOctets = 490

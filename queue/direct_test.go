@@ -3,9 +3,12 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/postern-mail/postern/mail"
@@ -315,4 +318,85 @@ func TestDirectConcurrency(t *testing.T) {
 			t.Errorf("%d deliveries, want %d", len(got), clients)
 		}
 	})
+}
+
+// TestDirectMakesRoom: what waited for room in memory goes on when a delivery
+// that went past the queue was what took it.
+func TestDirectMakesRoom(t *testing.T) {
+	t.Parallel()
+	inBubble(t, Config{ActiveLimit: 2}, func(t *testing.T, r *rig) {
+		gate := make(chan struct{})
+		r.transport.deliver = func(_ context.Context, _ mail.Delivery, to mail.Recipient) mail.Outcome {
+			if to.Address.Domain == "near.test" {
+				<-gate
+			}
+			return fine
+		}
+		r.startWhole()
+		answers := make(chan bool, 2)
+		for range 2 {
+			s := r.submit("alice@a.test", "bob@near.test")
+			go func() {
+				delivered, err := r.Submit(context.Background(), s)
+				answers <- delivered && err == nil
+			}()
+		}
+		synctest.Wait()
+		r.accept("alice@a.test", "carol@far.test")
+		time.Sleep(time.Second) // the keeper finds no room
+		close(gate)
+		for range 2 {
+			if !<-answers {
+				t.Error("not delivered at once")
+			}
+		}
+		time.Sleep(idleWait)
+		r.empty()
+	})
+}
+
+// TestDirectNotTried: an attempt that got to no next hop, for want of a
+// connection or of anything else of ours, is none: the queue makes it at once.
+func TestDirectNotTried(t *testing.T) {
+	t.Parallel()
+	inBubble(t, Config{}, func(t *testing.T, r *rig) {
+		r.transport.deliver = func(context.Context, mail.Delivery, mail.Recipient) mail.Outcome {
+			if len(r.transport.attempts()) > 1 {
+				return fine
+			}
+			return mail.Outcome{Class: mail.Deferred, Reply: status.ServerBusy.Reply()}
+		}
+		r.startWhole()
+		if delivered, refusal := r.direct(r.submit("alice@a.test", "bob@near.test")); delivered || refusal != nil {
+			t.Errorf("delivered %t, refused %v", delivered, refusal)
+		}
+		synctest.Wait()
+		r.empty()
+		if got := r.transport.attempts(); len(got) != 2 || got[0].ID != got[1].ID || got[1].Attempt != 1 {
+			t.Errorf("attempts %+v", got)
+		}
+	})
+}
+
+// TestDirectRefusal: the client gets the next hop's words, but what they say
+// is about one message.
+func TestDirectRefusal(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ said, want string }{
+		{"550 5.1.1 nobody", "550 5.1.1 nobody"},
+		{"552 too much", "552 5.0.0 too much"},
+		{"521 5.3.2 not here", "554 5.3.2 not here"},
+		{"550 5.7.1 " + strings.Repeat("ü", 300), "550 5.7.1 " + strings.Repeat("ü", maxPassedOctets/2)},
+	} {
+		var said status.Reply
+		text := row.said[4:]
+		if _, err := fmt.Sscanf(row.said, "%d %d.%d.%d", &said.Code, &said.Enhanced[0], &said.Enhanced[1], &said.Enhanced[2]); err == nil {
+			text = row.said[10:]
+		}
+		said.Text = text
+		err := refusedByAll([]mail.Outcome{{Class: mail.Bounced, Reply: said, FromPeer: true}})
+		if got := status.ReplyOf(err).String(); got != row.want {
+			t.Errorf("%s: client gets %q", row.said, got)
+		}
+	}
 }
