@@ -38,6 +38,47 @@ func header(name string, qtype uint16, ttl uint32) wire.RR_Header {
 	return wire.RR_Header{Name: name, Rrtype: qtype, Class: wire.ClassINET, Ttl: ttl}
 }
 
+// byServer answers by the server that is asked.
+type byServer map[string]func(q *wire.Msg) (*wire.Msg, error)
+
+func (b byServer) exchange(_ context.Context, server string, q *wire.Msg, _ bool) (*wire.Msg, error) {
+	return b[server](q)
+}
+
+// TestBogusIsNotOverruled: what a server that validates does not vouch for is
+// not believed of one that does not.
+func TestBogusIsNotOverruled(t *testing.T) {
+	t.Parallel()
+	forged := func(q *wire.Msg) (*wire.Msg, error) {
+		m := new(wire.Msg).SetReply(q)
+		m.Answer = []wire.RR{&wire.TXT{Hdr: header("a.example.", wire.TypeTXT, 300), Txt: []string{"forged"}}}
+		return m, nil
+	}
+	bogus := func(q *wire.Msg) (*wire.Msg, error) { return new(wire.Msg).SetRcode(q, wire.RcodeServerFailure), nil }
+	silent := func(*wire.Msg) (*wire.Msg, error) { return nil, ErrNoAnswer }
+	for name, row := range map[string]struct {
+		trust    Trust
+		own      func(q *wire.Msg) (*wire.Msg, error)
+		believed bool
+	}{
+		"bogus":             {TrustLoopback, bogus, false},
+		"silent":            {TrustLoopback, silent, true},
+		"of equal standing": {TrustAll, bogus, true},
+		"nobody validates":  {TrustNone, bogus, true},
+	} {
+		none := t.TempDir() + "/none"
+		r, err := New(Config{Servers: []string{"127.0.0.1", "192.0.2.53"}, ResolvConf: none, HostsFile: none, Trust: row.trust})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.exchange = byServer{"127.0.0.1:53": row.own, "192.0.2.53:53": forged}
+		a, err := r.TXT(t.Context(), "a.example")
+		if (err == nil) != row.believed || err != nil && !errors.Is(err, ErrServerFailure) {
+			t.Errorf("%s: %v, %v", name, a.Records, err)
+		}
+	}
+}
+
 // TestExpiry looks one instant before and at the end of each answer's life.
 func TestExpiry(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -101,6 +102,8 @@ func (r *reading) nothing(m *wire.Msg, ttl *uint32) error {
 		r.outcome = NXDomain
 	}
 	switch {
+	case r.outcome == NoData && r.aliases == 0 && slices.ContainsFunc(m.Answer, meant):
+		return fmt.Errorf("%w: records of another name or type", ErrBadAnswer)
 	case soa != nil:
 		*ttl = min(*ttl, life(soa.Hdr.Ttl), life(soa.Minttl))
 	case r.outcome == NoData && r.aliases > 0:
@@ -113,3 +116,7 @@ func (r *reading) nothing(m *wire.Msg, ttl *uint32) error {
 	}
 	return nil
 }
+
+// meant reports whether a record is there for its own sake and not to sign
+// another.
+func meant(rr wire.RR) bool { return rr.Header().Rrtype != wire.TypeRRSIG }

@@ -250,16 +250,19 @@ func (r *Resolver) resolve(ctx context.Context, k key) (result, error) {
 
 // ask puts a question to the servers until one answers. A server that did not
 // answer is asked again in the next round, one that answered uselessly is not.
+// The failure of a trusted server may be its verdict on a forged answer: those
+// that are not trusted are not asked after it.
 func (r *Resolver) ask(ctx context.Context, k key) (msg *wire.Msg, trusted bool, err error) {
 	servers, conf := r.system.servers()
 	useless := make(map[string]bool)
+	doubted := false
 	err = ErrNoAnswer
 	for range conf.attempts {
 		for _, server := range servers {
-			if useless[server] {
+			trusted := r.trusts(server, conf)
+			if useless[server] || doubted && !trusted {
 				continue
 			}
-			trusted := r.trusts(server, conf)
 			msg, failed := r.askOne(ctx, server, k, trusted, conf.timeout)
 			if failed == nil {
 				r.system.markUp(server)
@@ -268,6 +271,7 @@ func (r *Resolver) ask(ctx context.Context, k key) (msg *wire.Msg, trusted bool,
 			if ctx.Err() != nil {
 				return nil, false, context.Cause(ctx)
 			}
+			doubted = doubted || trusted && errors.Is(failed, ErrServerFailure)
 			err = fmt.Errorf("server %s: %w", server, failed)
 			if useless[server] = !errors.Is(failed, ErrNoAnswer); !useless[server] {
 				r.system.markDown(server)

@@ -140,6 +140,7 @@ func TestFailureIsNotNo(t *testing.T) {
 			m.Answer = []wire.RR{alias("a.example.", "b.example."), alias("b.example.", "a.example.")}
 		}), dns.ErrAliasLoop},
 		{"alias to itself", reply(func(m *wire.Msg) { m.Answer = []wire.RR{alias("a.example.", "a.example.")} }), dns.ErrAliasLoop},
+		{"another name's", reply(func(m *wire.Msg) { m.Answer = []wire.RR{mx("b.example.", "mx.a.example.")} }), dns.ErrBadAnswer},
 		{"truncated everywhere", reply(func(m *wire.Msg) { m.Truncated = true }), dns.ErrBadAnswer},
 		{"huge", func(w wire.ResponseWriter, q *wire.Msg) {
 			m := new(wire.Msg).SetReply(q)
