@@ -38,10 +38,24 @@ func run() int {
 		} else {
 			fmt.Fprintln(os.Stderr, "postern:", err)
 		}
+		var exit *exitStatus
+		if errors.As(err, &exit) {
+			return exit.status
+		}
 		return 1
 	}
 	return 0
 }
+
+// exitStatus is an error that ends the program with another status than 1, or
+// that is told apart from those that do.
+type exitStatus struct {
+	status int
+	err    error
+}
+
+func (e *exitStatus) Error() string { return e.err.Error() }
+func (e *exitStatus) Unwrap() error { return e.err }
 
 // defaultConfig is where packages put the configuration.
 const defaultConfig = "/etc/postern/postern.hcl"
@@ -60,7 +74,7 @@ func root() *cobra.Command {
 	c.PersistentFlags().StringP("config", "c", defaultConfig, "configuration `FILE`")
 	c.AddCommand(
 		serveCommand(), demoCommand(), reloadCommand(), statusCommand(), configCommand(),
-		queueCommand(), lookupCommand(), routeCommand(), passwordCommand(), auditCommand(), pamHelperCommand(), debugCommand(), versionCommand(),
+		queueCommand(), lookupCommand(), routeCommand(), passwordCommand(), auditCommand(), fsckCommand(), pamHelperCommand(), debugCommand(), versionCommand(),
 	)
 	explainUsage(c)
 	return c

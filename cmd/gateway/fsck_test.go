@@ -1,0 +1,202 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/postern-mail/postern/store"
+	"github.com/postern-mail/postern/store/pebble"
+	"github.com/postern-mail/postern/testdata/ldif"
+)
+
+// TestFsck damages copies of the data of a stopped server, each in one way, and
+// looks for what fsck finds.
+func TestFsck(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, standard, nil)
+	s.outside = startOutside(t)
+	s.configure(strings.ReplaceAll(standard, nobodyListens, s.outside.Address))
+	s.outside.refuse(451)
+	s.start()
+	long := strings.Repeat("long ", 6_000) // does not fit into the index
+	must(t, s.submit("alice", ldif.Password("alice"), "alice@example.com", []string{"far@elsewhere.example"}, "queued"))
+	must(t, s.submit("alice", ldif.Password("alice"), "alice@example.com", []string{"far@elsewhere.example", "bob@example.com"}, long))
+	s.waitFor("bob", strings.TrimSpace(long), 1)
+	s.proc.Stop()
+	must(t, s.proc.Err())
+
+	for name, row := range map[string]struct {
+		damage func(t *testing.T, data string)
+		want   []string // in what is found, one finding each
+	}{
+		"nothing": {func(*testing.T, string) {}, nil},
+		"count too high": {func(t *testing.T, data string) {
+			change(t, data, "queue", func(v store.Snapshot, b *store.Batch) {
+				for _, pair := range under(t, v, "bh") {
+					pair.Value[0] |= 0x80
+					b.Put(pair.Key, pair.Value)
+					b.Add(append([]byte("bn"), pair.Key[2:]...), 2)
+				}
+			})
+		}, []string{`queue: references are miscounted, body `, `queue: references are miscounted, body `}},
+		"body of nobody": {func(t *testing.T, data string) {
+			change(t, data, "queue", func(_ store.Snapshot, b *store.Batch) {
+				b.DeleteRange([]byte("qm"), []byte("qn"))
+				b.DeleteRange([]byte("qd"), []byte("qe"))
+				b.DeleteRange([]byte("qr"), []byte("qs"))
+			})
+		}, []string{"nobody refers to it", "nobody refers to it"}},
+		"due entries": {func(t *testing.T, data string) {
+			change(t, data, "queue", func(_ store.Snapshot, b *store.Batch) { b.DeleteRange([]byte("qd"), []byte("qe")) })
+		}, []string{"due entry is missing", "due entry is missing"}},
+		"damaged queue record": {func(t *testing.T, data string) {
+			change(t, data, "queue", func(v store.Snapshot, b *store.Batch) { b.Put(under(t, v, "qm")[0].Key, []byte("\x01\x00\n")) })
+		}, []string{"message is damaged: malformed queue record", "references of 1 damaged message(s) are not known"}},
+		"mailbox": {func(t *testing.T, data string) {
+			change(t, data, "mail", func(v store.Snapshot, b *store.Batch) {
+				for _, pair := range under(t, v, "ma") {
+					if pair.Key[18] == 't' {
+						b.Delete(pair.Key)
+					}
+				}
+			})
+		}, []string{`mail: account "bob", mailbox "INBOX", UID 1: no structure: `}},
+		"key of nobody": {func(t *testing.T, data string) {
+			change(t, data, "mail", func(_ store.Snapshot, b *store.Batch) { b.Put([]byte("zoo"), nil) })
+		}, []string{`mail: key of no owner: 7a6f6f`}},
+		"bit of a body": {func(t *testing.T, data string) {
+			packs, err := filepath.Glob(filepath.Join(data, "mail", "bodies", "*"))
+			must(t, err)
+			flip(t, packs[0], 10_000)
+		}, []string{`mail: body is damaged, body `}},
+		"missing pack": {func(t *testing.T, data string) {
+			must(t, os.RemoveAll(filepath.Join(data, "mail", "bodies")))
+		}, []string{`mail: body is damaged, body `, `mail: account "bob", mailbox "INBOX", UID 1: body: `}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			data := filepath.Join(dir, "data")
+			must(t, os.CopyFS(data, os.DirFS(filepath.Join(s.Dir, "data"))))
+			row.damage(t, data)
+			path := filepath.Join(dir, "postern.hcl")
+			text := fmt.Sprintf("hostname = \"mail.example.com\"\ndata_dir = %q\ngateway {\n  listener \"mx\" { bind = [\"127.0.0.1:0\"] }\n}\n", data)
+			must(t, os.WriteFile(path, []byte(text), 0o600))
+
+			want := 0
+			if row.want != nil {
+				want = 1
+			}
+			lines := fsckLines(t, want, "-q", "-c", path)
+			if len(lines) != len(row.want) {
+				t.Fatalf("%d findings, want %d:\n%s", len(lines), len(row.want), strings.Join(lines, "\n"))
+			}
+			for i, want := range row.want {
+				if !strings.Contains(lines[i], want) {
+					t.Errorf("found %q, want %q", lines[i], want)
+				}
+			}
+			for _, line := range fsckLines(t, want, "--json", "-q", "-c", path) {
+				var f fsckFinding
+				must(t, json.Unmarshal([]byte(line), &f))
+				if f.Store == "" || f.Finding == "" || f.Detail == "" && f.Queue == "" {
+					t.Errorf("in JSON: %s", line)
+				}
+			}
+		})
+	}
+}
+
+// TestFsckBrokenIndex: an index with a damaged file is a finding or cannot be
+// opened, and never passes.
+func TestFsckBrokenIndex(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, standard, nil).start()
+	for i := range 20 {
+		must(t, s.submit("alice", ldif.Password("alice"), "alice@example.com", []string{"bob@example.com"}, fmt.Sprint("number ", i)))
+	}
+	s.waitFor("bob", "number 19", 1)
+	s.proc.Stop()
+	// A start and an end more write a table out of the log.
+	s.start()
+	s.proc.Stop()
+	tables, err := filepath.Glob(filepath.Join(s.Dir, "data", "mail", "index", "db", "*.sst"))
+	must(t, err)
+	if len(tables) == 0 {
+		t.Fatal("the index has no table")
+	}
+	for _, table := range tables {
+		flip(t, table, 200)
+	}
+	out, err := exec.Command(program, "fsck", "-c", s.Config).CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 && exit.ExitCode() != notChecked {
+		t.Errorf("fsck of a broken index: %v\n%s", err, out)
+	}
+}
+
+// fsckLines runs fsck, which must end with a status, and returns what it found.
+func fsckLines(t *testing.T, status int, args ...string) (lines []string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	c := exec.Command(program, append([]string{"fsck"}, args...)...)
+	c.Stdout, c.Stderr = &stdout, &stderr
+	err := c.Run()
+	if got := c.ProcessState.ExitCode(); got != status {
+		t.Fatalf("fsck: %v, want status %d\n%s%s", err, status, &stdout, &stderr)
+	}
+	for line := range strings.Lines(stdout.String()) {
+		lines = append(lines, strings.TrimSuffix(line, "\n"))
+	}
+	if want := fmt.Sprintf("postern: %d finding(s) in ", len(lines)); status == 1 && !strings.Contains(stderr.String(), want) {
+		t.Errorf("fsck ended with %q, want %q", &stderr, want)
+	}
+	return lines
+}
+
+// change commits what fill makes of what is in a store of a stopped server.
+func change(t *testing.T, data, name string, fill func(v store.Snapshot, b *store.Batch)) {
+	t.Helper()
+	ctx := context.Background()
+	kv, err := pebble.Open(ctx, pebble.Config{Dir: filepath.Join(data, name, "index"), ReserveOctets: -1}, hclog.NewNullLogger())
+	must(t, err)
+	b := store.NewBatch()
+	must(t, kv.View(ctx, func(v store.Snapshot) error {
+		fill(v, b)
+		return nil
+	}))
+	_, err = kv.Commit(ctx, b)
+	must(t, errors.Join(err, kv.Close()))
+}
+
+// under returns the pairs whose keys begin with a prefix.
+func under(t *testing.T, v store.Snapshot, prefix string) (pairs []store.Pair) {
+	t.Helper()
+	for pair, err := range v.Range([]byte(prefix), append([]byte(prefix), 0xff), 0, false) {
+		must(t, err)
+		pairs = append(pairs, store.Pair{Key: bytes.Clone(pair.Key), Value: bytes.Clone(pair.Value)})
+	}
+	if len(pairs) == 0 {
+		t.Fatalf("nothing is stored under %q", prefix)
+	}
+	return pairs
+}
+
+// flip changes one bit of a file.
+func flip(t *testing.T, path string, at int) {
+	t.Helper()
+	octets, err := os.ReadFile(path)
+	must(t, err)
+	octets[min(at, len(octets)/2)] ^= 4
+	must(t, os.WriteFile(path, octets, 0o600))
+}
