@@ -83,13 +83,19 @@ func (a *attempt) staleConnection(c *smtp.Client, results []smtp.ClientResult) b
 	if c.Answered() || status.Of(results[0].Err) != status.ConnectionLost {
 		return false
 	}
-	_, dropsRepeats := c.Extension("XPOSTERN")
+	dropsRepeats := a.dropsRepeats(c)
 	for _, r := range results {
-		if r.Uncertain && !(dropsRepeats && a.d.ID != "") {
+		if r.Uncertain && !dropsRepeats {
 			return false
 		}
 	}
 	return true
+}
+
+// dropsRepeats reports whether the peer drops this delivery when it has it.
+func (a *attempt) dropsRepeats(c *smtp.Client) bool {
+	_, offered := c.Extension("XPOSTERN")
+	return offered && a.d.ID != ""
 }
 
 // send hands the message to c for the open recipients.
@@ -173,6 +179,7 @@ func headerNeedsUTF8(content io.ReaderAt) bool {
 // endpoint may serve.
 func (a *attempt) note(c *Conn, results []smtp.ClientResult) {
 	_, dsn := c.Client.Extension("DSN")
+	dropsRepeats := a.dropsRepeats(c.Client)
 	now := time.Now()
 	still := a.open[:0:0]
 	for n, i := range a.open {
@@ -182,6 +189,7 @@ func (a *attempt) note(c *Conn, results []smtp.ClientResult) {
 		// of the way (RFC 2033 section 1).
 		reportHere := o.Class == mail.Delivered && !dsn
 		o.Relayed, o.Final = reportHere && !a.pool.cfg.Client.LMTP, reportHere && a.pool.cfg.Client.LMTP
+		o.Uncertain = r.Uncertain && !dropsRepeats
 		o.Remote, o.TLS = c.endpoint.String(), c.tls
 		if o.RemoteMTA = c.endpoint.Host; o.RemoteMTA == "" {
 			o.RemoteMTA = c.Client.PeerName()

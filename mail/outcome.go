@@ -37,4 +37,8 @@ type Outcome struct {
 	// Final is true when the next hop is the mail's last one, as LMTP is: the
 	// report then says "delivered".
 	Final bool
+	// Uncertain is true when the next hop may have the message although it is
+	// Deferred: it was handed over whole, no reply came, and a repeat would
+	// make a second copy.
+	Uncertain bool
 }

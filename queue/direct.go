@@ -123,7 +123,7 @@ func (q *Queue) endDirect(it item, outcomes []mail.Outcome) {
 // tried reports whether the next hop had a say in the outcomes.
 func tried(outcomes []mail.Outcome) bool {
 	for i := range outcomes {
-		if o := &outcomes[i]; o.Class != mail.Deferred || o.FromPeer && !o.Reply.Closes() {
+		if o := &outcomes[i]; o.Class != mail.Deferred || o.Uncertain || o.FromPeer && !o.Reply.Closes() {
 			return true
 		}
 	}

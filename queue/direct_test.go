@@ -400,3 +400,32 @@ func TestDirectRefusal(t *testing.T) {
 		}
 	}
 }
+
+// TestUncertain: what the next hop may have is not repeated as soon as it could
+// be, in or out of the queue, and mail for others goes on.
+func TestUncertain(t *testing.T) {
+	t.Parallel()
+	for _, domain := range []string{"near.test", "far.test"} {
+		t.Run(domain, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, Config{MinimalBackoff: 5 * time.Minute}, func(t *testing.T, r *rig) {
+				lost := mail.Outcome{Class: mail.Deferred, Reply: status.ConnectionLost.Reply(), Uncertain: true}
+				r.transport.deliver = to(map[string]mail.Outcome{"bob": lost})
+				r.startWhole()
+				r.direct(r.submit("alice@a.test", "bob@"+domain))
+				time.Sleep(4 * time.Minute)
+				if n := len(r.transport.attempts()); n != 1 {
+					t.Errorf("%d attempts in the first minutes", n)
+				}
+				r.accept("alice@a.test", "carol@"+domain)
+				synctest.Wait()
+				if got := r.transport.delivered("carol@" + domain); len(got) != 1 {
+					t.Errorf("delivered to another %q", got)
+				}
+				r.transport.set(nil)
+				time.Sleep(10 * time.Minute)
+				r.empty()
+			})
+		})
+	}
+}

@@ -266,7 +266,7 @@ const (
 // contactOf looks at the outcomes of an attempt.
 func contactOf(outcomes []mail.Outcome) contact {
 	for i := range outcomes {
-		if o := &outcomes[i]; o.Class != mail.Deferred || !networkFailure(o) {
+		if o := &outcomes[i]; o.Class != mail.Deferred || o.Uncertain || !networkFailure(o) {
 			return reached
 		}
 	}
