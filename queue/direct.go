@@ -42,7 +42,7 @@ func (q *Queue) Submit(ctx context.Context, s Submission) (delivered bool, err e
 	}
 	started := time.Now()
 	outcomes := q.deliverDirect(ctx, m, s.Content)
-	q.endDirect(item{m: m, group: 0, to: to}, outcomes)
+	q.endDirect(item{m: m, group: 0, to: to}, outcomes, time.Since(started))
 	if !tried(outcomes) {
 		// Nobody was reached, or not even called: that counts as no attempt.
 		return false, q.take(ctx, m, s)
@@ -107,9 +107,13 @@ func (q *Queue) deliverDirect(ctx context.Context, m *message, body store.Staged
 	return q.deliverSafely(ctx, d)
 }
 
-// endDirect tells the schedule how the destination did.
-func (q *Queue) endDirect(it item, outcomes []mail.Outcome) {
+// endDirect tells the schedule how the destination did. One that has nothing to
+// say for so long is as good as out of reach: the next clients do not wait.
+func (q *Queue) endDirect(it item, outcomes []mail.Outcome, took time.Duration) {
 	c := contactOf(outcomes)
+	if took >= directPatience && outcomes[0].Class == mail.Deferred {
+		c = unreachable
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.schedule.done(it, c, outcomes[0], time.Now(), jitter())

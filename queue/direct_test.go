@@ -214,8 +214,8 @@ func TestDirectOutage(t *testing.T) {
 func TestDirectHangs(t *testing.T) {
 	t.Parallel()
 	inBubble(t, Config{}, func(t *testing.T, r *rig) {
-		r.transport.deliver = func(ctx context.Context, d mail.Delivery, _ mail.Recipient) mail.Outcome {
-			if d.Attempt > 1 {
+		r.transport.deliver = func(ctx context.Context, _ mail.Delivery, _ mail.Recipient) mail.Outcome {
+			if len(r.transport.attempts()) > 1 {
 				return fine
 			}
 			<-ctx.Done()
@@ -230,9 +230,12 @@ func TestDirectHangs(t *testing.T) {
 		if took := time.Since(began); took != directPatience {
 			t.Errorf("the client waited %v", took)
 		}
+		if delivered, _ := r.direct(r.submit("alice@a.test", "bob@near.test")); delivered || time.Since(began) != directPatience {
+			t.Errorf("delivered %t, and the next client waited as well", delivered)
+		}
 		time.Sleep(time.Hour)
 		r.empty()
-		if got := r.transport.delivered("bob@near.test"); len(got) != 1 {
+		if got := r.transport.delivered("bob@near.test"); len(got) != 2 {
 			t.Errorf("delivered %q", got)
 		}
 	})
