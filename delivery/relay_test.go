@@ -240,6 +240,8 @@ func TestRelayNames(t *testing.T) {
 			"address.example": "10 192.0.2.1", "odd.example": `10 a\ b.example., 20 !.example.`,
 			"equal.example":    "10 a.example., 10 mx.example.com, 20 b.example.",
 			"dangling.example": "10 gone.example.", "unsure.example": "10 slow.example., 20 gone.example.", "plain.example": "!",
+			// more hosts than are looked up
+			"many.example": strings.Repeat("10 gone.example., ", 10) + "20 other.example.",
 		},
 		host: map[string]string{"slow.example": "!", "tempa.example": "!", "other.example": "192.0.2.1"},
 	}
@@ -258,6 +260,7 @@ func TestRelayNames(t *testing.T) {
 		{"temp.example", status.NameServiceDown, mail.Deferred},
 		{"tempa.example", status.NameServiceDown, mail.Deferred},
 		{"unsure.example", status.NameServiceDown, mail.Deferred},
+		{"many.example", status.NameServiceDown, mail.Deferred},
 	} {
 		t.Run(tt.domain, func(t *testing.T) {
 			t.Parallel()

@@ -124,9 +124,9 @@ func (t *Transport) notOurselves(domain string, records []dns.MX) ([]string, err
 	if len(records) == 0 {
 		return nil, status.Errorf(status.MailLoop, "the best MX of %s is ourselves", domain)
 	}
-	hosts := make([]string, 0, maxHosts)
-	for _, mx := range records[:min(len(records), maxHosts)] {
-		hosts = append(hosts, mx.Host)
+	hosts := make([]string, len(records))
+	for i, mx := range records {
+		hosts[i] = mx.Host
 	}
 	return hosts, nil
 }
@@ -138,8 +138,12 @@ func (t *Transport) hosts(ctx context.Context, hosts []string, hop delivery.Next
 	var found []delivery.Endpoint
 	var unsure error
 	addresses := 0
-	for _, host := range hosts {
+	for n, host := range hosts {
 		if addresses >= maxEndpoints {
+			break
+		}
+		if n == maxHosts {
+			unsure = status.Errorf(status.NameServiceDown, "none of the first %d hosts of %s has an address", n, hop.Host)
 			break
 		}
 		name := host
