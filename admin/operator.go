@@ -3,10 +3,9 @@ package admin
 import (
 	"context"
 	"net"
-	"os/user"
 	"strconv"
 
-	"golang.org/x/sys/unix"
+	"github.com/postern-mail/postern/internal/unixsock"
 )
 
 type operatorKey struct{}
@@ -21,24 +20,13 @@ func Operator(ctx context.Context) string {
 
 // withOperator notes whom a connection to the control socket comes from.
 func withOperator(ctx context.Context, conn net.Conn) context.Context {
-	peer, ok := conn.(*net.UnixConn)
-	if !ok {
-		return ctx
-	}
-	raw, err := peer.SyscallConn()
+	uid, err := unixsock.Peer(conn)
 	if err != nil {
 		return ctx
 	}
-	var credentials *unix.Ucred
-	controlled := raw.Control(func(fd uintptr) {
-		credentials, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if controlled != nil || err != nil {
-		return ctx
-	}
-	name := "uid " + strconv.FormatUint(uint64(credentials.Uid), 10)
-	if u, err := user.LookupId(strconv.FormatUint(uint64(credentials.Uid), 10)); err == nil {
-		name += " (" + u.Username + ")"
+	name := "uid " + strconv.FormatUint(uint64(uid), 10)
+	if login := unixsock.UserName(uid); login != "" {
+		name += " (" + login + ")"
 	}
 	return context.WithValue(ctx, operatorKey{}, name)
 }

@@ -15,26 +15,34 @@ import (
 // Listen opens a socket for its owner and group, and makes its folder where
 // there is none. The socket of a server that died is replaced; that of one
 // that lives stays, and so does whatever is no socket.
-func Listen(path string) (net.Listener, error) {
-	if err := makeWay(path); err != nil {
+func Listen(path string) (net.Listener, error) { return ListenFor(path, 0o660) }
+
+// ListenFor is Listen with other permissions. Where they let everybody in, so
+// do those of a folder it makes.
+func ListenFor(path string, mode fs.FileMode) (net.Listener, error) {
+	folder := fs.FileMode(0o750)
+	if mode&0o007 != 0 {
+		folder = 0o755
+	}
+	if err := makeWay(path, folder); err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
+	if err := os.Chmod(path, mode); err != nil {
 		_ = l.Close()
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	return l, nil
 }
 
-// makeWay removes a dead socket.
-func makeWay(path string) error {
+// makeWay removes a dead socket, and makes the folder where it is missing.
+func makeWay(path string, folder fs.FileMode) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return os.MkdirAll(filepath.Dir(path), 0o750)
+		return os.MkdirAll(filepath.Dir(path), folder)
 	}
 	if err != nil {
 		return err

@@ -70,3 +70,45 @@ func TestNoSocket(t *testing.T) {
 		t.Errorf("left of the file: %q, %v", text, err)
 	}
 }
+
+// TestPeer: whoever connects is known by user id, and may be anybody where the
+// socket is for everybody.
+func TestPeer(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(shortDir(t), "new", "s")
+	l, err := ListenFor(path, 0o666)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o666 {
+		t.Errorf("mode of the socket: %v, %v", info, err)
+	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || info.Mode().Perm()&0o005 != 0o005 {
+		t.Errorf("mode of its folder: %v, %v", info, err)
+	}
+	client, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if uid, err := Peer(conn); err != nil || int(uid) != os.Getuid() {
+		t.Errorf("the peer is %d, %v, want %d", uid, err, os.Getuid())
+	}
+	if name := UserName(0); name != "root" {
+		t.Errorf("uid 0 is %q", name)
+	}
+	if name := UserName(4294967000); name != "" {
+		t.Errorf("nobody's uid is %q", name)
+	}
+	one, other := net.Pipe()
+	defer func() { _, _ = one.Close(), other.Close() }()
+	if _, err := Peer(one); err == nil {
+		t.Error("a pipe has a peer")
+	}
+}
