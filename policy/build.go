@@ -36,6 +36,16 @@ func DefaultSubmission() map[List][]Spec {
 	}
 }
 
+// DefaultLocal returns the lists of a listener for the users of this machine,
+// who are known without a login.
+func DefaultLocal() map[List][]Spec {
+	return map[List][]Spec{
+		ListSender:    {{Name: "reject_sender_login_mismatch"}},
+		ListRelay:     {{Name: "permit_authenticated"}, {Name: "reject"}},
+		ListRecipient: {{Name: "reject_non_fqdn_recipient"}},
+	}
+}
+
 func defaultRelay() []Spec {
 	return []Spec{{Name: "permit_mynetworks"}, {Name: "permit_authenticated"}, {Name: "reject_unauth_destination"}}
 }

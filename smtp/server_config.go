@@ -5,11 +5,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/postern-mail/postern/mail"
 )
 
 // Mode is the dialect a listener speaks.
@@ -103,6 +106,11 @@ type ServerConfig struct {
 	// asked before NewSession. It must return when the context ends, after
 	// five seconds. Nil: no names.
 	LookupHostname func(context.Context, netip.Addr) string
+
+	// PeerIdentity returns who is at the other end of a connection, known
+	// without AUTH, such as by the kernel on a unix socket; nil for nobody
+	// known. Asked before NewSession; must not block. Nil: nobody is.
+	PeerIdentity func(net.Conn) *mail.Identity
 
 	// MaxMessageOctets bounds a message, counted as it is passed on. Default
 	// 50 MiB.

@@ -51,7 +51,7 @@ type transaction struct {
 }
 
 func newServerSession(ctx context.Context, set *settings, conn net.Conn, id mail.SessionID, log hclog.Logger) *serverSession {
-	return &serverSession{
+	s := &serverSession{
 		set: set, wire: newWire(conn, set.WriteTimeout), ctx: ctx, log: log, tracing: log.IsTrace(),
 		client: mail.Client{
 			Session:  id,
@@ -60,6 +60,10 @@ func newServerSession(ctx context.Context, set *settings, conn net.Conn, id mail
 			Local:    addrPort(conn.LocalAddr()),
 		},
 	}
+	if set.PeerIdentity != nil {
+		s.client.Identity = set.PeerIdentity(conn)
+	}
+	return s
 }
 
 // serve runs the session to its end. A panic ends this session only.
