@@ -22,6 +22,7 @@ const (
 	ModeMX          = "mx"
 	ModeSubmission  = "submission"
 	ModeSubmissions = "submissions"
+	ModeLocal       = "local"
 )
 
 // The kinds of a backend listener.
@@ -212,23 +213,37 @@ func (c checker) smtpListener(l *SMTPListener) {
 		l.Auth = cmp.Or(l.Auth, "none")
 	case ModeSubmission, ModeSubmissions:
 		l.Auth = cmp.Or(l.Auth, "required")
+	case ModeLocal:
+		c.localListener(l)
 	default:
-		c.errorf(l.at, "Missing setting", `The name %q tells no mode: set mode to "mx", "submission" or "submissions".`, l.Name)
+		c.errorf(l.at, "Missing setting", `The name %q tells no mode: set mode to "mx", "submission", "submissions" or "local".`, l.Name)
 	}
 	for _, bind := range l.Bind {
-		c.address(l.rangeOf("bind"), bind, false)
+		c.address(l.rangeOf("bind"), bind, l.Mode == ModeLocal)
 	}
 	c.tls(l.TLS)
 	if c.file.Certificate(l.TLS) == nil {
 		switch {
 		case l.Mode == ModeSubmissions:
 			c.errorf(l.at, "No certificate", "A listener with TLS from the start needs a tls block here or at the top level.")
-		case l.Auth != "none" && !l.InsecureAuth:
+		case l.Auth != "none" && !l.InsecureAuth && l.Mode != ModeLocal:
 			c.errorf(l.at, "No certificate", "Logins are offered under TLS only, so this listener needs a tls block here or at the top level.")
 		}
 	}
 	if l.Auth != "none" && len(c.file.Authn) == 0 {
 		c.errorf(l.at, "No verifier", `Logins are offered, but there is no authn block to verify them, such as authn "ldap" { directory = directory.NAME }.`)
+	}
+}
+
+// localListener checks what makes sense where the kernel tells who connects.
+func (c checker) localListener(l *SMTPListener) {
+	if l.Auth = cmp.Or(l.Auth, "none"); l.Auth != "none" {
+		c.errorf(l.rangeOf("auth"), "Contradiction", "A listener of mode local knows its clients without logins; leave auth out.")
+	}
+	for _, bind := range l.Bind {
+		if !strings.HasPrefix(bind, "unix:") {
+			c.errorf(l.rangeOf("bind"), "Wrong value", "%q: a listener of mode local takes unix:PATH only, where the kernel tells who connects.", bind)
+		}
 	}
 }
 

@@ -324,3 +324,38 @@ func TestControlSocketIsFoundDespiteMistakes(t *testing.T) {
 		t.Error("found in a file that is not there")
 	}
 }
+
+func TestLocalListener(t *testing.T) {
+	t.Parallel()
+	const gateway = `
+hostname = "mail.example.com"
+gateway {
+  listener "local" {
+    %s
+  }
+}
+`
+	path := write(t, map[string]string{"postern.hcl": strings.Replace(gateway, "%s", `bind = ["unix:/run/postern/submit.sock"]`+"\n"+`trusted_users = ["www-data"]`, 1)})
+	f, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := f.Gateway.Listeners[0]
+	if l.Mode != ModeLocal || l.SocketPermissions() != 0o666 || !l.Trusts("root") || !l.Trusts("www-data") || l.Trusts("kim") {
+		t.Errorf("defaults: %+v", l)
+	}
+	if socket, err := SubmitSocket(path); err != nil || socket != "/run/postern/submit.sock" {
+		t.Errorf("submits to %q, %v", socket, err)
+	}
+	for settings, want := range map[string]string{
+		`bind = ["127.0.0.1:25"]`:                                "takes unix:PATH only",
+		"bind = [\"unix:/s\"]\n auth = \"optional\"":             "without logins",
+		"bind = [\"unix:/s\"]\n socket_mode = \"0777\"":          "socket_mode",
+		"bind = [\"unix:submit.sock\"]\n socket_mode = \"0600\"": "absolute",
+	} {
+		path := write(t, map[string]string{"postern.hcl": strings.Replace(gateway, "%s", settings, 1)})
+		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", settings, err, want)
+		}
+	}
+}

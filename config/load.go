@@ -8,6 +8,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -72,6 +73,24 @@ func ControlSocket(path string) (string, error) {
 		return "", err
 	}
 	return f.controlSocket(), nil
+}
+
+// SubmitSocket tells where the server of a configuration takes mail from users
+// of the machine. Like ControlSocket it overlooks mistakes: whoever asks may
+// be unable to read the files the configuration names.
+func SubmitSocket(path string) (string, error) {
+	f, err := load(path)
+	if f == nil {
+		return "", err
+	}
+	if f.Gateway != nil {
+		for _, l := range f.Gateway.Listeners {
+			if cmp.Or(l.Mode, l.Name) == ModeLocal && len(l.Bind) > 0 {
+				return strings.TrimPrefix(l.Bind[0], "unix:"), nil
+			}
+		}
+	}
+	return "", fmt.Errorf("%s has no listener of mode local", path)
 }
 
 func (f *File) controlSocket() string {

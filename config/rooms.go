@@ -2,8 +2,11 @@ package config
 
 import (
 	"cmp"
+	"io/fs"
+	"net"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +27,7 @@ import (
 	"github.com/postern-mail/postern/directory/ldif"
 	"github.com/postern-mail/postern/internal/dns"
 	"github.com/postern-mail/postern/internal/logs"
+	"github.com/postern-mail/postern/internal/unixsock"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/queue"
@@ -121,19 +125,47 @@ func (l *SMTPListener) Room(f *File, resolver smtpd.Resolver) smtp.ServerConfig 
 	if l.LookupNames {
 		c.LookupHostname = smtpd.VerifiedName(resolver)
 	}
+	if l.Mode == ModeLocal {
+		c.PeerIdentity = localUser
+	}
 	if l.BareNewlines == "reject" {
 		c.BareNewline = smtp.BareNewlineReject
 	}
 	return c
 }
 
+// localUser knows a user of this machine by what the kernel says of the
+// connection. One without a name is called by number; the colon keeps that
+// from being anybody's login.
+func localUser(conn net.Conn) *mail.Identity {
+	uid, err := unixsock.Peer(conn)
+	if err != nil {
+		return nil
+	}
+	name := cmp.Or(unixsock.UserName(uid), "uid:"+strconv.FormatUint(uint64(uid), 10))
+	if uid == 0 {
+		name = rootUser
+	}
+	return &mail.Identity{Authentication: name, Authorization: name, Mechanism: "SO_PEERCRED", Verifier: "kernel"}
+}
+
+const rootUser = "root"
+
+// Trusts reports whether a user may write under any address on the listener.
+func (l *SMTPListener) Trusts(user string) bool {
+	return user == rootUser || slices.Contains(l.TrustedUsers, user)
+}
+
 // Lists returns the restriction lists of a listener: those of its mode, with
 // what was written in their place.
 func (g *Gateway) Lists(l *SMTPListener) map[policy.List][]policy.Spec {
 	lists := policy.DefaultSubmission()
-	if l.Mode == ModeMX {
+	switch l.Mode {
+	case ModeMX:
 		lists = policy.DefaultMX()
 		overlay(lists, g.Policies)
+	case ModeLocal:
+		lists = policy.DefaultLocal()
 	}
 	overlay(lists, l.Policies)
 	return lists
@@ -150,6 +182,15 @@ func overlay(lists map[policy.List][]policy.Spec, policies []*Policy) {
 		}
 		lists[policy.List(p.List)] = specs
 	}
+}
+
+// SocketPermissions returns who may connect to the listener's sockets.
+func (l *SMTPListener) SocketPermissions() fs.FileMode {
+	mode, err := strconv.ParseUint(l.SocketMode, 8, 9)
+	if err != nil {
+		panic(err) // the grammar lists the values
+	}
+	return fs.FileMode(mode)
 }
 
 // Submission reports whether a listener is for our own people.
@@ -272,7 +313,7 @@ func (f *File) SMTPListener(name string) *SMTPListener {
 func (l *SMTPListener) Sessions(f *File) smtpd.Config {
 	return smtpd.Config{
 		Hostname: mail.Domain(f.Hostname), Service: l.Name, RequireAuth: l.Auth == "required",
-		CompleteHeader: l.Submission(), Postmaster: f.Postmaster(),
+		CompleteHeader: l.Submission(), TraceLogin: l.Mode == ModeLocal, Postmaster: f.Postmaster(),
 	}
 }
 
@@ -317,7 +358,7 @@ func (f *File) Addresses() []string {
 	var all []string
 	if f.Gateway != nil {
 		for _, l := range f.Gateway.Listeners {
-			all = append(all, l.Name+" "+l.Mode+" "+strings.Join(l.Bind, " "))
+			all = append(all, strings.Join(append([]string{l.Name, l.Mode, l.SocketMode}, l.Bind...), " "))
 		}
 	}
 	if f.Backend != nil {

@@ -146,7 +146,7 @@ type Authn struct {
 // Gateway is the gateway role.
 type Gateway struct {
 	block
-	Listeners []*SMTPListener `conf:"listener,block" example:"listener \"mx\" { bind = [\":25\"] }" doc:"Where SMTP is spoken. Label: a name; mx, submission and submissions set the mode too."`
+	Listeners []*SMTPListener `conf:"listener,block" example:"listener \"mx\" { bind = [\":25\"] }" doc:"Where SMTP is spoken. Label: a name; mx, submission, submissions and local set the mode too."`
 	Domains   []*Domains      `conf:"domains,block" example:"domains \"local\" { names = [\"example.com\"] }" doc:"Domains mail is accepted for. Label: local (our people) or relay (passed on)."`
 	Targets   []*Target       `conf:"target,block" example:"target \"lmtp\" \"mail1\" { address = [\"unix:/run/postern/lmtp.sock\"] }" doc:"Where mail is delivered. First label: lmtp or smtp. Second: a name."`
 	TLSPolicy []*TLSPolicy    `conf:"tls_policy,block" example:"tls_policy \"example.org\" { tls = \"secure\" }" doc:"TLS towards single next hops, in place of what the smtp target says. Label: the next hop: example.org, .example.org for all domains below it, [host] or [host]:port."`
@@ -165,8 +165,8 @@ type SMTPListener struct {
 	block
 	Name string `conf:"name,label"`
 
-	Bind         []string `conf:"bind" required:"where to listen, such as [\":25\"]" doc:"Addresses host:port to listen on."`
-	Mode         string   `conf:"mode" oneof:"mx submission submissions" doc:"mx: mail from other servers. submission: from our people, STARTTLS. submissions: the same with TLS from the start. Empty: the listener's name."`
+	Bind         []string `conf:"bind" required:"where to listen, such as [\":25\"], or for local [\"unix:/run/postern/submit.sock\"]" doc:"Addresses host:port to listen on. local: sockets, unix:PATH."`
+	Mode         string   `conf:"mode" oneof:"mx submission submissions local" doc:"mx: mail from other servers. submission: from our people, STARTTLS. submissions: the same with TLS from the start. local: from users of this machine, as the sendmail command submits it; the kernel tells who they are, and they write as USER@hostname or as the directory lets them. Empty: the listener's name."`
 	TLS          *TLS     `conf:"tls,block" doc:"Certificate of this listener."`
 	Auth         string   `conf:"auth" oneof:"none optional required" doc:"Whether logins are offered or demanded. Empty: none on mx, required on submission."`
 	InsecureAuth bool     `conf:"allow_plaintext_auth" default:"false" doc:"Offer logins without TLS."`
@@ -182,6 +182,8 @@ type SMTPListener struct {
 	HeloRequired   bool          `conf:"helo_required" default:"true" doc:"Refuse MAIL before HELO or EHLO."`
 	LookupNames    bool          `conf:"lookup_client_names" default:"false" doc:"Look up the client's name in the DNS, forth and back, before the greeting."`
 	Discard        []string      `conf:"discard_ehlo_keywords" doc:"Extensions that are not offered."`
+	SocketMode     string        `conf:"socket_mode" default:"0666" oneof:"0666 0660 0600" doc:"local: who may connect to the socket: every user, or only its owner and group, or its owner."`
+	TrustedUsers   []string      `conf:"trusted_users" doc:"local: users who may write under any address, beside root."`
 }
 
 // Domains is a set of domains mail is accepted for.

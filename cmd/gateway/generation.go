@@ -262,7 +262,7 @@ func (b *builder) names() {
 func (b *builder) policies() {
 	for _, l := range b.file.Gateway.Listeners {
 		chain, err := policy.Build(b.file.Policy(), b.file.Gateway.Lists(l), policy.Deps{
-			Domains: b.book, Recipients: b.book, Owners: b.book, Resolver: b.resolver,
+			Domains: b.book, Recipients: b.book, Owners: b.ownersFor(l), Resolver: b.resolver,
 			Audit: b.audit, Logger: b.log.Named("policy"), Metrics: b.metrics,
 		})
 		if b.failed("policy of listener "+l.Name, err) {

@@ -31,8 +31,15 @@ func run() int {
 	defer stop()
 	// The first signal asks for an orderly end; a second one ends the process.
 	context.AfterFunc(ctx, stop)
-	if err := root().ExecuteContext(ctx); err != nil {
+	command := root()
+	command.SetArgs(calledAs(os.Args))
+	if err := command.ExecuteContext(ctx); err != nil {
 		var mistakes *config.Mistakes
+		var known *exitError
+		if errors.As(err, &known) {
+			fmt.Fprintln(os.Stderr, "sendmail:", err)
+			return known.status
+		}
 		if errors.As(err, &mistakes) {
 			fmt.Fprintf(os.Stderr, "%v\n\npostern: %d mistake(s) in the configuration; nothing was started\n", err, mistakes.Count())
 		} else {
@@ -74,7 +81,7 @@ func root() *cobra.Command {
 	c.PersistentFlags().StringP("config", "c", defaultConfig, "configuration `FILE`")
 	c.AddCommand(
 		serveCommand(), demoCommand(), reloadCommand(), statusCommand(), configCommand(),
-		queueCommand(), lookupCommand(), routeCommand(), passwordCommand(), auditCommand(), fsckCommand(), pamHelperCommand(), debugCommand(), versionCommand(),
+		queueCommand(), sendmailCommand(), lookupCommand(), routeCommand(), passwordCommand(), auditCommand(), fsckCommand(), pamHelperCommand(), debugCommand(), versionCommand(),
 	)
 	explainUsage(c)
 	return c

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -36,6 +37,7 @@ func TestScripts(t *testing.T) {
 			"crash":     func(ts *testscript.TestScript, _ bool, _ []string) { siteOf(ts).proc.Kill() },
 			"deferred":  scriptDeferred,
 			"edit":      scriptEdit,
+			"exits":     scriptExits,
 			"fails":     scriptFails,
 			"hangup":    func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(siteOf(ts).proc.Signal(syscall.SIGHUP)) },
 			"inject":    scriptInject,
@@ -55,7 +57,13 @@ func setUpScript(env *testscript.Env) error {
 	s := newSite(env.T().(testing.TB), standard, nil)
 	env.Values[siteKey{}] = s
 	env.Setenv("PATH", filepath.Dir(program)+string(os.PathListSeparator)+env.Getenv("PATH"))
+	env.Setenv("PROGRAM", program)
 	env.Setenv("SITE", s.Dir)
+	me, err := user.Current()
+	if err != nil {
+		return err
+	}
+	env.Setenv("LOGIN", me.Username)
 	env.Setenv("CONFIG", s.Config)
 	for name, port := range s.Port {
 		env.Setenv("PORT_"+strings.ToUpper(name), strconv.Itoa(port))
@@ -180,6 +188,16 @@ func scriptFails(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if out := ts.ReadFile("stdout"); out != "" {
 		ts.Fatalf("a failed command wrote to standard output: %s", out)
+	}
+}
+
+// scriptExits runs a program that must end with a status of its own.
+func scriptExits(ts *testscript.TestScript, _ bool, args []string) {
+	arguments(ts, args, 2, "exits STATUS PROGRAM [ARG...]")
+	err := ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || strconv.Itoa(exit.ExitCode()) != args[0] {
+		ts.Fatalf("%v, want exit status %s", err, args[0])
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -178,7 +179,8 @@ func (s *server) openSMTP(l *config.SMTPListener) error {
 		}
 		return engine.Reconfigure(cfg, handler)
 	}
-	return s.listen(l.Name, l.Bind, engine.Serve, reconfigure, func() int { return engine.Stats().Sessions })
+	at := place{l.Name, l.Bind, l.SocketPermissions()}
+	return s.listen(at, engine.Serve, reconfigure, func() int { return engine.Stats().Sessions })
 }
 
 // smtpOf builds the dialect and the decisions of a listener in a generation.
@@ -248,7 +250,7 @@ func (s *server) openLMTP(i int, l *config.BackendListener) error {
 		return err
 	}
 	reconfigure := takeOver(dialect, func(cfg smtp.ServerConfig) error { return engine.Reconfigure(cfg, handler) })
-	return s.listen(l.Kind, l.Bind, engine.Serve, reconfigure, func() int { return engine.Stats().Sessions })
+	return s.listen(place{l.Kind, l.Bind, backendSocket}, engine.Serve, reconfigure, func() int { return engine.Stats().Sessions })
 }
 
 // takeOver reconfigures a listener of the backend by what dialect makes of a
@@ -281,17 +283,27 @@ func (s *server) openIMAP(i int, l *config.BackendListener) error {
 	if err != nil {
 		return err
 	}
-	return s.listen(l.Kind, l.Bind, engine.Serve, takeOver(dialect, engine.Reconfigure), engine.Sessions)
+	return s.listen(place{l.Kind, l.Bind, backendSocket}, engine.Serve, takeOver(dialect, engine.Reconfigure), engine.Sessions)
 }
 
+// place is where a listener listens.
+type place struct {
+	name       string
+	binds      []string
+	socketMode fs.FileMode
+}
+
+// backendSocket lets the owner and group of a socket connect.
+const backendSocket fs.FileMode = 0o660
+
 // listen opens every address of a listener.
-func (s *server) listen(name string, binds []string, serve func(context.Context, net.Listener) error, reconfigure func(*generation) error, sessions func() int) error {
-	for i, bind := range binds {
-		l, err := listenOn(bind)
+func (s *server) listen(at place, serve func(context.Context, net.Listener) error, reconfigure func(*generation) error, sessions func() int) error {
+	for i, bind := range at.binds {
+		l, err := listenOn(bind, at.socketMode)
 		if err != nil {
 			return err
 		}
-		entry := &listening{name: name, Listener: l, serve: serve}
+		entry := &listening{name: at.name, Listener: l, serve: serve}
 		if i == 0 {
 			entry.reconfigure, entry.sessions = reconfigure, sessions
 		}
@@ -301,9 +313,9 @@ func (s *server) listen(name string, binds []string, serve func(context.Context,
 }
 
 // listenOn opens host:port or unix:PATH.
-func listenOn(bind string) (net.Listener, error) {
+func listenOn(bind string, socketMode fs.FileMode) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(bind, "unix:"); ok {
-		return unixsock.Listen(path)
+		return unixsock.ListenFor(path, socketMode)
 	}
 	return net.Listen("tcp", bind)
 }
