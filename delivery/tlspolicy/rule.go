@@ -97,7 +97,7 @@ func (r Rule) prepare() (rule, error) {
 	case Fingerprint:
 		p.digests, err = digests(r.Match)
 	case Verify, Secure:
-		err = checkNames(r.Match)
+		p.Match, err = names(r.Match)
 	default:
 		if len(r.Match) > 0 {
 			err = fmt.Errorf("%w: level %s matches nothing", errRule, p.Level)
@@ -140,13 +140,17 @@ func digests(texts []string) ([][sha256.Size]byte, error) {
 	return all, nil
 }
 
-func checkNames(names []string) error {
-	for _, name := range names {
-		if strings.Trim(name, ".") == "" || strings.ContainsAny(name, " *@[]/:") {
-			return fmt.Errorf("%w: %q is not a name to match", errRule, name)
+// names checks names to match and writes them as certificates do.
+func names(texts []string) ([]string, error) {
+	var all []string
+	for _, text := range texts {
+		name, err := normal(text)
+		if err != nil || strings.Trim(name, ".") == "" || strings.ContainsAny(name, " *@[]/:") {
+			return nil, fmt.Errorf("%w: %q is not a name to match", errRule, text)
 		}
+		all = append(all, name)
 	}
-	return nil
+	return all, nil
 }
 
 // names returns what the certificate may be called: Match with its words

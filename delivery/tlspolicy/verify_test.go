@@ -165,6 +165,8 @@ func TestRulePrepare(t *testing.T) {
 		{Rule{Level: Verify}, "verify [hostname]"},
 		{Rule{Level: Secure}, "secure [nexthop dot-nexthop]"},
 		{Rule{Level: Secure, Match: []string{"mail.example.com", ".example.com"}}, "secure [mail.example.com .example.com]"},
+		{Rule{Level: Secure, Match: []string{"bücher.example", ".Bücher.example"}}, "secure [xn--bcher-kva.example .xn--bcher-kva.example]"},
+		{Rule{Level: Verify, Match: []string{"a\u2024example"}}, ""},
 		{Rule{Level: Fingerprint, Match: []string{digest}}, "fingerprint [" + digest + "]"},
 		{Rule{Level: Fingerprint}, ""},
 		{Rule{Level: Fingerprint, Match: []string{"abcd"}}, ""},
