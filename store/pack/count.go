@@ -112,6 +112,115 @@ func (v verifier) compare(bodies map[store.Hash]references) {
 		if r.found == 0 {
 			err = errors.New("nobody refers to it")
 		}
-		v.report(Finding{Kind: FoundReferences, Body: hash, Err: err})
+		v.report(Finding{Kind: FoundReferences, Body: hash, Err: err, references: r})
 	}
+}
+
+// RepairReferences makes the counts of all bodies what owners hold. A count
+// that is too low is raised in any case. While mayLower says no, because it is
+// not known what else refers to bodies, no other is touched. A body that nobody
+// refers to is given to keep first, and goes only when that returned nil,
+// having made it durable. repaired is told of each repair once it is durable.
+// Nobody else may write meanwhile. The error joins what kept it from a repair,
+// or from going on.
+func (b *Blobs) RepairReferences(ctx context.Context, owners Owners, mayLower func() bool, keep func(store.Hash, store.Body) error, repaired func(f Finding, how string)) error {
+	var failed []error
+	mend := func(f Finding, how string, err error) {
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%v: not repaired: %w", f, err))
+		} else {
+			repaired(f, how)
+		}
+	}
+	err := b.VerifyReferences(ctx, owners, func(f Finding) {
+		switch r := f.references; {
+		case r.found > r.counted || r.found > 0 && mayLower():
+			mend(f, fmt.Sprintf("set to %d", r.found), b.setReferences(ctx, f.Body, r.found))
+		case r.found == 0 && mayLower():
+			mend(f, "body salvaged and removed", b.removeUnreferenced(ctx, f.Body, keep))
+		}
+	})
+	if err == nil && mayLower() {
+		err = b.removeStrayCounts(ctx, mend)
+	}
+	return errors.Join(append(failed, err)...)
+}
+
+// setReferences sets the count of a body, at least 1.
+func (b *Blobs) setReferences(ctx context.Context, hash store.Hash, n int64) error {
+	batch := store.NewBatch()
+	batch.UseReserve = true
+	b.addSet(batch, hash, n)
+	_, err := b.kv.Commit(ctx, batch)
+	return err
+}
+
+func (b *Blobs) addSet(batch *store.Batch, hash store.Hash, n int64) {
+	bodyKey, moreKey := b.keys.body(hash), b.keys.more(hash)
+	batch.Decide(bodyKey, func(get func([]byte) ([]byte, error), w *store.Batch) error {
+		value, err := get(bodyKey)
+		if err != nil {
+			return err
+		}
+		if n == 1 {
+			w.Delete(moreKey) // none is as good as no mark
+			return nil
+		}
+		if value[0]&flagShared == 0 {
+			marked := bytes.Clone(value)
+			marked[0] |= flagShared
+			w.Put(bodyKey, marked)
+		}
+		w.Put(moreKey, store.EncodeCounter(n-1))
+		return nil
+	})
+}
+
+// removeUnreferenced removes a body that nobody refers to.
+func (b *Blobs) removeUnreferenced(ctx context.Context, hash store.Hash, keep func(store.Hash, store.Body) error) error {
+	ref := store.Ref{Hash: hash}
+	err := b.kv.View(ctx, func(s store.Snapshot) error {
+		value, err := s.Get(b.keys.body(hash))
+		if err != nil {
+			return err
+		}
+		inline, pieces, err := parseBody(value)
+		ref.Octets = int64(len(inline))
+		for _, p := range pieces {
+			ref.Octets += p.octets
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	body, err := b.Open(ctx, ref)
+	if err != nil {
+		return err
+	}
+	err = keep(hash, body)
+	if err := errors.Join(err, body.Close()); err != nil {
+		return err
+	}
+	batch := store.NewBatch()
+	batch.UseReserve = true
+	b.addSet(batch, hash, 1)
+	b.Unlink(batch, ref)
+	_, err = b.kv.Commit(ctx, batch)
+	return err
+}
+
+// removeStrayCounts removes counters that count nothing.
+func (b *Blobs) removeStrayCounts(ctx context.Context, mend func(Finding, string, error)) error {
+	v := verifier{blobs: b, progress: new(Progress), report: func(f Finding) {
+		if f.Body == (store.Hash{}) {
+			return // a key of a wrong length is not ours to judge
+		}
+		batch := store.NewBatch()
+		batch.UseReserve = true
+		batch.Delete(b.keys.more(f.Body))
+		_, err := b.kv.Commit(ctx, batch)
+		mend(f, "counter removed", err)
+	}}
+	return v.each(ctx, 'n', v.count)
 }

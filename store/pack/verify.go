@@ -38,6 +38,8 @@ type Finding struct {
 	Body store.Hash // zero when it is about a whole pack
 	Pack uint64     // its number; 0 when it is about no pack
 	Err  error      // the details; may be nil
+
+	references references // of FoundReferences
 }
 
 func (f Finding) String() string {
