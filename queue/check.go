@@ -39,6 +39,8 @@ type Finding struct {
 	Kind  FindingKind
 	Queue mail.QueueID // "" where the key does not tell
 	Err   error        // the details; may be nil
+
+	key []byte // what Repair writes or removes; nil for nothing
 }
 
 func (f Finding) String() string {
@@ -71,7 +73,7 @@ func Check(ctx context.Context, kv store.Store, blobs store.Blobs, report func(F
 		{'p', c.numbered("part")},
 		{'r', c.numbered("state")},
 		{'h', func(_ context.Context, v store.Snapshot, key, _ []byte) error {
-			return c.owned(v, mail.QueueID(key[2:]), "hold")
+			return c.owned(v, key, mail.QueueID(key[2:]), "hold")
 		}},
 		{'d', c.due},
 	} {
@@ -146,23 +148,23 @@ func (c *checker) message(ctx context.Context, v store.Snapshot, id mail.QueueID
 	}
 	m, err := readMessage(v, id)
 	if errors.Is(err, errRecord) {
-		c.report(Finding{FoundDamaged, id, err})
+		c.report(Finding{Kind: FoundDamaged, Queue: id, Err: err})
 		return nil
 	} else if err != nil {
 		return err
 	}
 	if body, err := c.blobs.Open(ctx, m.ref); err != nil {
-		c.report(Finding{FoundNoBody, id, err})
+		c.report(Finding{Kind: FoundNoBody, Queue: id, Err: err})
 	} else if err := body.Close(); err != nil {
-		c.report(Finding{FoundNoBody, id, err})
+		c.report(Finding{Kind: FoundNoBody, Queue: id, Err: err})
 	}
 	if m.finished() {
-		c.report(Finding{FoundDone, id, nil})
+		c.report(Finding{Kind: FoundDone, Queue: id})
 	}
 	for _, key := range m.dueKeys() {
 		if _, err := v.Get(key); errors.Is(err, store.ErrNotFound) {
 			e, _ := parseDueKey(key)
-			c.report(Finding{FoundNoDue, id, fmt.Errorf("%s of %s", groupText(e.group), e.due.UTC().Format(time.RFC3339))})
+			c.report(Finding{FoundNoDue, id, fmt.Errorf("%s of %s", groupText(e.group), e.due.UTC().Format(time.RFC3339)), key})
 		} else if err != nil {
 			return err
 		}
@@ -198,7 +200,7 @@ func (c *checker) furtherParts(v store.Snapshot, m *message) error {
 			return err
 		}
 		n, _ := stateGroup(pair.Key)
-		c.report(Finding{FoundOrphan, m.id, fmt.Errorf("part %d", n)})
+		c.report(Finding{FoundOrphan, m.id, fmt.Errorf("part %d", n), bytes.Clone(pair.Key)})
 	}
 	return nil
 }
@@ -211,15 +213,15 @@ func (c *checker) numbered(what string) func(context.Context, store.Snapshot, []
 			return nil
 		}
 		number := binary.BigEndian.Uint32(key[len(key)-4:])
-		return c.owned(v, mail.QueueID(key[2:len(key)-5]), fmt.Sprintf("%s %d", what, number))
+		return c.owned(v, key, mail.QueueID(key[2:len(key)-5]), fmt.Sprintf("%s %d", what, number))
 	}
 }
 
 // owned reports a record whose message does not exist.
-func (c *checker) owned(v store.Snapshot, id mail.QueueID, what string) error {
+func (c *checker) owned(v store.Snapshot, key []byte, id mail.QueueID, what string) error {
 	_, err := v.Get(messageKey(id))
 	if errors.Is(err, store.ErrNotFound) {
-		c.report(Finding{FoundOrphan, id, errors.New(what)})
+		c.report(Finding{FoundOrphan, id, errors.New(what), bytes.Clone(key)})
 		return nil
 	}
 	return err
@@ -235,7 +237,7 @@ func (c *checker) due(_ context.Context, v store.Snapshot, key, _ []byte) error 
 	m, err := readMessage(v, e.id)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		c.report(Finding{FoundOrphan, e.id, errors.New("due entry")})
+		c.report(Finding{FoundOrphan, e.id, errors.New("due entry"), bytes.Clone(key)})
 		return nil
 	case errors.Is(err, errRecord):
 		return nil
@@ -247,7 +249,7 @@ func (c *checker) due(_ context.Context, v store.Snapshot, key, _ []byte) error 
 			return nil
 		}
 	}
-	c.report(Finding{FoundStale, e.id, fmt.Errorf("%s, %s", groupText(e.group), e.due.UTC().Format(time.RFC3339))})
+	c.report(Finding{FoundStale, e.id, fmt.Errorf("%s, %s", groupText(e.group), e.due.UTC().Format(time.RFC3339)), bytes.Clone(key)})
 	return nil
 }
 
