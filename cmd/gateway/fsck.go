@@ -34,7 +34,10 @@ func fsckCommand() *cobra.Command {
 		Long: "Reads everything in the queue and the mailboxes of data_dir and tells what is wrong, one finding a\n" +
 			"line: records, bodies with their checksums, references. The server must not run; what a crash left is\n" +
 			"recovered first, as a start does it. Exits with 0 when all is well, 1 with findings, 2 when it could\n" +
-			"not check.",
+			"not check.\n\n" +
+			"With --repair it then rights counts of references, writes missing due entries, removes records that\n" +
+			"belong to no message, and moves what is left of damaged queued messages, and bodies that nobody refers\n" +
+			"to, into data_dir/salvage. Each repair is told. Then it checks again, and that is what counts.",
 		Example: "  systemctl stop postern\n  runuser -u postern -- postern fsck",
 		RunE: func(c *cobra.Command, _ []string) error {
 			err := runFsck(c)
@@ -51,6 +54,7 @@ func fsckCommand() *cobra.Command {
 		},
 	}
 	c.Flags().Bool("json", false, "one JSON object a line")
+	c.Flags().Bool("repair", false, "mend what is safe to mend, tell how, and check again")
 	c.Flags().BoolP("quiet", "q", false, "findings only, no progress and no summary")
 	return c
 }
@@ -68,7 +72,11 @@ func runFsck(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	run := &fsck{file: f, out: c.OutOrStdout(), json: asJSON, quiet: quiet, log: stderrLog("error").Named("fsck")}
+	repair, err := c.Flags().GetBool("repair")
+	if err != nil {
+		return err
+	}
+	run := &fsck{file: f, out: c.OutOrStdout(), json: asJSON, quiet: quiet, repair: repair, log: stderrLog("error").Named("fsck")}
 	if !quiet {
 		defer run.showProgress(c.ErrOrStderr())()
 	}
@@ -77,11 +85,12 @@ func runFsck(c *cobra.Command) error {
 
 // fsck is one check of a data_dir.
 type fsck struct {
-	file  *config.File
-	out   io.Writer
-	json  bool
-	quiet bool
-	log   hclog.Logger
+	file   *config.File
+	out    io.Writer
+	json   bool
+	quiet  bool
+	repair bool
+	log    hclog.Logger
 
 	terminal io.Writer // where a line of progress may stand; nil for nowhere
 	written  error     // the first that out gave
@@ -115,7 +124,7 @@ func (k *fsck) run(ctx context.Context) (err error) {
 		return fmt.Errorf("there is neither a queue nor a mail store in %s", k.file.DataDir)
 	}
 	for _, e := range stores {
-		if err := k.check(ctx, e); err != nil {
+		if err := k.checkAndRepair(ctx, e); err != nil {
 			return err
 		}
 	}
@@ -217,9 +226,30 @@ type storeCheck struct {
 	unreadable int64            // messages whose references are not known
 }
 
+// checkAndRepair checks one store. Where there is something to repair and it is
+// wanted, the findings that count are those of a second check after it.
+func (k *fsck) checkAndRepair(ctx context.Context, e *engine) error {
+	c, err := k.check(ctx, e)
+	if err != nil {
+		return err
+	}
+	if !k.repair || c.summary.Findings == 0 {
+		k.findings += c.summary.Findings
+		return nil
+	}
+	if err := c.mend(ctx); err != nil {
+		return err
+	}
+	if c, err = k.check(ctx, e); err != nil {
+		return err
+	}
+	k.findings += c.summary.Findings
+	return nil
+}
+
 // check looks at one store, from the ground up: what is found below may
 // explain what is found above. An error is one that is about no store.
-func (k *fsck) check(ctx context.Context, e *engine) error {
+func (k *fsck) check(ctx context.Context, e *engine) (*storeCheck, error) {
 	c := &storeCheck{fsck: k, engine: e, summary: fsckSummary{Store: e.name}, progress: &fsckProgress{store: e.name}}
 	k.progress.Store(c.progress)
 	defer k.progress.Store(nil)
@@ -230,7 +260,7 @@ func (k *fsck) check(ctx context.Context, e *engine) error {
 		}
 		var err error
 		if c.mailstore, err = mailstore.Open(ctx, cfg, e.kv, e.pack, k.log); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, step := range []struct {
@@ -245,7 +275,7 @@ func (k *fsck) check(ctx context.Context, e *engine) error {
 		c.progress.step.Store(&step.name)
 		err := step.look(ctx)
 		if ctx.Err() != nil {
-			return fmt.Errorf("%s: interrupted while checking %s", e.name, step.name)
+			return nil, fmt.Errorf("%s: interrupted while checking %s", e.name, step.name)
 		}
 		if err != nil {
 			c.found(fsckFinding{Finding: step.name + " cannot be read", Detail: err.Error(), text: fmt.Sprintf("%s cannot be read: %v", step.name, err)})
@@ -258,14 +288,13 @@ func (k *fsck) check(ctx context.Context, e *engine) error {
 		k.tell(s, fmt.Sprintf("%s: %d record(s), %d message(s), %d bodies of %d octets checked: %d finding(s)",
 			s.Store, s.Records, s.Messages, s.Bodies, s.Octets, s.Findings))
 	}
-	return nil
+	return c, nil
 }
 
 // found reports one finding.
 func (c *storeCheck) found(f fsckFinding) {
 	f.Store = c.name
 	c.summary.Findings++
-	c.findings++
 	c.tell(f, c.name+": "+f.text)
 }
 
@@ -350,12 +379,15 @@ func (c *storeCheck) messages(ctx context.Context) error {
 
 // references compares the counts of references with those of all messages.
 func (c *storeCheck) references(ctx context.Context) error {
-	return c.pack.VerifyReferences(ctx, func(ctx context.Context, each func(store.Ref)) (err error) {
-		if c.mailstore == nil {
-			c.unreadable, err = queue.References(ctx, c.kv, each)
-		} else {
-			c.unreadable, err = c.mailstore.References(ctx, each)
-		}
-		return err
-	}, c.foundInPacks)
+	return c.pack.VerifyReferences(ctx, c.owners, c.foundInPacks)
+}
+
+// owners tells every reference that a message of the store holds.
+func (c *storeCheck) owners(ctx context.Context, each func(store.Ref)) (err error) {
+	if c.mailstore == nil {
+		c.unreadable, err = queue.References(ctx, c.kv, each)
+	} else {
+		c.unreadable, err = c.mailstore.References(ctx, each)
+	}
+	return err
 }

@@ -38,9 +38,12 @@ func TestFsck(t *testing.T) {
 	for name, row := range map[string]struct {
 		damage func(t *testing.T, data string)
 		want   []string // in what is found, one finding each
+		left   int      // findings after a repair
+		// salvage has as many files of content and of records.
+		contents, records int
 	}{
-		"nothing": {func(*testing.T, string) {}, nil},
-		"count too high": {func(t *testing.T, data string) {
+		"nothing": {damage: func(*testing.T, string) {}},
+		"count too high": {damage: func(t *testing.T, data string) {
 			change(t, data, "queue", func(v store.Snapshot, b *store.Batch) {
 				for _, pair := range under(t, v, "bh") {
 					pair.Value[0] |= 0x80
@@ -48,21 +51,21 @@ func TestFsck(t *testing.T) {
 					b.Add(append([]byte("bn"), pair.Key[2:]...), 2)
 				}
 			})
-		}, []string{`queue: references are miscounted, body `, `queue: references are miscounted, body `}},
-		"body of nobody": {func(t *testing.T, data string) {
+		}, want: []string{`queue: references are miscounted, body `, `queue: references are miscounted, body `}},
+		"body of nobody": {damage: func(t *testing.T, data string) {
 			change(t, data, "queue", func(_ store.Snapshot, b *store.Batch) {
 				b.DeleteRange([]byte("qm"), []byte("qn"))
 				b.DeleteRange([]byte("qd"), []byte("qe"))
 				b.DeleteRange([]byte("qr"), []byte("qs"))
 			})
-		}, []string{"nobody refers to it", "nobody refers to it"}},
-		"due entries": {func(t *testing.T, data string) {
+		}, want: []string{"nobody refers to it", "nobody refers to it"}, contents: 2},
+		"due entries": {damage: func(t *testing.T, data string) {
 			change(t, data, "queue", func(_ store.Snapshot, b *store.Batch) { b.DeleteRange([]byte("qd"), []byte("qe")) })
-		}, []string{"due entry is missing", "due entry is missing"}},
-		"damaged queue record": {func(t *testing.T, data string) {
+		}, want: []string{"due entry is missing", "due entry is missing"}},
+		"damaged queue record": {damage: func(t *testing.T, data string) {
 			change(t, data, "queue", func(v store.Snapshot, b *store.Batch) { b.Put(under(t, v, "qm")[0].Key, []byte("\x01\x00\n")) })
-		}, []string{"message is damaged: malformed queue record", "references of 1 damaged message(s) are not known"}},
-		"mailbox": {func(t *testing.T, data string) {
+		}, want: []string{"message is damaged: malformed queue record", "references of 1 damaged message(s) are not known"}, contents: 1, records: 1},
+		"mailbox": {damage: func(t *testing.T, data string) {
 			change(t, data, "mail", func(v store.Snapshot, b *store.Batch) {
 				for _, pair := range under(t, v, "ma") {
 					if pair.Key[18] == 't' {
@@ -70,18 +73,18 @@ func TestFsck(t *testing.T) {
 					}
 				}
 			})
-		}, []string{`mail: account "bob", mailbox "INBOX", UID 1: no structure: `}},
-		"key of nobody": {func(t *testing.T, data string) {
+		}, want: []string{`mail: account "bob", mailbox "INBOX", UID 1: no structure: `}, left: 1},
+		"key of nobody": {damage: func(t *testing.T, data string) {
 			change(t, data, "mail", func(_ store.Snapshot, b *store.Batch) { b.Put([]byte("zoo"), nil) })
-		}, []string{`mail: key of no owner: 7a6f6f`}},
-		"bit of a body": {func(t *testing.T, data string) {
+		}, want: []string{`mail: key of no owner: 7a6f6f`}, left: 1},
+		"bit of a body": {damage: func(t *testing.T, data string) {
 			packs, err := filepath.Glob(filepath.Join(data, "mail", "bodies", "*"))
 			must(t, err)
 			flip(t, packs[0], 10_000)
-		}, []string{`mail: body is damaged, body `}},
-		"missing pack": {func(t *testing.T, data string) {
+		}, want: []string{`mail: body is damaged, body `}, left: 1},
+		"missing pack": {damage: func(t *testing.T, data string) {
 			must(t, os.RemoveAll(filepath.Join(data, "mail", "bodies")))
-		}, []string{`mail: body is damaged, body `, `mail: account "bob", mailbox "INBOX", UID 1: body: `}},
+		}, want: []string{`mail: body is damaged, body `, `mail: account "bob", mailbox "INBOX", UID 1: body: `}, left: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -113,7 +116,42 @@ func TestFsck(t *testing.T) {
 					t.Errorf("in JSON: %s", line)
 				}
 			}
+			checkRepair(t, path, len(row.want), row.left)
+			for pattern, want := range map[string]int{"*.eml": row.contents, "*.json": row.records, "*.new": 0} {
+				files, err := filepath.Glob(filepath.Join(data, "salvage", pattern))
+				must(t, err)
+				if len(files) != want {
+					t.Errorf("salvaged %q, want %d", files, want)
+				}
+			}
 		})
+	}
+}
+
+// checkRepair repairs and wants so many findings before and after it, and as
+// many again from a check of its own.
+func checkRepair(t *testing.T, path string, before, after int) {
+	t.Helper()
+	status := min(after, 1)
+	var stdout, stderr bytes.Buffer
+	c := exec.Command(program, "fsck", "--repair", "--json", "-q", "-c", path)
+	c.Stdout, c.Stderr = &stdout, &stderr
+	if err := c.Run(); c.ProcessState.ExitCode() != status {
+		t.Fatalf("repair: %v, want status %d\n%s%s", err, status, &stdout, &stderr)
+	}
+	repairs, findings := 0, 0
+	for line := range strings.Lines(stdout.String()) {
+		if strings.Contains(line, `"repaired":`) {
+			repairs++
+		} else {
+			findings++
+		}
+	}
+	if findings != before+after || repairs == 0 && after < before {
+		t.Errorf("%d findings and %d repairs, want %d findings before and %d after:\n%s%s", findings, repairs, before, after, &stdout, &stderr)
+	}
+	if left := fsckLines(t, status, "-q", "-c", path); len(left) != after {
+		t.Errorf("after the repair there are %d findings, want %d:\n%s", len(left), after, strings.Join(left, "\n"))
 	}
 }
 
