@@ -275,17 +275,27 @@ func (q *Queue) Release(ctx context.Context, id mail.QueueID) error {
 		if !m.held {
 			return
 		}
-		m.held = false
-		q.counts.held.Add(-1)
-		b.Delete(holdKey(m.id))
+		q.endHoldLocked(b, m)
 		for g := range m.work {
-			if m.untried(g) && !m.untriedEntry {
-				m.untriedEntry = true
-				b.Put(m.untriedKey(), nil)
-			}
 			q.advanceLocked(b, m, g)
 		}
 	})
+}
+
+// endHoldLocked ends a hold, if there is one. What is untried is due then.
+func (q *Queue) endHoldLocked(b *store.Batch, m *message) {
+	if !m.held {
+		return
+	}
+	m.held = false
+	q.counts.held.Add(-1)
+	b.Delete(holdKey(m.id))
+	for g := range m.work {
+		if m.untried(g) && !m.untriedEntry {
+			m.untriedEntry = true
+			b.Put(m.untriedKey(), nil)
+		}
+	}
 }
 
 // Delete removes a message without delivery or report. A delivery under way

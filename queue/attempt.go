@@ -61,8 +61,13 @@ func (q *Queue) nextLocked() (item, bool) {
 	return q.schedule.next(time.Now(), q.deadLocked)
 }
 
-// deadLocked drops a group that was held or deleted while it was in line.
+// deadLocked drops a group that was held, deleted or given up while it was in
+// line.
 func (q *Queue) deadLocked(it item) bool {
+	if s := it.m.work[it.group].state; s != nil && s.pending() == 0 {
+		q.restLocked(it.m, it.group)
+		return true
+	}
 	if !it.m.held && !it.m.removed {
 		it.m.work[it.group].place = inFlight
 		return false

@@ -26,6 +26,7 @@ type message struct {
 	reporting bool
 	moving    int // groups that are not idle
 	ended     bool
+	expired   bool   // an operator gave up what is being delivered
 	result    string // of the whole, for the audit
 }
 
@@ -116,6 +117,9 @@ func (q *Queue) rules(m *message) rules {
 	}
 	if m.envelope.ReversePath.IsNull() {
 		r.lifetime = q.cfg.BounceLifetime
+	}
+	if m.expired {
+		r.lifetime = 0
 	}
 	return r
 }

@@ -34,6 +34,7 @@ func (s *server) commands() admin.Commands {
 		c["queue/retry"] = s.replyRetry
 		c["queue/hold"] = onEach("held", s.queue.Hold)
 		c["queue/release"] = onEach("released", s.queue.Release)
+		c["queue/expire"] = onEach("given up", s.queue.Expire)
 		c["queue/delete"] = onEach("deleted", s.queue.Delete)
 		c["route"] = s.replyRoute
 	}

@@ -67,6 +67,7 @@ func queueCommand() *cobra.Command {
 	c.AddCommand(list, shape, show, cat, retry,
 		onMessages("hold", "Keep messages from delivery until they are released"),
 		onMessages("release", "End a hold and try the messages now"),
+		onMessages("expire", "Give messages up; their senders are told"),
 		onMessages("delete", "Throw messages away; their senders are not told"))
 	return c
 }
