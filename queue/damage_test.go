@@ -78,7 +78,9 @@ func TestDamaged(t *testing.T) {
 				if events := r.audit.of(bad); len(events) == 0 || events[len(events)-1] != "final deleted" {
 					t.Errorf("audit: %q", events)
 				}
+				r.orphans = true
 				r.restart()
+				r.orphans = false
 				time.Sleep(time.Hour)
 				if keys := r.keys([]byte{tag}, []byte{tag + 1}); len(keys) > 0 {
 					t.Errorf("left of it after a restart: %q", keys)

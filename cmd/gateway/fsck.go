@@ -47,9 +47,9 @@ func fsckCommand() *cobra.Command {
 			case err == nil || errors.As(err, &found):
 				return err
 			case errors.As(err, &mistakes):
-				return &exitStatus{notChecked, err}
+				return &exitStatus{status: notChecked, err: err}
 			default:
-				return &exitStatus{notChecked, fmt.Errorf("not checked: %w", err)}
+				return &exitStatus{status: notChecked, err: fmt.Errorf("not checked: %w", err)}
 			}
 		},
 	}
@@ -132,7 +132,7 @@ func (k *fsck) run(ctx context.Context) (err error) {
 		return k.written
 	}
 	if k.findings > 0 {
-		return &exitStatus{1, fmt.Errorf("%d finding(s) in %s", k.findings, k.file.DataDir)}
+		return &exitStatus{status: 1, err: fmt.Errorf("%d finding(s) in %s", k.findings, k.file.DataDir)}
 	}
 	return nil
 }

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,22 +35,15 @@ func run() int {
 	command := root()
 	command.SetArgs(calledAs(os.Args))
 	if err := command.ExecuteContext(ctx); err != nil {
+		exit := &exitStatus{status: 1}
+		errors.As(err, &exit)
 		var mistakes *config.Mistakes
-		var known *exitError
-		if errors.As(err, &known) {
-			fmt.Fprintln(os.Stderr, "sendmail:", err)
-			return known.status
-		}
 		if errors.As(err, &mistakes) {
 			fmt.Fprintf(os.Stderr, "%v\n\npostern: %d mistake(s) in the configuration; nothing was started\n", err, mistakes.Count())
 		} else {
-			fmt.Fprintln(os.Stderr, "postern:", err)
+			fmt.Fprintf(os.Stderr, "%s: %v\n", cmp.Or(exit.speaker, "postern"), err)
 		}
-		var exit *exitStatus
-		if errors.As(err, &exit) {
-			return exit.status
-		}
-		return 1
+		return exit.status
 	}
 	return 0
 }
@@ -57,8 +51,9 @@ func run() int {
 // exitStatus is an error that ends the program with another status than 1, or
 // that is told apart from those that do.
 type exitStatus struct {
-	status int
-	err    error
+	status  int
+	err     error
+	speaker string // who says so; "" for postern
 }
 
 func (e *exitStatus) Error() string { return e.err.Error() }

@@ -34,17 +34,13 @@ const (
 	exNoPerm      = 77
 )
 
-// exitError ends the process with a status of its own.
-type exitError struct {
-	status int
-	err    error
+// exitWith ends sendmail with a status.
+func exitWith(status int, err error) *exitStatus {
+	return &exitStatus{status: status, err: err, speaker: "sendmail"}
 }
 
-func (e *exitError) Error() string { return e.err.Error() }
-func (e *exitError) Unwrap() error { return e.err }
-
 func exitf(status int, format string, args ...any) error {
-	return &exitError{status, fmt.Errorf(format, args...)}
+	return exitWith(status, fmt.Errorf(format, args...))
 }
 
 // calledAs returns the command line for a name the binary was called by other
@@ -103,7 +99,7 @@ func askQueue(c *cobra.Command, o sendmailOptions, command string, args url.Valu
 		return err
 	}
 	if err := callServer(c, command, args); err != nil {
-		return &exitError{exUnavailable, err}
+		return exitWith(exUnavailable, err)
 	}
 	return nil
 }
@@ -119,7 +115,7 @@ func submitSocket(o sendmailOptions) (string, error) {
 	case err == nil:
 		return socket, nil
 	case o.config != "":
-		return "", &exitError{exUnavailable, err}
+		return "", exitWith(exUnavailable, err)
 	default:
 		return defaultSubmitSocket, nil
 	}
@@ -236,8 +232,8 @@ func (s *submission) note(before error, to mail.Address, err error) error {
 	if err == nil {
 		return before
 	}
-	failed := &exitError{exitOf(err), fmt.Errorf("%s: %s", to, status.ReplyOf(err))}
-	var old *exitError
+	failed := exitWith(exitOf(err), fmt.Errorf("%s: %s", to, status.ReplyOf(err)))
+	var old *exitStatus
 	if !errors.As(before, &old) {
 		return failed
 	}

@@ -50,7 +50,7 @@ func TestSendmailOptions(t *testing.T) {
 	}
 	for _, line := range []string{"", "-i", "-Z x", "-f", "-bd", "-bz", "-q30m", "-B 9BIT x", "-R all x", "-N never,success x", "-N often x"} {
 		_, err := parseSendmail(strings.Fields(line))
-		var known *exitError
+		var known *exitStatus
 		if !errors.As(err, &known) || known.status != exUsage {
 			t.Errorf("%q: %v", line, err)
 		}
@@ -129,7 +129,7 @@ func TestLargeLetter(t *testing.T) {
 		t.Errorf("%d octets are in memory", l.body.Len())
 	}
 	_, err := readLetter(strings.NewReader("X: "+strings.Repeat("y\n z", maxLetterHeader/4)), sendmailOptions{})
-	var known *exitError
+	var known *exitStatus
 	if !errors.As(err, &known) || known.status != exDataErr {
 		t.Errorf("endless header: %v", err)
 	}

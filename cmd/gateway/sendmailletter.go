@@ -88,7 +88,7 @@ func readLetter(in io.Reader, o sendmailOptions) (*letterFile, error) {
 			err = l.write(piece)
 		}
 	}
-	var known *exitError
+	var known *exitStatus
 	switch {
 	case errors.Is(err, io.EOF):
 		return l, nil
