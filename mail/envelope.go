@@ -83,6 +83,15 @@ type Client struct {
 	Identity *Identity // nil before authentication
 }
 
+// Peer says in log lines where the client is: its address and port, or "local"
+// for one that came by a unix socket.
+func (c *Client) Peer() string {
+	if !c.Remote.IsValid() {
+		return "local"
+	}
+	return c.Remote.String()
+}
+
 // TLSInfo tells how a session is protected.
 type TLSInfo struct {
 	Version string // "TLSv1.3"

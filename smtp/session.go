@@ -87,7 +87,7 @@ func (s *serverSession) serve() {
 func (s *serverSession) guard(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("session panicked", "sid", s.client.Session, "remote", s.client.Remote, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			s.log.Error("session panicked", "sid", s.client.Session, "remote", s.client.Peer(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			err = status.Errorf(status.SessionFault, "panic: %v", p)
 		}
 	}()
@@ -299,7 +299,7 @@ func (s *serverSession) startTLS() error {
 	err := conn.HandshakeContext(s.ctx)
 	s.wire.disarm(true)
 	if err != nil {
-		s.log.Info("TLS handshake failed", "sid", s.client.Session, "remote", s.client.Remote, "err", err)
+		s.log.Info("TLS handshake failed", "sid", s.client.Session, "remote", s.client.Peer(), "err", err)
 		// No reply can be sent: the two sides disagree on the protocol.
 		return status.New(status.ConnectionLost, fmt.Errorf("TLS handshake: %w", err))
 	}

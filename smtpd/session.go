@@ -122,7 +122,7 @@ func (s *session) event(kind mail.EventKind) mail.Event {
 // keys returns the log keys of the session, followed by more.
 func (s *session) keys(more ...any) []any {
 	keys := append(make([]any, 0, 12+len(more)),
-		"sid", s.client.Session, "listener", s.client.Listener, "remote", s.client.Remote, "helo", s.client.Helo)
+		"sid", s.client.Session, "listener", s.client.Listener, "remote", s.client.Peer(), "helo", s.client.Helo)
 	if s.client.TLS != nil {
 		keys = append(keys, "tls", s.client.TLS.Version)
 	}

@@ -126,5 +126,5 @@ func (s *session) Close(cause error) {
 		event.Detail = cause.Error()
 	}
 	s.audit(event)
-	s.handler.log.Debug("session ended", "sid", s.client.Session, "remote", s.client.Remote, "err", cause)
+	s.handler.log.Debug("session ended", "sid", s.client.Session, "remote", s.client.Peer(), "err", cause)
 }
