@@ -115,29 +115,9 @@ const checkAtOnce = 250
 
 // each calls look for every record in a range, in the view that read it.
 func (c *checker) each(ctx context.Context, lo, hi []byte, look func(ctx context.Context, v store.Snapshot, key, value []byte) error) error {
-	for lo != nil {
-		n := 0
-		var next []byte
-		err := c.kv.View(ctx, func(v store.Snapshot) error {
-			for pair, err := range v.Range(lo, hi, checkAtOnce, false) {
-				if err != nil {
-					return err
-				}
-				if err := look(ctx, v, pair.Key, pair.Value); err != nil {
-					return err
-				}
-				if n++; n == checkAtOnce {
-					next = append(bytes.Clone(pair.Key), 0)
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		lo = next
-	}
-	return nil
+	return store.Scan(ctx, c.kv, lo, hi, checkAtOnce, func(v store.Snapshot, key, value []byte) error {
+		return look(ctx, v, key, value)
+	})
 }
 
 // message looks at one message with everything that belongs to it.

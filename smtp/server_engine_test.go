@@ -301,12 +301,15 @@ func TestConnectionLimits(t *testing.T) {
 
 func awaitSessions(t *testing.T, s *Server, want int) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
 	for s.Stats().Sessions != want {
-		if time.Now().After(deadline) {
+		select {
+		case <-tick.C:
+		case <-deadline:
 			t.Fatalf("%d sessions, want %d", s.Stats().Sessions, want)
 		}
-		time.Sleep(time.Millisecond) // polling with a deadline
 	}
 }
 

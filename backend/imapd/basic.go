@@ -10,7 +10,8 @@ import (
 // maxIDOctets bounds what of a client's ID goes to the log.
 const maxIDOctets = 300
 
-// capabilities lists what this session may use now.
+// capabilities lists what the client may use in the present state (RFC 3501
+// section 6.1.1).
 func (s *session) capabilities() string {
 	var b strings.Builder
 	b.WriteString("IMAP4rev1 LITERAL+ SASL-IR ENABLE ID")

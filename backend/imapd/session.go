@@ -221,7 +221,7 @@ func (s *session) close() {
 	s.w.park()
 }
 
-// event begins an audit record of this session.
+// event begins an audit record that names the connection and who logged in.
 func (s *session) event(kind mail.EventKind) mail.Event {
 	e := mail.Event{
 		Kind: kind, Service: "imap", Session: s.client.Session, Remote: s.client.Remote,

@@ -129,30 +129,7 @@ const checkAtOnce = 1000
 // each calls fn for every record of a kind, in the view that read it.
 func (c *checker) each(ctx context.Context, kind byte, fn func(snap store.Snapshot, key []byte, value []byte) error) error {
 	from := accountKey(c.id, kind)
-	end := above(from)
-	for from != nil {
-		n := 0
-		var next []byte
-		err := c.store.kv.View(ctx, func(snap store.Snapshot) error {
-			for pair, err := range snap.Range(from, end, checkAtOnce, false) {
-				if err != nil {
-					return err
-				}
-				if err := fn(snap, pair.Key, pair.Value); err != nil {
-					return err
-				}
-				if n++; n == checkAtOnce {
-					next = append(bytes.Clone(pair.Key), 0)
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		from = next
-	}
-	return nil
+	return store.Scan(ctx, c.store.kv, from, above(from), checkAtOnce, fn)
 }
 
 // messageKeyOctets is the length of a key of a message or of its Meta.

@@ -92,7 +92,7 @@ func (t *Transport) mx(ctx context.Context, domain string, hop *tlspolicy.Hop) (
 		return []string{domain}, nil
 	}
 	if len(answer.Records) == 1 && answer.Records[0].Host == "" {
-		return nil, status.Errorf(status.NullMX, "%s has a null MX", domain)
+		return nil, status.Errorf(status.NullMX, "%s publishes a null MX", domain)
 	}
 	records := slices.DeleteFunc(slices.Clone(answer.Records), func(mx dns.MX) bool { return !isHost(mx.Host) })
 	if len(records) == 0 {

@@ -69,9 +69,9 @@ func eachProcess(roots []int, fn func(pid int, p processTimes)) error {
 		all[pid] = times
 		children[times.parent] = append(children[times.parent], pid)
 	}
-	for todo := roots; len(todo) > 0; todo = todo[1:] {
-		fn(todo[0], all[todo[0]])
-		todo = append(todo[:len(todo):len(todo)], children[todo[0]]...)
+	for open := roots; len(open) > 0; open = open[1:] {
+		fn(open[0], all[open[0]])
+		open = append(open[:len(open):len(open)], children[open[0]]...)
 	}
 	return nil
 }
