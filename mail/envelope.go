@@ -51,8 +51,23 @@ type Envelope struct {
 	DeclaredOctets int64 // SIZE of MAIL, 0 when not given
 	Return         DSNReturn
 	EnvelopeID     string // ENVID, decoded xtext
-	Recipients     []Recipient
+	// RequireTLS is MAIL's REQUIRETLS (RFC 8689): the message goes only where
+	// its protection is certain, all the way.
+	RequireTLS bool
+	// TLSOptional is the header field "TLS-Required: No" (RFC 8689 section 5):
+	// to get through counts for more than protection. RequireTLS outranks it.
+	TLSOptional bool
+	// Priority is how urgent the message is (RFC 6710), from LowestPriority to
+	// HighestPriority; 0 is what mail usually has.
+	Priority   int8
+	Recipients []Recipient
 }
+
+// The ends of the scale of priorities.
+const (
+	LowestPriority  = -9
+	HighestPriority = 9
+)
 
 // Recipient is one forward-path and what its sender asked for.
 type Recipient struct {

@@ -25,7 +25,7 @@ func (r *rig) write(fill func(b *store.Batch)) {
 // damages are the ways in which what is stored of a message can go bad.
 var damages = map[string]func(b *store.Batch, id mail.QueueID){
 	"garbage":      func(b *store.Batch, id mail.QueueID) { b.Put(messageKey(id), []byte("\x01garbage")) },
-	"newer format": func(b *store.Batch, id mail.QueueID) { b.Put(messageKey(id), []byte{formatVersion + 1}) },
+	"newer format": func(b *store.Batch, id mail.QueueID) { b.Put(messageKey(id), []byte{extendedVersion + 1}) },
 	"missing part": func(b *store.Batch, id mail.QueueID) { b.Delete(partKey(id, 0)) },
 	"bad state":    func(b *store.Batch, id mail.QueueID) { b.Put(stateKey(id, 0), []byte("\x01")) },
 	"strange state": func(b *store.Batch, id mail.QueueID) {

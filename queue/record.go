@@ -14,6 +14,10 @@ import (
 // formatVersion begins every record. A reader refuses a higher one.
 const formatVersion = 1
 
+// extendedVersion begins message records that hold more than the first release
+// could read. The others stay at formatVersion, so that it still reads them.
+const extendedVersion = 2
+
 // record is what the groups of a queued message share.
 type record struct {
 	arrived      time.Time
@@ -75,25 +79,56 @@ func appendGroups(buf []byte, groups [][]byte) []byte {
 	return buf
 }
 
-const flagSMTPUTF8 = 1
+// The flags of a message record. All but the first stand only in records of
+// extendedVersion.
+const (
+	flagSMTPUTF8 = 1 << iota
+	flagRequireTLS
+	flagPriority // a priority follows
+	flagTLSOptional
+	knownFlags = flagSMTPUTF8 | flagRequireTLS | flagPriority | flagTLSOptional
+)
+
+// envelopeFlags returns the flags of an envelope, and the version of the
+// record that can hold them.
+func envelopeFlags(e *mail.Envelope) (flags, version byte) {
+	if e.RequireTLS {
+		flags |= flagRequireTLS
+	}
+	if e.Priority != 0 {
+		flags |= flagPriority
+	}
+	if e.TLSOptional {
+		flags |= flagTLSOptional
+	}
+	version = formatVersion
+	if flags != 0 {
+		version = extendedVersion
+	}
+	if e.SMTPUTF8 {
+		flags |= flagSMTPUTF8
+	}
+	return flags, version
+}
 
 func appendEnvelope(buf []byte, m *record) []byte {
 	e := &m.envelope
-	buf = append(buf, formatVersion)
+	flags, version := envelopeFlags(e)
+	buf = append(buf, version)
 	buf = binary.AppendVarint(buf, m.arrived.UnixMilli())
 	buf = append(buf, m.ref.Hash[:]...)
 	buf = binary.AppendUvarint(buf, uint64(m.ref.Octets))
 	buf = appendAddress(buf, e.ReversePath)
 	buf = appendString(buf, string(e.Body))
-	flags := byte(0)
-	if e.SMTPUTF8 {
-		flags |= flagSMTPUTF8
-	}
 	buf = append(buf, flags)
 	buf = binary.AppendUvarint(buf, uint64(max(e.DeclaredOctets, 0)))
 	buf = appendString(buf, string(e.Return))
 	buf = appendString(buf, e.EnvelopeID)
-	return appendString(buf, m.receivedFrom)
+	buf = appendString(buf, m.receivedFrom)
+	if e.Priority != 0 {
+		buf = append(buf, byte(e.Priority))
+	}
+	return buf
 }
 
 func appendGroup(buf []byte, recipients []mail.Recipient) []byte {
@@ -130,19 +165,22 @@ func appendString(buf []byte, s string) []byte {
 // records, which a nil part leaves out.
 func decodeMessage(first []byte, part func(n int) ([]byte, error)) (*record, error) {
 	d := decoder{buf: first}
-	d.version()
+	version := d.version(extendedVersion)
 	m := &record{arrived: time.UnixMilli(d.varint())}
 	copy(m.ref.Hash[:], d.take(len(m.ref.Hash)))
 	m.ref.Octets = int64(d.uvarint())
-	m.envelope = mail.Envelope{
-		ReversePath:    d.address(),
-		Body:           mail.Body(d.string()),
-		SMTPUTF8:       d.byte()&flagSMTPUTF8 != 0,
-		DeclaredOctets: int64(d.uvarint()),
-		Return:         mail.DSNReturn(d.string()),
-		EnvelopeID:     d.string(),
-	}
+	m.envelope = mail.Envelope{ReversePath: d.address(), Body: mail.Body(d.string())}
+	flags := d.flags(version)
+	m.envelope.SMTPUTF8 = flags&flagSMTPUTF8 != 0
+	m.envelope.DeclaredOctets = int64(d.uvarint())
+	m.envelope.Return = mail.DSNReturn(d.string())
+	m.envelope.EnvelopeID = d.string()
 	m.receivedFrom = d.string()
+	m.envelope.RequireTLS = flags&flagRequireTLS != 0
+	m.envelope.TLSOptional = flags&flagTLSOptional != 0
+	if flags&flagPriority != 0 {
+		m.envelope.Priority = d.priority()
+	}
 	parts := d.uvarint()
 	m.groups = d.groups(nil)
 	if parts > store.MaxBatchOps {
@@ -154,7 +192,7 @@ func decodeMessage(first []byte, part func(n int) ([]byte, error)) (*record, err
 			return nil, err
 		}
 		p := decoder{buf: octets}
-		p.version()
+		p.version(formatVersion)
 		m.groups = p.groups(m.groups)
 		d.err = p.end()
 	}
@@ -168,7 +206,7 @@ func decodeMessage(first []byte, part func(n int) ([]byte, error)) (*record, err
 // rest of it is damaged.
 func decodeRef(first []byte) (ref store.Ref, err error) {
 	d := decoder{buf: first}
-	d.version()
+	d.version(extendedVersion)
 	d.varint() // when it arrived
 	copy(ref.Hash[:], d.take(len(ref.Hash)))
 	ref.Octets = int64(d.uvarint())
@@ -197,11 +235,36 @@ func (d *decoder) end() error {
 	return d.err
 }
 
-func (d *decoder) version() {
-	if v := d.byte(); d.err == nil && v != formatVersion {
-		d.err = fmt.Errorf("%w: format %d, this program knows %d", errRecord, v, formatVersion)
+// version reads the format, which is at most newest.
+func (d *decoder) version(newest byte) byte {
+	v := d.byte()
+	if d.err == nil && (v < formatVersion || v > newest) {
+		d.err = fmt.Errorf("%w: format %d, this program knows %d", errRecord, v, newest)
 		d.buf = nil
 	}
+	return v
+}
+
+// flags reads the flags of a message record. The first format did without
+// those it did not know.
+func (d *decoder) flags(version byte) byte {
+	flags := d.byte()
+	if version == formatVersion {
+		return flags & flagSMTPUTF8
+	}
+	if flags&^knownFlags != 0 {
+		d.fail()
+	}
+	return flags
+}
+
+func (d *decoder) priority() int8 {
+	p := int8(d.byte())
+	if p < mail.LowestPriority || p > mail.HighestPriority {
+		d.fail()
+		return 0
+	}
+	return p
 }
 
 func (d *decoder) take(n int) []byte {

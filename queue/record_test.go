@@ -2,6 +2,7 @@ package queue
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"reflect"
@@ -87,9 +88,94 @@ func TestRecordsOfOthers(t *testing.T) {
 		t.Errorf("without its last part: %v", err)
 	}
 	newer := slices.Clone(first)
-	newer[0] = formatVersion + 1
-	if _, err := decodeSample(newer, parts); err == nil || !strings.Contains(err.Error(), "format 2") {
+	newer[0] = extendedVersion + 1
+	if _, err := decodeSample(newer, parts); err == nil || !strings.Contains(err.Error(), "format 3") {
 		t.Errorf("a newer format: %v", err)
+	}
+	newerPart := append([]byte{extendedVersion}, parts[0][1:]...)
+	if _, err := decodeSample(first, append([][]byte{newerPart}, parts[1:]...)); err == nil {
+		t.Error("a further record of a newer format is read")
+	}
+}
+
+// TestExtendedRecord: what the first release could not read makes a record of
+// version 2, anything else one that it still reads.
+func TestExtendedRecord(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		set     func(e *mail.Envelope)
+		version byte
+	}{
+		"nothing":      {func(*mail.Envelope) {}, 1},
+		"8-bit names":  {func(e *mail.Envelope) { e.SMTPUTF8 = true }, 1},
+		"REQUIRETLS":   {func(e *mail.Envelope) { e.RequireTLS = true }, 2},
+		"TLS-Required": {func(e *mail.Envelope) { e.TLSOptional = true }, 2},
+		"urgent":       {func(e *mail.Envelope) { e.Priority = 9 }, 2},
+		"leisurely":    {func(e *mail.Envelope) { e.Priority = -9 }, 2},
+		"all":          {func(e *mail.Envelope) { e.SMTPUTF8, e.RequireTLS, e.TLSOptional, e.Priority = true, true, true, 3 }, 2},
+	} {
+		for _, recipients := range []int{1, 2000} {
+			m := sample(recipients)
+			m.envelope.SMTPUTF8 = false
+			row.set(&m.envelope)
+			first, parts := encodeMessage(m)
+			if first[0] != row.version {
+				t.Errorf("%s: a record of version %d, want %d", name, first[0], row.version)
+			}
+			got, err := decodeSample(first, parts)
+			if err != nil || !reflect.DeepEqual(got, m) {
+				t.Errorf("%s, %d recipients: %v\ngot  %+v\nwant %+v", name, recipients, err, got, m)
+			}
+			if ref, err := decodeRef(first); err != nil || ref != m.ref {
+				t.Errorf("%s: refers to %v, %v", name, ref, err)
+			}
+		}
+	}
+}
+
+// firstReleaseRecord is sample(2) as the first release wrote it.
+const firstReleaseRecord = "01f6a1abfef9620102000000000000000000000000000000000000000000000000000000000003e7240361206206612e7465" +
+	"737408384249544d494d4501a01f04484452530451512b311c646e733b20636c69656e742e7465737420283139322e302e32" +
+	"2e312900010202723006622e7465737400127266633832323b6c69737440622e7465737404046c6d747006756e69783a7302" +
+	"723106622e7465737401046c69737406622e74657374127266633832323b6c69737440622e7465737404046c6d747006756e" +
+	"69783a73"
+
+// TestRecordOfFirstRelease reads, octet for octet, what the first release wrote.
+func TestRecordOfFirstRelease(t *testing.T) {
+	t.Parallel()
+	written, err := hex.DecodeString(firstReleaseRecord)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := decodeSample(written, nil)
+	if want := sample(2); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
+	}
+	if again, _ := encodeMessage(got); !bytes.Equal(again, written) {
+		t.Errorf("written again as\n%x\nwhich the first release does not read", again)
+	}
+}
+
+func TestExtendedRecordOfOthers(t *testing.T) {
+	t.Parallel()
+	m := sample(1)
+	m.envelope.Priority = 7
+	short, _ := encodeMessage(m)
+	for n := range short {
+		if _, err := decodeSample(short[:n], nil); err == nil {
+			t.Fatalf("a record of %d octets, cut to %d, is read", len(short), n)
+		}
+	}
+	behind := func(text string) int { return bytes.Index(short, []byte(text)) + len(text) }
+	for what, change := range map[string]func(octets []byte){
+		"a flag nobody knows":      func(octets []byte) { octets[behind(string(mail.Body8BitMIME))] |= 0x80 },
+		"a priority off the scale": func(octets []byte) { octets[behind(m.receivedFrom)] = 10 },
+	} {
+		octets := slices.Clone(short)
+		change(octets)
+		if _, err := decodeSample(octets, nil); !errors.Is(err, errRecord) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 
@@ -129,6 +215,10 @@ func FuzzMessageRecord(f *testing.F) {
 		first, parts := encodeMessage(sample(n))
 		f.Add(first, append([]byte(nil), bytes.Join(parts, nil)...))
 	}
+	extended := sample(3)
+	extended.envelope.RequireTLS, extended.envelope.Priority = true, -4
+	first, _ := encodeMessage(extended)
+	f.Add(first, []byte{})
 	f.Add([]byte{1, 0, 0xff}, []byte{})
 	f.Fuzz(func(t *testing.T, first, part []byte) {
 		m, err := decodeMessage(first, func(int) ([]byte, error) { return part, nil })

@@ -30,6 +30,8 @@ type Salvage struct {
 	// Body is the content, which is whole; nil when nothing tells which it is.
 	// It is valid during the call.
 	Body store.Body
+
+	newer bool // one of the records may be a newer program's
 }
 
 // SalvagedRecipient is a recipient and how far it is: "pending", "delivered",
@@ -128,7 +130,7 @@ func (r *repairer) takeOut(ctx context.Context, f Finding, b *store.Batch) (how 
 		ref, unknown = decodeRef(first)
 		return s.read(v, first)
 	})
-	if err != nil || s.isNewer() {
+	if err != nil || s.newer {
 		return "", err
 	}
 	if unknown == nil {
@@ -152,16 +154,11 @@ func (r *repairer) takeOut(ctx context.Context, f Finding, b *store.Batch) (how 
 
 func (s *Salvage) add(key, value []byte) {
 	s.Records[fmt.Sprintf("%x", key)] = bytes.Clone(value)
-}
-
-// isNewer reports whether a newer program may have written one of the records.
-func (s *Salvage) isNewer() bool {
-	for _, record := range s.Records {
-		if len(record) > 0 && record[0] > formatVersion {
-			return true
-		}
+	newest := byte(formatVersion)
+	if key[1] == 'm' {
+		newest = extendedVersion
 	}
-	return false
+	s.newer = s.newer || len(value) > 0 && value[0] > newest
 }
 
 // read reads what is readable of a message's further records.
@@ -233,7 +230,7 @@ func (s *Salvage) addProgress(groups [][]mail.Recipient, states [][]byte) {
 // decodePart reads a record of further groups; nil when it is damaged.
 func decodePart(octets []byte) [][]mail.Recipient {
 	d := decoder{buf: octets}
-	d.version()
+	d.version(formatVersion)
 	groups := d.groups(nil)
 	if d.end() != nil {
 		return nil

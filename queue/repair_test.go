@@ -80,7 +80,7 @@ func TestRepair(t *testing.T) {
 			b.Delete(messageKey(m.id))
 		}, recipients: map[string]int{"unknown": -1}},
 		"newer format": {damage: func(b *store.Batch, m *message) {
-			b.Put(messageKey(m.id), []byte{formatVersion + 1})
+			b.Put(messageKey(m.id), []byte{extendedVersion + 1})
 		}, left: []FindingKind{FoundDamaged}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -221,7 +221,7 @@ func appendRecipientState(buf []byte, r *recipientState, limit int) []byte {
 // decodeState reads what encodeState wrote, for the recipients of the group.
 func decodeState(octets []byte, recipients []mail.Recipient) (groupState, error) {
 	d := decoder{buf: octets}
-	d.version()
+	d.version(formatVersion)
 	s := newGroupState(len(recipients))
 	s.attempts = int(min(d.uvarint(), 1<<20))
 	s.due = time.UnixMilli(d.varint())
