@@ -65,7 +65,7 @@ func TestDirect(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		destination := r.Destination(mail.Recipient{Address: mail.MustAddress("a@example.com")})
+		destination := r.Destination(mail.Address{}, mail.Recipient{Address: mail.MustAddress("a@example.com")})
 		if got := r.Direct(destination); got != row.before {
 			t.Errorf("%s: direct before the first connection: %t", name, got)
 		}
@@ -73,7 +73,7 @@ func TestDirect(t *testing.T) {
 		if got := r.Direct(destination); got != row.after {
 			t.Errorf("%s: direct after the first connection: %t", name, got)
 		}
-		if r.Direct(r.Destination(mail.Recipient{Address: mail.MustAddress("a@elsewhere.example")})) {
+		if r.Direct(r.Destination(mail.Address{}, mail.Recipient{Address: mail.MustAddress("a@elsewhere.example")})) {
 			t.Errorf("%s: direct to the world", name)
 		}
 	}

@@ -15,8 +15,8 @@ type Finder interface {
 
 // Explain returns the route of r and the endpoints its mail would be offered
 // to, as far as the transport can tell. It connects to none of them.
-func (r *Router) Explain(ctx context.Context, rcpt mail.Recipient) (mail.Route, []Endpoint, error) {
-	route := r.Route(rcpt)
+func (r *Router) Explain(ctx context.Context, from mail.Address, rcpt mail.Recipient) (mail.Route, []Endpoint, error) {
+	route := r.Route(from, rcpt)
 	finder, ok := r.transports[route.Transport].(Finder)
 	if !ok {
 		return route, nil, nil

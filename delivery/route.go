@@ -82,7 +82,7 @@ func New(cfg Config, transports map[string]Transport) (*Router, error) {
 // "" for the transport's own addresses. A route that the directory gave comes
 // before the domain's; a next hop without a transport, such as an account's
 // host, goes with the transport of the domain.
-func (r *Router) Route(rcpt mail.Recipient) mail.Route {
+func (r *Router) Route(from mail.Address, rcpt mail.Recipient) mail.Route {
 	domain := rcpt.Address.Domain
 	if domain == "" {
 		domain = r.hostname
@@ -103,8 +103,8 @@ func (r *Router) Route(rcpt mail.Recipient) mail.Route {
 
 // Destination is the key by which recipients share an attempt and by which
 // concurrency is counted.
-func (r *Router) Destination(rcpt mail.Recipient) string {
-	route := r.Route(rcpt)
+func (r *Router) Destination(from mail.Address, rcpt mail.Recipient) string {
+	route := r.Route(from, rcpt)
 	return route.Transport + "/" + route.NextHop
 }
 
@@ -128,7 +128,7 @@ func (r *Router) Direct(destination string) bool {
 // its transports.
 func (r *Router) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome {
 	outcomes := make([]mail.Outcome, len(d.Envelope.Recipients))
-	for _, g := range r.group(d.Envelope.Recipients) {
+	for _, g := range r.group(d.Envelope.ReversePath, d.Envelope.Recipients) {
 		part := d
 		part.Envelope.Recipients = g.recipients
 		for n, o := range r.deliverGroup(ctx, g.route, part) {
@@ -160,11 +160,11 @@ type group struct {
 
 // group sorts recipients by route, in order of appearance, and writes the
 // route decided into each.
-func (r *Router) group(recipients []mail.Recipient) []*group {
+func (r *Router) group(from mail.Address, recipients []mail.Recipient) []*group {
 	var groups []*group
 	byRoute := make(map[mail.Route]*group, 1)
 	for i, rcpt := range recipients {
-		route := r.Route(rcpt)
+		route := r.Route(from, rcpt)
 		g := byRoute[route]
 		if g == nil {
 			g = &group{route: route}

@@ -76,7 +76,7 @@ func TestRouterDestination(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			r, _ := newRouter(t, tt.change)
-			if got := r.Destination(tt.rcpt); got != tt.want {
+			if got := r.Destination(mail.Address{}, tt.rcpt); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})

@@ -168,7 +168,7 @@ func (q *Queue) describe(m *message) Message {
 		d.State = StateActive
 	}
 	for g, recipients := range m.groups {
-		destination := q.deps.Transport.Destination(recipients[0])
+		destination := q.deps.Transport.Destination(m.envelope.ReversePath, recipients[0])
 		for i, r := range recipients {
 			shown := Recipient{Recipient: r, Destination: destination, Delivery: deliveryID(m.id, g)}
 			if s := m.work[g].state; s != nil {
@@ -201,7 +201,7 @@ func (q *Queue) movesLocked(id mail.QueueID) bool {
 		case inFlight, settling:
 			return true
 		case ready:
-			to := q.schedule.lines[q.deps.Transport.Destination(m.groups[g][0])]
+			to := q.schedule.lines[q.deps.Transport.Destination(m.envelope.ReversePath, m.groups[g][0])]
 			if to == nil || !time.Now().Before(to.pausedUntil) {
 				return true
 			}
@@ -233,7 +233,7 @@ func (q *Queue) Retry(ctx context.Context, id mail.QueueID) error {
 			return
 		}
 		for g, recipients := range m.groups {
-			q.schedule.revive(q.deps.Transport.Destination(recipients[0]))
+			q.schedule.revive(q.deps.Transport.Destination(m.envelope.ReversePath, recipients[0]))
 			q.advanceLocked(b, m, g)
 		}
 	})

@@ -29,7 +29,7 @@ func (q *Queue) loadLocked(m *message, g int, entry []byte) bool {
 	if m.work[g].place != idle {
 		return true
 	}
-	d := q.schedule.destination(q.deps.Transport.Destination(m.groups[g][0]))
+	d := q.schedule.destination(q.deps.Transport.Destination(m.envelope.ReversePath, m.groups[g][0]))
 	anywhere, here := q.schedule.room(d, m.envelope.ReversePath)
 	if !anywhere || !here {
 		if anywhere && entry != nil && (d.skipped == nil || string(entry) < string(d.skipped)) {

@@ -82,7 +82,7 @@ func (q *Queue) beginDirect(m *message) *destination {
 			return nil
 		}
 	}
-	name := q.deps.Transport.Destination(m.groups[0][0])
+	name := q.deps.Transport.Destination(m.envelope.ReversePath, m.groups[0][0])
 	if !direct.Direct(name) {
 		return nil
 	}

@@ -47,7 +47,7 @@ func (q *Queue) expireLocked(b *store.Batch, m *message, g int, now time.Time) {
 			continue
 		}
 		if rcpt.last.At.IsZero() {
-			rcpt.last = q.lastWordLocked(r, now)
+			rcpt.last = q.lastWordLocked(m.envelope.ReversePath, r, now)
 		}
 		rcpt.progress = failed
 		rcpt.owed = wantsFailure(r.Notify) && !m.envelope.ReversePath.IsNull()
@@ -59,9 +59,9 @@ func (q *Queue) expireLocked(b *store.Batch, m *message, g int, now time.Time) {
 
 // lastWordLocked is what there is to say of a recipient that was never tried:
 // what became of others at the same destination, if that is out of reach.
-func (q *Queue) lastWordLocked(r mail.Recipient, now time.Time) mail.Outcome {
+func (q *Queue) lastWordLocked(from mail.Address, r mail.Recipient, now time.Time) mail.Outcome {
 	o := mail.Outcome{Class: mail.Deferred, Reply: status.DeliveryExpired.Reply(), At: now}
-	if to := q.schedule.lines[q.deps.Transport.Destination(r)]; to != nil && to.failures > 0 {
+	if to := q.schedule.lines[q.deps.Transport.Destination(from, r)]; to != nil && to.failures > 0 {
 		o = to.last
 	}
 	o.Recipient = r.Address

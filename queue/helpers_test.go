@@ -29,7 +29,9 @@ type transport struct {
 	done       map[mail.Address][]string // ids of the deliveries that were positive
 }
 
-func (t *transport) Destination(r mail.Recipient) string { return string(r.Address.Domain) }
+func (t *transport) Destination(_ mail.Address, r mail.Recipient) string {
+	return string(r.Address.Domain)
+}
 
 func (t *transport) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome {
 	t.mu.Lock()

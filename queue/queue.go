@@ -18,10 +18,10 @@ import (
 
 // Transport brings messages to their next hop. Implemented by delivery.
 type Transport interface {
-	// Destination names where a recipient's mail goes: recipients of one
+	// Destination names where mail of a sender goes to a recipient: those of one
 	// message with the same destination share a delivery, and concurrency is
 	// counted by it. It must not block.
-	Destination(mail.Recipient) string
+	Destination(from mail.Address, to mail.Recipient) string
 	// Deliver makes one attempt and returns one outcome for each recipient of
 	// d.Envelope, in order. The recipients had the same destination when the
 	// message was accepted.
@@ -243,7 +243,7 @@ func (q *Queue) newMessage(s Submission) (*message, error) {
 	if len(s.Envelope.Recipients) == 0 {
 		return nil, status.Errorf(status.NoValidRecipients, "%s: no recipients", s.ID)
 	}
-	groups, err := q.divide(s.Envelope.Recipients)
+	groups, err := q.divide(&s.Envelope)
 	if err != nil {
 		return nil, err
 	}
@@ -259,13 +259,12 @@ func (q *Queue) newMessage(s Submission) (*message, error) {
 
 // divide makes groups of recipients with the same destination, in the order
 // of their first, within the limits of number and size.
-func (q *Queue) divide(recipients []mail.Recipient) ([][]mail.Recipient, error) {
+func (q *Queue) divide(envelope *mail.Envelope) ([][]mail.Recipient, error) {
 	type open struct{ group, octets int }
 	var groups [][]mail.Recipient
 	current := make(map[string]open, 1)
-	for i := range recipients {
-		r := recipients[i]
-		destination := q.deps.Transport.Destination(r)
+	for _, r := range envelope.Recipients {
+		destination := q.deps.Transport.Destination(envelope.ReversePath, r)
 		octets := recipientOctets(r)
 		if octets > maxGroupOctets {
 			return nil, status.Errorf(status.ParameterSyntax, "recipient of %d octets", octets)

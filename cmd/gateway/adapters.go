@@ -37,7 +37,9 @@ func (m mailboxes) AccountOf(ctx context.Context, a mail.Address) (mail.Account,
 type transport struct{ *current }
 
 // Destination implements queue.Transport.
-func (t transport) Destination(r mail.Recipient) string { return t.Load().router.Destination(r) }
+func (t transport) Destination(from mail.Address, to mail.Recipient) string {
+	return t.Load().router.Destination(from, to)
+}
 
 // Deliver implements queue.Transport.
 func (t transport) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome {

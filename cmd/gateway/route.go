@@ -34,7 +34,7 @@ func (s *server) replyRoute(ctx context.Context, args url.Values, out io.Writer)
 }
 
 func explainRoute(ctx context.Context, router *delivery.Router, address mail.Address, out io.Writer) error {
-	route, endpoints, err := router.Explain(ctx, mail.Recipient{Address: address})
+	route, endpoints, err := router.Explain(ctx, mail.Address{}, mail.Recipient{Address: address})
 	fmt.Fprintf(out, "%s: target %s", address, route.Transport)
 	if route.NextHop != "" {
 		fmt.Fprintf(out, ", next hop %s", route.NextHop)

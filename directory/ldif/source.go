@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/postern-mail/postern/directory"
-	"github.com/postern-mail/postern/directory/internal/reload"
+	"github.com/postern-mail/postern/internal/reload"
 )
 
 // Config says which file is the directory.

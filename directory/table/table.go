@@ -23,7 +23,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/postern-mail/postern/directory/internal/reload"
+	"github.com/postern-mail/postern/internal/reload"
 	"github.com/postern-mail/postern/mail"
 )
 
