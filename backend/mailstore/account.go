@@ -1,7 +1,6 @@
 package mailstore
 
 import (
-	"bytes"
 	"container/list"
 	"context"
 	"errors"
@@ -63,9 +62,8 @@ type account struct {
 
 	// stale is the leader's: what is in memory may differ from what is stored.
 	stale bool
-	// lastDelivery is the highest mark of a delivery that may be stored, nil
-	// before the first; the leader's too.
-	lastDelivery []byte
+	// delivered is the leader's too.
+	delivered delivered
 
 	// What follows is changed only by the leader, under mu.
 	mu         sync.RWMutex
@@ -131,7 +129,7 @@ func (a *account) load(ctx context.Context) error {
 	var headRecord []byte
 	records := make(map[GUID]mailboxRecord)
 	subscriptions := make(map[string]bool)
-	var lastDelivery []byte
+	var known delivered
 	err := a.store.kv.View(ctx, func(snap store.Snapshot) error {
 		value, err := snap.Get(accountKey(a.id, kindHead))
 		if errors.Is(err, store.ErrNotFound) {
@@ -143,7 +141,7 @@ func (a *account) load(ctx context.Context) error {
 		if h, err = decodeHead(value); err != nil {
 			return err
 		}
-		if lastDelivery, err = readLastDelivery(snap, a.id); err != nil {
+		if known, err = readDelivered(snap, a.id); err != nil {
 			return err
 		}
 		return readTree(snap, a.id, records, subscriptions)
@@ -168,29 +166,8 @@ func (a *account) load(ctx context.Context) error {
 		fresh[b] = v
 	}
 	a.install(h, headRecord, boxes, fresh, subscriptions)
-	a.lastDelivery = lastDelivery
+	a.delivered = known
 	return nil
-}
-
-// readLastDelivery returns the highest mark of a delivery that is stored.
-func readLastDelivery(snap store.Snapshot, account GUID) (last []byte, err error) {
-	prefix := accountKey(account, kindDelivery)
-	for pair, err := range snap.Range(prefix, above(prefix), 1, true) {
-		if err != nil {
-			return nil, err
-		}
-		last = slices.Clone(pair.Key[len(prefix):])
-	}
-	return last, nil
-}
-
-// noteDeliveries raises lastDelivery by those of a commit.
-func (a *account) noteDeliveries(ids map[deliveryMark]bool) {
-	for id := range ids {
-		if bytes.Compare(id[:], a.lastDelivery) > 0 {
-			a.lastDelivery = slices.Clone(id[:])
-		}
-	}
 }
 
 // install puts in what was read, and tells those who look at a mailbox.

@@ -220,13 +220,12 @@ func (t *txn) deliver(p *prepared) error {
 	return nil
 }
 
-// wasDelivered looks for a delivery in this commit and in those before. Of one
-// above the highest that is remembered it knows without looking.
+// wasDelivered looks for a delivery in this commit and in those before.
 func (t *txn) wasDelivered(id deliveryMark) (bool, error) {
 	if t.ids[id] {
 		return true, nil
 	}
-	if bytes.Compare(id[:], t.account.lastDelivery) > 0 {
+	if t.account.delivered.isNew(id) {
 		return false, nil
 	}
 	found := false

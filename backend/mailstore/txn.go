@@ -186,7 +186,7 @@ func (t *txn) commit() error {
 		a.mu.Lock()
 		a.head, a.headRecord = t.head, record
 		a.mu.Unlock()
-		a.noteDeliveries(t.ids)
+		a.delivered.note(t.ids)
 		return nil
 	}
 	if !errors.Is(err, store.ErrFull) && !errors.Is(err, store.ErrTooLarge) {
