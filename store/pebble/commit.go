@@ -3,6 +3,7 @@ package pebble
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -169,7 +170,11 @@ func (s *Store) build(reqs []*request) (*pebble.Batch, error) {
 	}
 	for {
 		w := &writer{store: s, batch: s.db.NewIndexedBatchWithSize(size)}
-		if !w.requests(reqs) {
+		ok, err := w.requests(reqs)
+		if err != nil {
+			return nil, errors.Join(err, w.batch.Close())
+		}
+		if !ok {
 			if err := w.batch.Close(); err != nil {
 				return nil, err
 			}

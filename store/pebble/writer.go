@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"time"
 
@@ -19,11 +18,51 @@ type writer struct {
 	store *Store
 	batch *pebble.Batch
 	ids   []byte // the group's transaction ids, as they are stored
+	// finder looks keys up; nil before the first.
+	finder *pebble.Iterator
+}
+
+// finding has the filters of the lowest level asked too.
+var finding = &pebble.IterOptions{UseL6Filters: true}
+
+// find returns the value of key, as the batch and everything before it left it;
+// valid until the next find. store.ErrNotFound when there is none.
+//
+// It is for keys that are new as a rule: a Get would read a block of the lowest
+// level to learn that. For keys that were written a moment ago Get is faster,
+// because it stops where it finds them.
+func (w *writer) find(key []byte) ([]byte, error) {
+	if w.finder == nil {
+		var err error
+		if w.finder, err = w.batch.NewIter(finding); err != nil {
+			return nil, err
+		}
+	} else {
+		w.finder.SetOptions(finding) // shows it what the batch got since
+	}
+	if !w.finder.SeekPrefixGE(key) {
+		if err := w.finder.Error(); err != nil {
+			return nil, err
+		}
+		return nil, store.ErrNotFound
+	}
+	return w.finder.ValueAndErr()
+}
+
+// endFinding gives back what find holds.
+func (w *writer) endFinding() error {
+	if w.finder == nil {
+		return nil
+	}
+	err := w.finder.Close()
+	w.finder = nil
+	return err
 }
 
 // requests adds those that are not refused yet. It returns false when one was
 // refused after it had written something: the batch is then of no use.
-func (w *writer) requests(reqs []*request) bool {
+func (w *writer) requests(reqs []*request) (ok bool, err error) {
+	defer func() { err = errors.Join(err, w.endFinding()) }()
 	for _, r := range reqs {
 		if r.err != nil {
 			continue
@@ -32,10 +71,10 @@ func (w *writer) requests(reqs []*request) bool {
 		r.result = store.Result{}
 		r.err = w.request(r)
 		if r.err != nil && w.batch.Count() != before {
-			return false
+			return false, nil
 		}
 	}
-	return true
+	return true, nil
 }
 
 // request adds one request: preconditions first, then its writes in order.
@@ -66,22 +105,28 @@ func (w *writer) request(r *request) error {
 }
 
 func (w *writer) precondition(op *store.Op) error {
-	if op.Kind > store.OpIfEquals {
-		return nil
-	}
-	value, closer, err := w.batch.Get(op.Key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		if op.Kind == store.OpIfAbsent {
+	switch op.Kind {
+	case store.OpIfAbsent:
+		_, err := w.find(op.Key)
+		switch {
+		case err == nil:
+			return store.ErrConflict
+		case errors.Is(err, store.ErrNotFound):
 			return nil
 		}
-		return store.ErrConflict
-	}
-	if err != nil {
 		return err
-	}
-	defer closer.Close()
-	if op.Kind == store.OpIfAbsent || !bytes.Equal(value, op.Value) {
-		return store.ErrConflict
+	case store.OpIfEquals:
+		value, closer, err := w.batch.Get(op.Key)
+		if errors.Is(err, pebble.ErrNotFound) {
+			return store.ErrConflict
+		}
+		if err != nil {
+			return err
+		}
+		defer closer.Close()
+		if !bytes.Equal(value, op.Value) {
+			return store.ErrConflict
+		}
 	}
 	return nil
 }
@@ -145,22 +190,9 @@ func (w *writer) counter(key []byte) (int64, error) {
 }
 
 func (w *writer) decide(op *store.Op, result *store.Result) error {
-	var closers []io.Closer
-	defer func() {
-		for _, c := range closers {
-			_ = c.Close()
-		}
-	}()
 	get := func(key []byte) ([]byte, error) {
-		value, closer, err := w.batch.Get(key)
-		if errors.Is(err, pebble.ErrNotFound) {
-			return nil, store.ErrNotFound
-		}
-		if err != nil {
-			return nil, err
-		}
-		closers = append(closers, closer)
-		return value, nil
+		value, err := w.find(key)
+		return bytes.Clone(value), err
 	}
 	var decided store.Batch
 	if err := op.Decide(get, &decided); err != nil {
