@@ -26,6 +26,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable/block"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
 
@@ -177,6 +178,11 @@ func (s *Store) options(dbFS vfs.FS) *pebble.Options {
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	// What is written first is soon written again, further down.
+	o.Levels[0].Compression = func() *block.CompressionProfile { return block.NoCompression }
+	for i := range o.Levels[1:] {
+		o.Levels[1+i].Compression = func() *block.CompressionProfile { return block.FastestCompression }
 	}
 	return o
 }
