@@ -44,6 +44,8 @@ var (
 	ErrFull = errors.New("storage is full")
 	// ErrTooLarge means that a key, value or batch is over the limits.
 	ErrTooLarge = errors.New("over the limits of the store")
+	// ErrNoTxID means that a batch has no transaction id.
+	ErrNoTxID = errors.New("batch without a transaction id")
 	// ErrClosed means that the store was closed.
 	ErrClosed = errors.New("store is closed")
 )
@@ -68,8 +70,10 @@ type Store interface {
 	// snapshot, nor slices obtained from it, beyond its return.
 	View(ctx context.Context, fn func(Snapshot) error) error
 	// Commit applies b atomically and durably. Errors: ErrConflict,
-	// ErrUnknown, ErrFull, ErrTooLarge, ErrClosed. Concurrent commits share
-	// one sync. The store may read b's slices until Commit returns.
+	// ErrUnknown, ErrFull, ErrTooLarge, ErrNoTxID, ErrClosed. Concurrent
+	// commits share one sync. The store may read b's slices until Commit
+	// returns. Preconditions hold for keys: a range that must not change needs
+	// a key that every writer of it changes.
 	Commit(ctx context.Context, b *Batch) (Result, error)
 	// Close waits for commits under way. The store cannot be used afterwards.
 	Close() error

@@ -41,6 +41,9 @@ type group struct {
 // Commit implements store.Store. Once the batch is queued ctx no longer
 // matters: the wait is one sync, and its outcome is always known.
 func (s *Store) Commit(ctx context.Context, b *store.Batch) (store.Result, error) {
+	if b.ID == (store.TxID{}) {
+		return store.Result{}, store.ErrNoTxID
+	}
 	octets, err := check(b.Ops)
 	if err != nil {
 		return store.Result{}, err

@@ -53,7 +53,7 @@ func transactions(prefix string) *rapid.Generator[[]store.Op] {
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) store.Op {
 		plain := []byte(prefix + key.Draw(t, "key"))
 		counter := []byte(prefix + "n")
-		switch rapid.IntRange(0, 7).Draw(t, "kind") {
+		switch rapid.IntRange(0, 9).Draw(t, "kind") {
 		case 0:
 			return store.Op{Kind: store.OpIfAbsent, Key: plain}
 		case 1:
@@ -66,6 +66,10 @@ func transactions(prefix string) *rapid.Generator[[]store.Op] {
 			return store.Op{Kind: store.OpDeleteRange, Key: []byte(prefix + "x"), Value: []byte(prefix + "y")}
 		case 6:
 			return store.Op{Kind: store.OpNext, Key: counter, N: int64(rapid.IntRange(1, 3).Draw(t, "numbers"))}
+		case 7:
+			return store.Op{Kind: store.OpAdd, Key: counter, N: int64(rapid.IntRange(-2, 2).Draw(t, "added"))}
+		case 8:
+			return store.Op{Kind: store.OpMax, Key: counter, N: int64(rapid.IntRange(0, 9).Draw(t, "at least"))}
 		default:
 			return store.Op{Kind: store.OpDecide, Key: plain, Decide: appendTo(plain)}
 		}

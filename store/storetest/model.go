@@ -177,6 +177,9 @@ func (s *modelStore) View(ctx context.Context, fn func(store.Snapshot) error) er
 }
 
 func (s *modelStore) Commit(ctx context.Context, b *store.Batch) (store.Result, error) {
+	if b.ID == (store.TxID{}) {
+		return store.Result{}, store.ErrNoTxID
+	}
 	for _, before := range b.Before {
 		if err := before(ctx); err != nil {
 			return store.Result{}, err

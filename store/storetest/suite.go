@@ -46,6 +46,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Engine) {
 		{"decide", testDecide},
 		{"decide refuses the whole batch", testDecideRefuses},
 		{"transaction ids", testTxID},
+		{"no transaction id", testNoTxID},
 		{"ranges", testRanges},
 		{"ranges of random keys", testRandomRanges},
 		{"delete range", testDeleteRange},
@@ -55,6 +56,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Engine) {
 		{"reopen", testReopen},
 		{"closed", testClosed},
 		{"histories", testHistories},
+		{"leases", testLeases},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -479,6 +481,17 @@ func testTxID(t *testing.T, e Engine) {
 	}
 	wg.Wait()
 	want(t, "one id from many callers", counter(t, s, k("sum3")), 1)
+}
+
+// testNoTxID: what could not be told from another batch is not committed.
+func testNoTxID(t *testing.T, e Engine) {
+	s := e.Open(t)
+	b := new(store.Batch)
+	b.Put(k("a"), nil)
+	if _, err := s.Commit(context.Background(), b); err == nil {
+		t.Error("a batch without a transaction id was committed")
+	}
+	want(t, "after it", get(t, s, k("a")), absent)
 }
 
 func keysOf(t *testing.T, s store.Store, lo, hi []byte, limit int, reverse bool) (keys []string) {
