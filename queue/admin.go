@@ -45,7 +45,8 @@ type Recipient struct {
 	mail.Recipient
 	Destination string
 	Delivery    string // the id of the delivery
-	Done        bool   // delivered, or failed and not yet reported
+	Done        bool   // delivered, redirected, or failed and not yet reported
+	Moved       bool   // redirected or requeued: somebody else gets the message instead
 	Attempts    int
 	Next        time.Time // of the next attempt; zero when done or held
 	// Last is the outcome of the last attempt; its At is zero before the
@@ -168,12 +169,13 @@ func (q *Queue) describe(m *message) Message {
 		d.State = StateActive
 	}
 	for g, recipients := range m.groups {
-		destination := q.deps.Transport.Destination(m.envelope.ReversePath, recipients[0])
+		destination := q.destinationOf(m, g)
 		for i, r := range recipients {
 			shown := Recipient{Recipient: r, Destination: destination, Delivery: deliveryID(m.id, g)}
 			if s := m.work[g].state; s != nil {
 				shown.Attempts, shown.Last = s.attempts, s.recipients[i].last
 				shown.Done, shown.Next = s.recipients[i].progress != pending, s.due
+				shown.Moved = s.recipients[i].moved
 			} else {
 				shown.Next = m.arrived
 			}
@@ -201,8 +203,7 @@ func (q *Queue) movesLocked(id mail.QueueID) bool {
 		case inFlight, settling:
 			return true
 		case ready:
-			to := q.schedule.lines[q.deps.Transport.Destination(m.envelope.ReversePath, m.groups[g][0])]
-			if to == nil || !time.Now().Before(to.pausedUntil) {
+			if !time.Now().Before(m.work[g].to.pausedUntil) {
 				return true
 			}
 		}
@@ -228,14 +229,15 @@ func (f Filter) selects(m *Message) bool {
 
 // Retry has a deferred message tried at once. A message on hold stays there.
 func (q *Queue) Retry(ctx context.Context, id mail.QueueID) error {
-	return q.operate(ctx, id, "retry", func(b *store.Batch, m *message) {
+	return q.operate(ctx, id, "retry", func(b *store.Batch, m *message) error {
 		if m.held {
-			return
+			return nil
 		}
-		for g, recipients := range m.groups {
-			q.schedule.revive(q.deps.Transport.Destination(m.envelope.ReversePath, recipients[0]))
+		for g := range m.groups {
+			q.schedule.revive(q.destinationOf(m, g))
 			q.advanceLocked(b, m, g)
 		}
+		return nil
 	})
 }
 
@@ -252,9 +254,9 @@ func (q *Queue) RetryAll(ctx context.Context, f Filter) (int, error) {
 // Hold keeps a message from being tried until Release; a delivery under way
 // ends as it may.
 func (q *Queue) Hold(ctx context.Context, id mail.QueueID) error {
-	return q.operate(ctx, id, "hold", func(b *store.Batch, m *message) {
+	return q.operate(ctx, id, "hold", func(b *store.Batch, m *message) error {
 		if m.held {
-			return
+			return nil
 		}
 		m.held = true
 		q.counts.held.Add(1)
@@ -266,19 +268,21 @@ func (q *Queue) Hold(ctx context.Context, id mail.QueueID) error {
 		for g := range m.work {
 			q.clearEntryLocked(b, m, g)
 		}
+		return nil
 	})
 }
 
 // Release ends a hold; the message is tried at once.
 func (q *Queue) Release(ctx context.Context, id mail.QueueID) error {
-	return q.operate(ctx, id, "release", func(b *store.Batch, m *message) {
+	return q.operate(ctx, id, "release", func(b *store.Batch, m *message) error {
 		if !m.held {
-			return
+			return nil
 		}
 		q.endHoldLocked(b, m)
 		for g := range m.work {
 			q.advanceLocked(b, m, g)
 		}
+		return nil
 	})
 }
 
@@ -301,9 +305,10 @@ func (q *Queue) endHoldLocked(b *store.Batch, m *message) {
 // Delete removes a message without delivery or report. A delivery under way
 // may still succeed. Of a damaged message it removes what is to be found.
 func (q *Queue) Delete(ctx context.Context, id mail.QueueID) error {
-	err := q.operate(ctx, id, "delete", func(b *store.Batch, m *message) {
+	err := q.operate(ctx, id, "delete", func(b *store.Batch, m *message) error {
 		m.result = resultDeleted
 		q.removeLocked(b, m)
+		return nil
 	})
 	if errors.Is(err, errRecord) {
 		return q.deleteDamaged(ctx, id)
@@ -336,7 +341,10 @@ func (q *Queue) deleteDamaged(ctx context.Context, id mail.QueueID) error {
 			b.DeleteRange(stateRange(id))
 			return nil
 		})
-	}, func() {
+	}, func(err error) {
+		if err != nil {
+			return
+		}
 		q.counts.queued.Add(-1)
 		q.counts.held.Add(-held)
 		q.mu.Lock()
@@ -407,19 +415,32 @@ func (q *Queue) advanceLocked(b *store.Batch, m *message, g int) {
 }
 
 // operate has the keeper do an operator's bidding on a message, which it brings
-// into memory for that.
-func (q *Queue) operate(ctx context.Context, id mail.QueueID, action string, act func(b *store.Batch, m *message)) error {
+// into memory for that. An act that returns an error has changed nothing.
+func (q *Queue) operate(ctx context.Context, id mail.QueueID, action string, act func(b *store.Batch, m *message) error) error {
+	return q.operateThen(ctx, id, action, act, func(error) {})
+}
+
+// operateThen is operate with something to do once the writes are durable, or
+// known not to be.
+func (q *Queue) operateThen(ctx context.Context, id mail.QueueID, action string, act func(b *store.Batch, m *message) error, then func(error)) error {
 	var m *message
-	prepare := func(b *store.Batch) (err error) {
+	err := q.do(ctx, func(b *store.Batch) (err error) {
 		if m, err = q.grasp(ctx, id); err != nil {
 			return err
 		}
 		q.mu.Lock()
-		defer q.mu.Unlock()
-		act(b, m)
-		return nil
-	}
-	err := q.do(ctx, prepare, func() { q.letGo(m) })
+		err = act(b, m)
+		q.mu.Unlock()
+		if err != nil {
+			q.letGo(m)
+		}
+		return err
+	}, func(err error) {
+		then(err)
+		if err == nil {
+			q.letGo(m)
+		}
+	})
 	result := "ok"
 	if err != nil {
 		result = err.Error()
@@ -465,15 +486,21 @@ func (q *Queue) letGo(m *message) {
 	case m.removed:
 		q.endLocked(m)
 	case !m.held:
-		if m.untriedEntry {
-			q.rewindLocked(m.untriedKey())
-		}
-		for g := range m.work {
-			if w := &m.work[g]; w.place == idle && !w.entry.IsZero() {
-				q.rewindLocked(m.entryKey(g))
-			}
-		}
+		q.recallLocked(m)
 	}
 	q.forgetIfIdleLocked(m)
 	q.poke()
+}
+
+// recallLocked has the keeper look at all due entries of m again.
+func (q *Queue) recallLocked(m *message) {
+	m.grown = false
+	if m.untriedEntry {
+		q.rewindLocked(m.untriedKey())
+	}
+	for g := range m.work {
+		if w := &m.work[g]; w.place == idle && !w.entry.IsZero() {
+			q.rewindLocked(m.entryKey(g))
+		}
+	}
 }

@@ -29,7 +29,7 @@ func (q *Queue) loadLocked(m *message, g int, entry []byte) bool {
 	if m.work[g].place != idle {
 		return true
 	}
-	d := q.schedule.destination(q.deps.Transport.Destination(m.envelope.ReversePath, m.groups[g][0]))
+	d := q.schedule.destination(q.destinationOf(m, g))
 	anywhere, here := q.schedule.room(d, m.envelope.ReversePath)
 	if !anywhere || !here {
 		if anywhere && entry != nil && (d.skipped == nil || string(entry) < string(d.skipped)) {
@@ -37,7 +37,7 @@ func (q *Queue) loadLocked(m *message, g int, entry []byte) bool {
 		}
 		return false
 	}
-	m.work[g].place = ready
+	m.work[g].place, m.work[g].to = ready, d
 	m.moving++
 	q.schedule.push(item{m: m, group: g, to: d})
 	return true
@@ -153,7 +153,7 @@ func (q *Queue) settleAttempt(it item, outcomes []mail.Outcome, took time.Durati
 	m := it.m
 	q.mu.Lock()
 	again := q.schedule.done(it, contactOf(outcomes), outcomes[0], now, jitter()) &&
-		!nextAttempt(m.arrived, now, 1, q.rules(m), 0).IsZero() && !m.held && !m.removed
+		!nextAttempt(m.arrived, now, 1, q.rules(m), 0).IsZero() && !m.held && !m.removed && m.work[it.group].after == nil
 	if again {
 		m.work[it.group].place = ready
 		q.schedule.pushBack(it)
@@ -224,6 +224,9 @@ func (q *Queue) restLocked(m *message, g int) {
 	}
 	if !m.work[g].entry.IsZero() {
 		q.noteDueLocked(m.work[g].entry, m.entryKey(g))
+	}
+	if m.grown {
+		q.recallLocked(m)
 	}
 	q.reportIfOwedLocked(m)
 	q.forgetIfIdleLocked(m)

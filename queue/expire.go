@@ -14,7 +14,7 @@ import (
 // under way still counts, and what it puts off is given up; should the process
 // end before it does, that delivery is tried again.
 func (q *Queue) Expire(ctx context.Context, id mail.QueueID) error {
-	return q.operate(ctx, id, "expire", func(b *store.Batch, m *message) {
+	return q.operate(ctx, id, "expire", func(b *store.Batch, m *message) error {
 		q.endHoldLocked(b, m)
 		now := time.Now()
 		for g := range m.work {
@@ -26,6 +26,7 @@ func (q *Queue) Expire(ctx context.Context, id mail.QueueID) error {
 				q.expireLocked(b, m, g, now)
 			}
 		}
+		return nil
 	})
 }
 

@@ -30,6 +30,9 @@ type transport struct {
 }
 
 func (t *transport) Destination(_ mail.Address, r mail.Recipient) string {
+	if r.Route.Transport != "" {
+		return r.Route.Transport + "/" + r.Route.NextHop
+	}
 	return string(r.Address.Domain)
 }
 
@@ -143,8 +146,10 @@ type rig struct {
 	transport *transport
 	reports   *reports
 	audit     *auditor
-	cfg       Config
-	stop      func()
+	// recipients knows who addresses of ours stand for; nil for none of ours.
+	recipients Recipients
+	cfg        Config
+	stop       func()
 	// orphans says that the due entries of a damaged message that was deleted
 	// may be left: they go when they are found.
 	orphans bool
@@ -168,7 +173,7 @@ func newRigOn(t testing.TB, cfg Config, kv store.Store, blobs store.Blobs) *rig 
 func (r *rig) reopen() {
 	r.t.Helper()
 	q, err := New(r.cfg, Deps{
-		Store: r.kv, Blobs: r.blobs, Transport: r.transport, Reports: r.reports, Audit: r.audit, Log: hclog.NewNullLogger(),
+		Store: r.kv, Blobs: r.blobs, Transport: r.transport, Reports: r.reports, Recipients: r.recipients, Audit: r.audit, Log: hclog.NewNullLogger(),
 	})
 	if err != nil {
 		r.t.Fatal(err)

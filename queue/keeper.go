@@ -219,13 +219,12 @@ func (q *Queue) commit(ctx context.Context, b *store.Batch) error {
 	}
 }
 
-// do has the keeper make a change and waits for it.
-func (q *Queue) do(ctx context.Context, prepare func(b *store.Batch) error, done func()) error {
+// do has the keeper make a change and waits for it. done is told first how it
+// went.
+func (q *Queue) do(ctx context.Context, prepare func(b *store.Batch) error, done func(error)) error {
 	result := make(chan error, 1)
 	c := &change{prepare: prepare, done: func(err error) {
-		if err == nil && done != nil {
-			done()
-		}
+		done(err)
 		result <- err
 	}}
 	select {

@@ -1,6 +1,10 @@
 package queue
 
-import "github.com/postern-mail/postern/mail"
+import (
+	"slices"
+
+	"github.com/postern-mail/postern/mail"
+)
 
 // line is what waits for one destination, of senders of one kind: the groups of
 // each in the order they came, the senders in turn. So whoever sends much waits behind
@@ -83,6 +87,29 @@ func (l *line) pop() item {
 		delete(l.of, t.sender)
 	}
 	return it
+}
+
+// remove takes a group out of its place; false when it is not in line.
+func (l *line) remove(it item) bool {
+	t := l.of[it.sender()]
+	if t == nil {
+		return false
+	}
+	i := slices.IndexFunc(t.items, func(other item) bool { return other.m == it.m && other.group == it.group })
+	if i < 0 {
+		return false
+	}
+	l.n--
+	if i == 0 {
+		t.items = t.items[1:]
+	} else {
+		t.items = slices.Delete(t.items, i, i+1)
+	}
+	if len(t.items) == 0 {
+		l.turns = remove(l.turns, t)
+		delete(l.of, t.sender)
+	}
+	return true
 }
 
 // takeAll takes everything that the next sender has in line.

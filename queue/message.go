@@ -27,6 +27,7 @@ type message struct {
 	moving    int // groups that are not idle
 	ended     bool
 	expired   bool   // an operator gave up what is being delivered
+	grown     bool   // groups were added that nobody has put in line yet
 	result    string // of the whole, for the audit
 }
 
@@ -49,6 +50,10 @@ type group struct {
 	state *groupState
 	// entry is the time of the group's own due entry; zero for none.
 	entry time.Time
+	to    *destination // whose line it is in, while it is ready
+	// after is what operators want of those whom the delivery under way does
+	// not reach.
+	after []*redirection
 }
 
 func newMessage(id mail.QueueID, r *record) *message {
@@ -141,6 +146,7 @@ func (q *Queue) settleLocked(b *store.Batch, m *message, g int, outcomes []mail.
 		w.state.settle(m.record, m.groups[g], outcomes, q.rules(m), now, jitter())
 		w.finished = w.state.finished()
 	}
+	q.afterLocked(b, m, g)
 	q.storeLocked(b, m, g)
 }
 

@@ -290,6 +290,15 @@ func recipientOctets(r mail.Recipient) int {
 // addMessage adds to b what makes m queued.
 func (q *Queue) addMessage(b *store.Batch, m *message, content store.Staged) error {
 	m.ref = content.Ref()
+	if err := q.addRecord(b, m); err != nil {
+		return err
+	}
+	q.deps.Blobs.Link(b, content)
+	return nil
+}
+
+// addRecord adds to b all of m but its body.
+func (q *Queue) addRecord(b *store.Batch, m *message) error {
 	first, parts := encodeMessage(m.record)
 	if len(first) > store.MaxValueOctets {
 		return status.Errorf(status.ParameterSyntax, "envelope of %d octets", len(first))
@@ -310,7 +319,6 @@ func (q *Queue) addMessage(b *store.Batch, m *message, content store.Staged) err
 		b.Put(m.untriedKey(), nil)
 		m.untriedEntry = true
 	}
-	q.deps.Blobs.Link(b, content)
 	return nil
 }
 

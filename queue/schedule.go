@@ -144,10 +144,26 @@ func (s *schedule) enter(it item) *line {
 // pop takes the next group out of a line.
 func (s *schedule) pop(l *line) item {
 	it := l.pop()
+	s.leave(it)
+	return it
+}
+
+// remove takes a group out of the line it is in.
+func (s *schedule) remove(it item) {
+	for kind := range it.to.lines {
+		if it.to.lines[kind].remove(it) {
+			s.groups--
+			s.leave(it)
+			return
+		}
+	}
+}
+
+// leave counts a group that left its line.
+func (s *schedule) leave(it item) {
 	if s.senders[it.sender()]--; s.senders[it.sender()] == 0 {
 		delete(s.senders, it.sender())
 	}
-	return it
 }
 
 func (s *schedule) kindOf(sender mail.Address) int {

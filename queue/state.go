@@ -20,6 +20,9 @@ const (
 // recipientState is what became of one recipient so far.
 type recipientState struct {
 	progress progress
+	// moved says that an operator sent the message elsewhere instead; progress
+	// is delivered then.
+	moved bool
 	// owed is true while the sender has a right to a report on the progress.
 	owed bool
 	// last is the outcome of the last attempt; its zero time means none.
@@ -166,6 +169,7 @@ const (
 	flagFromPeer = 2
 	flagRelayed  = 4
 	flagFinal    = 8
+	flagMoved    = 16
 )
 
 // maxReplyOctets bounds the texts kept of one recipient's last reply, and all
@@ -206,7 +210,7 @@ func appendRecipientState(buf []byte, r *recipientState, limit int) []byte {
 	for _, f := range []struct {
 		set bool
 		bit byte
-	}{{o.FromPeer, flagFromPeer}, {o.Relayed, flagRelayed}, {o.Final, flagFinal}} {
+	}{{o.FromPeer, flagFromPeer}, {o.Relayed, flagRelayed}, {o.Final, flagFinal}, {r.moved, flagMoved}} {
 		if f.set {
 			flags |= f.bit
 		}
@@ -261,6 +265,7 @@ func (d *decoder) recipientState() (r recipientState) {
 		Reply:    d.reply(),
 		Remote:   d.string(),
 	}
+	r.moved = flags&flagMoved != 0
 	r.last.RemoteMTA = d.string()
 	r.last.At = time.UnixMilli(d.varint())
 	return r
