@@ -19,66 +19,110 @@ const (
 	settle = 300 * time.Millisecond
 )
 
-// load measures many messages of one size over many connections.
-func load(size, connections int) func(context.Context, *system, options) (figures, error) {
+// load measures many messages of one size over many connections, from SMTP
+// into the mailboxes.
+func load(size, connections int) measure {
+	return intoMailboxes(size, connections, perConnection, func(s *system) door { return s.smtp })
+}
+
+// lmtpLoad leaves the gateway out.
+func lmtpLoad(size, connections int) measure {
+	return intoMailboxes(size, connections, perConnection, func(s *system) door { return s.lmtp })
+}
+
+// tlsLoad is one connection after the other, each with one message under
+// STARTTLS. Its times are those of whole connections.
+func tlsLoad(size, connections int) measure {
+	return intoMailboxes(size, connections, 1, func(s *system) door {
+		d := s.smtp
+		d.startTLS = true
+		return d
+	})
+}
+
+func intoMailboxes(size, connections, each int, enter func(*system) door) measure {
 	texts := sync.OnceValue(func() [][]byte { return messages(size) })
-	return func(ctx context.Context, s *system, o options) (figures, error) {
+	return func(ctx context.Context, s *system, o options) (f figures, err error) {
 		w, err := watch(s)
 		if err != nil {
-			return figures{}, err
+			return f, err
 		}
 		defer w.close()
-		before, err := cpuTime(s.roots())
-		if err != nil {
-			return figures{}, err
+		d := drive{
+			door: enter(s), connections: connections, each: each, until: time.Now().Add(o.load), texts: texts(),
+			recipient: func(id int64) string { return userAddress(int(id) % users) },
+			accepted:  func(id int64) { w.expect(int(id) % users) },
 		}
-		start := time.Now()
-		ctx, cancel := context.WithTimeout(ctx, drainLimit+o.load)
-		defer cancel()
-		took, err := drive(ctx, s.smtp, connections, start.Add(o.load), texts(), w.expect)
-		if err != nil {
-			return figures{}, err
-		}
-		accepted := time.Since(start)
-		octets, err := memory(s.roots())
-		if err != nil {
-			return figures{}, err
-		}
-		if err := w.wait(ctx); err != nil {
-			return figures{}, err
-		}
-		visible := time.Since(start)
-		time.Sleep(settle)
-		after, err := cpuTime(s.roots())
-		if err != nil {
-			return figures{}, err
-		}
-		n := float64(len(took))
-		f := figures{messages: len(took)}
-		f.set(acceptedPerSecond, n/accepted.Seconds())
-		f.set(visiblePerSecond, n/visible.Seconds())
-		f.set(cpuPerMessage, milliseconds(after-before)/n)
-		f.percentiles(took)
-		f.set(memoryTaken, mebibytes(octets))
-		return f, nil
+		return f, f.whole(ctx, s, d, visiblePerSecond, w.wait)
 	}
 }
 
-// drive sends messages over so many connections until the time is over, and
-// returns how long each transaction took, MAIL to final reply.
-func drive(ctx context.Context, address string, connections int, until time.Time, texts [][]byte, accepted func(recipient int)) ([]time.Duration, error) {
+// whole drives a system and measures until arrived returns: when the last
+// message is where it belongs. rate is the column of how many were per second.
+func (f *figures) whole(ctx context.Context, s *system, d drive, rate metric, arrived func(context.Context) error) error {
+	before, err := cpuTime(s.roots())
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	ctx, cancel := context.WithDeadline(ctx, d.until.Add(drainLimit))
+	defer cancel()
+	took, err := d.run(ctx)
+	if err != nil {
+		return err
+	}
+	accepted := time.Since(start)
+	octets, err := memory(s.roots())
+	if err != nil {
+		return err
+	}
+	if err := arrived(ctx); err != nil {
+		return err
+	}
+	all := time.Since(start)
+	time.Sleep(settle)
+	after, err := cpuTime(s.roots())
+	if err != nil {
+		return err
+	}
+	n := float64(len(took))
+	f.messages = len(took)
+	f.set(acceptedPerSecond, n/accepted.Seconds())
+	f.set(rate, n/all.Seconds())
+	f.set(cpuPerMessage, milliseconds(after-before)/n)
+	f.percentiles(took)
+	f.set(memoryTaken, mebibytes(octets))
+	return nil
+}
+
+// drive sends messages.
+type drive struct {
+	door        door
+	connections int       // at a time
+	each        int       // messages of one connection
+	until       time.Time // no message begins later
+	most        int64     // nor after so many; 0 for no bound
+	texts       [][]byte
+	recipient   func(id int64) string
+	accepted    func(id int64) // may be nil
+}
+
+// run returns how long each transaction took: from MAIL to the final reply, or
+// from connecting to QUIT where a connection has one message.
+func (d drive) run(ctx context.Context) ([]time.Duration, error) {
 	var (
-		mu   sync.Mutex
-		all  []time.Duration
-		errs []error
-		wg   sync.WaitGroup
+		mu    sync.Mutex
+		all   []time.Duration
+		errs  []error
+		wg    sync.WaitGroup
+		begun atomic.Int64
 	)
-	for range connections {
+	for range d.connections {
 		wg.Go(func() {
 			var mine []time.Duration
 			var err error
-			for err == nil && ctx.Err() == nil && time.Now().Before(until) {
-				mine, err = session(ctx, address, until, texts, mine, accepted)
+			for err == nil && ctx.Err() == nil && time.Now().Before(d.until) && (d.most == 0 || begun.Load() < d.most) {
+				mine, err = d.session(ctx, mine, &begun)
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -94,26 +138,32 @@ func drive(ctx context.Context, address string, connections int, until time.Time
 }
 
 // session is one connection's worth of messages. It appends to took.
-func session(ctx context.Context, address string, until time.Time, texts [][]byte, took []time.Duration, accepted func(recipient int)) ([]time.Duration, error) {
-	c, err := dialSMTP(address)
+func (d drive) session(ctx context.Context, took []time.Duration, begun *atomic.Int64) ([]time.Duration, error) {
+	opened := time.Now()
+	c, err := d.door.dial()
 	if err != nil {
 		return took, err
 	}
-	for range perConnection {
+	for range d.each {
 		start := time.Now()
-		if !start.Before(until) || ctx.Err() != nil {
+		if !start.Before(d.until) || ctx.Err() != nil || d.most > 0 && begun.Add(1) > d.most {
 			break
 		}
 		id := sent.Add(1)
-		recipient := int(id) % users
-		if err := c.send(id, recipient, texts[int(id)%len(texts)]); err != nil {
+		if err := c.send(id, d.recipient(id), d.texts[int(id)%len(d.texts)]); err != nil {
 			c.conn.Close()
 			return took, err
 		}
 		took = append(took, time.Since(start))
-		accepted(recipient)
+		if d.accepted != nil {
+			d.accepted(id)
+		}
 	}
-	return took, c.close()
+	err = c.close()
+	if d.each == 1 && len(took) > 0 {
+		took[len(took)-1] = time.Since(opened)
+	}
+	return took, err
 }
 
 // watcher knows how many messages each mailbox must hold in the end.

@@ -8,7 +8,7 @@
 // within each case (A B A B ...), and of each figure the median over the turns
 // is printed, so that a machine that is busy for a while is so for both.
 //
-// It is bounded: with the default flags it ends within about four minutes.
+// It is bounded: with the default flags it ends within about eight minutes.
 // docs/performance.md says what the columns mean.
 package main
 
@@ -33,13 +33,14 @@ type options struct {
 	runs    int
 	load    time.Duration // of one load case, until the last message is handed over
 	singles int           // messages of a case that measures single ones
+	queued  int           // messages of a case that fills a queue
 	cases   *regexp.Regexp
 	alone   bool
 	keep    bool
 }
 
 func main() {
-	o := options{load: 2 * time.Second, singles: 20}
+	o := options{load: 2 * time.Second, singles: 20, queued: 20_000}
 	flag.StringVar(&o.postern, "postern", "bin/postern", "our `binary`")
 	flag.IntVar(&o.runs, "runs", 3, "turns of each system in each case")
 	flag.BoolVar(&o.alone, "alone", false, "measure Postern only")
@@ -49,7 +50,7 @@ func main() {
 	cases := flag.String("cases", "", "only cases whose name matches this `regexp`; -cases list names them")
 	flag.Parse()
 	if *quick {
-		o.runs, o.load, o.singles = 1, 700*time.Millisecond, 5
+		o.runs, o.load, o.singles, o.queued = 1, 700*time.Millisecond, 5, 500
 	}
 	if *cases == "list" {
 		for _, c := range plan {
@@ -63,7 +64,7 @@ func main() {
 		// little: it may collect its garbage rarely.
 		debug.SetGCPercent(400)
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		err = run(ctx, o, os.Stdout)
+		err = bench(ctx, o, os.Stdout)
 		stop()
 	}
 	if err != nil {
@@ -72,8 +73,8 @@ func main() {
 	}
 }
 
-// run starts the systems, measures every case on each and prints the tables.
-func run(ctx context.Context, o options, out io.Writer) (err error) {
+// bench starts the systems, measures every case on each and prints the tables.
+func bench(ctx context.Context, o options, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "postern-bench")
 	if err != nil {
 		return err
@@ -91,6 +92,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	defer func() {
 		for _, s := range systems {
 			s.stop()
+			s.out.close()
 		}
 	}()
 	if err != nil {
@@ -104,20 +106,24 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		if !o.cases.MatchString(c.name) {
 			continue
 		}
-		for turn := range o.runs {
+		runs := o.runs
+		if c.once {
+			runs = 1
+		}
+		for turn := range runs {
 			for _, s := range systems {
 				figures, err := c.measure(ctx, s, o)
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", c.name, s.name, err)
 				}
-				fmt.Fprintf(os.Stderr, "%-22s turn %d/%d  %-16s %s\n", c.name, turn+1, o.runs, s.name, figures)
+				fmt.Fprintf(os.Stderr, "%-34s turn %d/%d  %-16s %s\n", c.name, turn+1, runs, s.name, figures)
 				t.add(c, s.name, figures)
 			}
 		}
 	}
-	fmt.Fprintf(out, "%s, %s/%s, %d processors, %s\n\n", time.Now().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
+	fmt.Fprintf(out, "%s, %s/%s, %d processors, %s\n", time.Now().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
 	if missing != "" {
-		fmt.Fprintf(out, "%s; Postern alone was measured.\n\n", missing)
+		fmt.Fprintf(out, "\n%s; Postern alone was measured.\n", missing)
 	}
 	t.print(out)
 	return nil
@@ -128,6 +134,9 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 func start(ctx context.Context, o options, dir string) (systems []*system, missing string, err error) {
 	binary, err := filepath.Abs(o.postern)
 	if err != nil {
+		return nil, "", err
+	}
+	if err := writeCertificate(dir); err != nil {
 		return nil, "", err
 	}
 	ours, err := startPostern(ctx, binary, filepath.Join(dir, "postern"))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -39,27 +40,40 @@ func lookProgram(name string) (string, error) {
 }
 
 // startPeers starts a private Dovecot and a private Postfix that delivers to
-// it by LMTP over a unix socket.
+// it by LMTP over a unix socket, in dir, beside which the certificate lies.
 func startPeers(ctx context.Context, dir string) (*system, error) {
+	out, err := startReceiver()
+	if err != nil {
+		return nil, err
+	}
 	d, err := startDovecot(ctx, filepath.Join(dir, "dovecot"))
 	if err != nil {
 		return nil, err
 	}
-	p, err := startPostfix(ctx, filepath.Join(dir, "postfix"), d.lmtp)
+	p, err := startPostfix(ctx, filepath.Join(dir, "postfix"), filepath.Dir(dir), d.lmtp, out.address())
 	if err != nil {
 		d.process.stop()
 		return nil, err
 	}
-	return &system{
-		name:  "Postfix+Dovecot",
-		smtp:  p.smtp,
-		imap:  d.imap,
+	s := &system{
+		name: "Postfix+Dovecot", dir: dir, smtp: smtpDoor(p.smtp), imap: d.imap, out: out,
+		lmtp:  door{network: "unix", address: d.lmtp, lmtp: true},
 		roots: func() []int { return []int{p.master, d.process.command.Process.Pid} },
 		stop: func() {
 			p.stop()
 			d.process.stop()
 		},
-	}, nil
+		list:    p.list,
+		another: startPeers,
+	}
+	// A start is Postfix's alone: it takes mail without Dovecot.
+	s.start = func(ctx context.Context) error {
+		if err := p.start(ctx); err != nil {
+			return err
+		}
+		return s.untilGreeted(ctx)
+	}
+	return s, nil
 }
 
 type dovecot struct {
@@ -178,9 +192,9 @@ func chownTo(path string, u *user.User) error {
 }
 
 type postfix struct {
-	binary, etc string
-	smtp        string
-	master      int // process id
+	binary, dir, etc string
+	smtp             string
+	master           int // process id
 }
 
 // postfixConfig has users and recipients in local tables and lets load in
@@ -212,6 +226,11 @@ in_flow_delay = 0
 default_process_limit = 200
 message_size_limit = 52428800
 lmtp_destination_concurrency_limit = 20
+smtpd_tls_cert_file = %[4]s/cert.pem
+smtpd_tls_key_file = %[4]s/key.pem
+smtpd_tls_security_level = may
+relay_domains = out.example dead.example
+transport_maps = inline:{out.example=smtp:[127.0.0.1]:%[5]s, dead.example=smtp:[127.0.0.1]:9}
 `
 
 // postfixMaster names the services that mail of this kind passes.
@@ -227,6 +246,8 @@ verify unix - - n - 1 verify
 flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 proxywrite unix - - n - 1 proxymap
+relay unix - - n - - smtp
+tlsmgr unix - - n 1000? 1 tlsmgr
 smtp unix - - n - - smtp
 showq unix n - n - - showq
 error unix - - n - - error
@@ -237,7 +258,9 @@ scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 `
 
-func startPostfix(ctx context.Context, dir, lmtp string) (*postfix, error) {
+// startPostfix starts a new instance. The certificate lies in certificates;
+// what is passed on goes to the address out.
+func startPostfix(ctx context.Context, dir, certificates, lmtp, out string) (*postfix, error) {
 	binary, err := lookProgram("postfix")
 	if err != nil {
 		return nil, err
@@ -246,32 +269,54 @@ func startPostfix(ctx context.Context, dir, lmtp string) (*postfix, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &postfix{binary: binary, etc: filepath.Join(dir, "etc"), smtp: loopback(port)}
-	if err := p.write(dir, lmtp); err != nil {
+	p := &postfix{binary: binary, dir: dir, etc: filepath.Join(dir, "etc"), smtp: loopback(port)}
+	if err := p.write(certificates, lmtp, out); err != nil {
 		return nil, err
 	}
-	if out, err := exec.CommandContext(ctx, binary, "-c", p.etc, "start").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("postfix start: %w\n%s%s", err, out, logTail(filepath.Join(dir, "mail.log")))
-	}
-	pid, err := os.ReadFile(filepath.Join(dir, "spool", "pid", "master.pid"))
-	if err == nil {
-		p.master, err = strconv.Atoi(strings.TrimSpace(string(pid)))
-	}
-	if err != nil {
-		p.stop()
-		return nil, fmt.Errorf("postfix: %w", err)
+	if err := p.start(ctx); err != nil {
+		return nil, err
 	}
 	// master listens before it goes to the background.
-	if err := untilListening(ctx, &program{log: filepath.Join(dir, "mail.log")}, p.smtp); err != nil {
+	if err := untilListening(ctx, &program{log: p.log()}, p.smtp); err != nil {
 		p.stop()
 		return nil, fmt.Errorf("postfix: %w", err)
 	}
 	return p, nil
 }
 
+func (p *postfix) log() string { return filepath.Join(p.dir, "mail.log") }
+
+func (p *postfix) start(ctx context.Context) error {
+	if out, err := exec.CommandContext(ctx, p.binary, "-c", p.etc, "start").CombinedOutput(); err != nil {
+		return fmt.Errorf("postfix start: %w\n%s%s", err, out, logTail(p.log()))
+	}
+	pid, err := os.ReadFile(filepath.Join(p.dir, "spool", "pid", "master.pid"))
+	if err == nil {
+		p.master, err = strconv.Atoi(strings.TrimSpace(string(pid)))
+	}
+	if err != nil {
+		p.stop()
+		return fmt.Errorf("postfix: %w", err)
+	}
+	return nil
+}
+
+func (p *postfix) list(ctx context.Context) error {
+	postqueue, err := lookProgram("postqueue")
+	if err != nil {
+		return err
+	}
+	return run(ctx, postqueue, "-c", p.etc, "-p")
+}
+
 // write makes the instance: main.cf, master.cf, the table of mailboxes, and
 // the folders with their owners.
-func (p *postfix) write(dir, lmtp string) error {
+func (p *postfix) write(certificates, lmtp, out string) error {
+	dir := p.dir
+	_, port, err := net.SplitHostPort(out)
+	if err != nil {
+		return err
+	}
 	for _, d := range []string{"etc", "spool", "data"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err
@@ -291,7 +336,7 @@ func (p *postfix) write(dir, lmtp string) error {
 	kind := mapType()
 	mailboxes := filepath.Join(p.etc, "mailboxes")
 	for name, text := range map[string]string{
-		"main.cf":   fmt.Sprintf(postfixConfig, dir, kind, lmtp),
+		"main.cf":   fmt.Sprintf(postfixConfig, dir, kind, lmtp, certificates, port),
 		"master.cf": fmt.Sprintf(postfixMaster, p.smtp),
 		"mailboxes": table.String(),
 	} {

@@ -15,6 +15,10 @@ const posternConfig = `hostname = "mx.bench.example"
 data_dir = "%[1]s/data"
 log { file = "%[1]s/postern.log" }
 control { socket = "%[1]s/control.sock" }
+tls {
+  cert_file = "%[4]s/cert.pem"
+  key_file  = "%[4]s/key.pem"
+}
 directory "ldif" "people" {
   file = "%[1]s/people.ldif"
   base = "dc=bench,dc=example"
@@ -33,7 +37,17 @@ gateway {
     recipients = directory.people
     deliver    = target.mailboxes
   }
+  domains "relay" {
+    names   = ["out.example"]
+    deliver = target.sink
+  }
+  domains "relay" {
+    names   = ["dead.example"]
+    deliver = target.nobody
+  }
   target "lmtp" "mailboxes" { address = ["unix:%[1]s/lmtp.sock"] }
+  target "smtp" "sink"      { address = ["%[5]s"] }
+  target "smtp" "nobody"    { address = ["127.0.0.1:9"] }
   mynetworks = ["127.0.0.2/32"]
 }
 backend {
@@ -45,6 +59,7 @@ backend {
 }
 `
 
+// startPostern starts a new Postern in dir, beside which the certificate lies.
 func startPostern(ctx context.Context, binary, dir string) (*system, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
 		return nil, err
@@ -57,22 +72,39 @@ func startPostern(ctx context.Context, binary, dir string) (*system, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &system{name: "Postern", smtp: loopback(smtpPort), imap: loopback(imapPort)}
+	out, err := startReceiver()
+	if err != nil {
+		return nil, err
+	}
+	s := &system{
+		name: "Postern", dir: dir, smtp: smtpDoor(loopback(smtpPort)), imap: loopback(imapPort), out: out,
+		lmtp: door{network: "unix", address: filepath.Join(dir, "lmtp.sock"), lmtp: true},
+		another: func(ctx context.Context, dir string) (*system, error) {
+			return startPostern(ctx, binary, dir)
+		},
+	}
 	config := filepath.Join(dir, "postern.hcl")
-	if err := os.WriteFile(config, fmt.Appendf(nil, posternConfig, dir, s.smtp, s.imap), 0o600); err != nil {
+	text := fmt.Appendf(nil, posternConfig, dir, s.smtp.address, s.imap, filepath.Dir(dir), out.address())
+	if err := os.WriteFile(config, text, 0o600); err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(dir, "people.ldif"), []byte(people()), 0o600); err != nil {
 		return nil, err
 	}
-	p, err := startProgram(filepath.Join(dir, "output"), binary, "serve", "-c", config)
-	if err != nil {
-		return nil, err
+	s.list = func(ctx context.Context) error { return run(ctx, binary, "queue", "list", "-c", config) }
+	s.start = func(ctx context.Context) error {
+		p, err := startProgram(filepath.Join(dir, "output"), binary, "serve", "-c", config)
+		if err != nil {
+			return err
+		}
+		s.roots = func() []int { return []int{p.command.Process.Pid} }
+		s.stop = p.stop
+		return untilListening(ctx, p, s.smtp.address, s.imap)
 	}
-	s.roots = func() []int { return []int{p.command.Process.Pid} }
-	s.stop = p.stop
-	if err := untilListening(ctx, p, s.smtp, s.imap); err != nil {
-		p.stop()
+	if err := s.start(ctx); err != nil {
+		if s.stop != nil {
+			s.stop()
+		}
 		return nil, fmt.Errorf("postern: %w", err)
 	}
 	return s, nil

@@ -11,7 +11,7 @@ import (
 // single measures one message at a time: how long from MAIL until an IMAP
 // client that has INBOX selected learns of it. The acceptance is no part of
 // the figure: one system delivers before it, the other behind it.
-func single(observe func(*imapClient) observer) func(context.Context, *system, options) (figures, error) {
+func single(observe func(*imapClient) observer) measure {
 	texts := sync.OnceValue(func() [][]byte { return messages(5_000) })
 	return func(ctx context.Context, s *system, o options) (f figures, err error) {
 		eye, err := dialIMAP(s.imap, 0)
@@ -19,7 +19,7 @@ func single(observe func(*imapClient) observer) func(context.Context, *system, o
 			return f, err
 		}
 		defer func() { err = errors.Join(err, eye.close()) }()
-		mail, err := dialSMTP(s.smtp)
+		mail, err := s.smtp.dial()
 		if err != nil {
 			return f, err
 		}
@@ -52,7 +52,7 @@ func one(mail *smtpClient, eye observer, have int, texts [][]byte) (time.Duratio
 		return 0, err
 	}
 	id, start := sent.Add(1), time.Now()
-	if err := mail.send(id, 0, texts[int(id)%len(texts)]); err != nil {
+	if err := mail.send(id, userAddress(0), texts[int(id)%len(texts)]); err != nil {
 		return 0, err
 	}
 	if err := eye.notice(have); err != nil {

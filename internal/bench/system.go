@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -24,11 +26,45 @@ func userPassword(n int) string { return fmt.Sprintf("pw%05d", n) }
 // system is one mail system under measurement.
 type system struct {
 	name string
-	smtp string // host:port that takes mail from strangers
+	dir  string // all it has
+	smtp door   // for strangers
+	lmtp door   // into the mailboxes
 	imap string // host:port that takes logins in the clear
+	out  *receiver
 	// roots are the processes that, with all below them, are the system.
 	roots func() []int
+	// start starts a stopped system, and returns when it takes mail.
+	start func(context.Context) error
 	stop  func()
+	list  func(context.Context) error // the queue
+	// another returns a new system of the kind, without anything in it.
+	another func(ctx context.Context, dir string) (*system, error)
+}
+
+// run runs a command whose output is of no interest, unless it fails.
+func run(ctx context.Context, name string, args ...string) error {
+	var said bytes.Buffer
+	c := exec.CommandContext(ctx, name, args...)
+	c.Stderr = &said
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", strings.Join(c.Args, " "), err, said.String())
+	}
+	return nil
+}
+
+// untilGreeted waits until the system greets.
+func (s *system) untilGreeted(ctx context.Context) error {
+	for {
+		c, err := s.smtp.dial()
+		if err == nil {
+			return c.close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not greet: %w", s.name, err)
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 // freePort returns a port of 127.0.0.1 that was free a moment ago, for

@@ -14,15 +14,22 @@ type metric int
 const (
 	acceptedPerSecond metric = iota
 	visiblePerSecond
+	relayedPerSecond
 	cpuPerMessage // milliseconds
 	p50           // milliseconds, as all below
 	p95
 	p99
-	memoryTaken // mebibytes
-	metrics     // their number
+	memoryTaken   // mebibytes
+	kilobytesEach // of memory
+	listTime      // milliseconds
+	startTime     // milliseconds
+	metrics       // their number
 )
 
-var metricNames = [metrics]string{"accepted/s", "visible/s", "CPU ms each", "p50 ms", "p95 ms", "p99 ms", "memory MiB"}
+var metricNames = [metrics]string{
+	"accepted/s", "visible/s", "passed on/s", "CPU ms each", "p50 ms", "p95 ms", "p99 ms", "memory MiB",
+	"kB each", "list ms", "start ms",
+}
 
 // figures is the outcome of one turn; metrics that a case does not measure
 // are zero.
@@ -96,28 +103,51 @@ func median(values []float64) float64 {
 	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
-// print writes the medians as a Markdown table, and below the systems of each
-// case how many times the second's figure the first's is.
+// print writes the medians as Markdown tables, one for cases that measure the
+// same, and below the systems of each case how many times the second's figure
+// the first's is.
 func (t *table) print(out io.Writer) {
-	fmt.Fprintf(out, "| case | system | %s |\n", strings.Join(metricNames[:], " | "))
-	fmt.Fprintf(out, "|---|---|%s\n", strings.Repeat("--:|", int(metrics)))
+	var head []metric
+	for _, name := range t.cases {
+		columns := t.columns(name)
+		if !slices.Equal(columns, head) {
+			head = columns
+			fmt.Fprint(out, "\n| case | system |")
+			for _, m := range columns {
+				fmt.Fprintf(out, " %s |", metricNames[m])
+			}
+			fmt.Fprintf(out, "\n|---|---|%s\n", strings.Repeat("--:|", len(columns)))
+		}
+		t.printCase(out, name, columns)
+	}
+}
+
+// columns lists what a case measures.
+func (t *table) columns(name string) (columns []metric) {
+	for m := range metrics {
+		if slices.ContainsFunc(t.systems, func(system string) bool { return t.median(name, system).values[m] != 0 }) {
+			columns = append(columns, m)
+		}
+	}
+	return columns
+}
+
+func (t *table) printCase(out io.Writer, name string, columns []metric) {
 	row := func(name, system string, cell func(m metric) string) {
 		fmt.Fprintf(out, "| %s | %s |", name, system)
-		for m := range metrics {
+		for _, m := range columns {
 			fmt.Fprintf(out, " %s |", cell(m))
 		}
 		fmt.Fprintln(out)
 	}
-	for _, name := range t.cases {
-		var medians []figures
-		for _, s := range t.systems {
-			f := t.median(name, s)
-			medians = append(medians, f)
-			row(name, s, func(m metric) string { return number(f.values[m]) })
-		}
-		if len(medians) == 2 {
-			row("", "**ratio**", func(m metric) string { return ratio(medians[0].values[m], medians[1].values[m]) })
-		}
+	var medians []figures
+	for _, s := range t.systems {
+		f := t.median(name, s)
+		medians = append(medians, f)
+		row(name, s, func(m metric) string { return number(f.values[m]) })
+	}
+	if len(medians) == 2 {
+		row("", "**ratio**", func(m metric) string { return ratio(medians[0].values[m], medians[1].values[m]) })
 	}
 }
 
