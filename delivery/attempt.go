@@ -51,21 +51,22 @@ type attempt struct {
 
 // try offers the message to the open recipients at one endpoint.
 func (a *attempt) try(ctx context.Context, e Endpoint) {
-	e, err := e.planned(ctx)
+	what := demandOf(&a.d.Envelope)
+	e, err := e.planned(ctx, what)
 	if err != nil {
 		a.failOpen(err, e)
 		return
 	}
 	c, err := a.pool.connect(ctx, e)
 	if err != nil {
-		a.failOpen(err, e)
+		a.failOpen(unprotected(err, what), e)
 		return
 	}
 	results := a.send(ctx, c.Client)
 	if c.reused && a.staleConnection(c.Client, results) {
 		_ = c.Client.Close()
 		if c, err = a.pool.dial(ctx, e); err != nil {
-			a.failOpen(err, e)
+			a.failOpen(unprotected(err, what), e)
 			return
 		}
 		results = a.send(ctx, c.Client)
@@ -118,6 +119,7 @@ func (a *attempt) send(ctx context.Context, c *smtp.Client) []smtp.ClientResult 
 			Return:      env.Return,
 			EnvelopeID:  env.EnvelopeID,
 			DeliveryID:  a.d.ID,
+			RequireTLS:  a.pool.asksRequireTLS(&env, c),
 		},
 		To:      make([]smtp.RcptCommand, len(a.open)),
 		Octets:  octets,
@@ -194,7 +196,9 @@ func (a *attempt) note(c *Conn, results []smtp.ClientResult) {
 		if o.RemoteMTA = c.endpoint.Host; o.RemoteMTA == "" {
 			o.RemoteMTA = c.Client.PeerName()
 		}
-		a.outcomes[i] = o
+		if !lacks(r.Err) || !outage(a.outcomes[i]) {
+			a.outcomes[i] = o
+		}
 		if a.worthAnother(r) {
 			still = append(still, i)
 		}
@@ -208,7 +212,7 @@ func (a *attempt) worthAnother(r smtp.ClientResult) bool {
 		return false
 	}
 	switch status.Of(r.Err) {
-	case status.ConnectionLost, status.PeerNoSMTPUTF8:
+	case status.ConnectionLost, status.PeerNoSMTPUTF8, status.PeerNoRequireTLS:
 		return true
 	case status.RemoteReply:
 		// A farewell is a connection lost with notice.
@@ -220,18 +224,28 @@ func (a *attempt) worthAnother(r smtp.ClientResult) bool {
 
 // failOpen gives the open recipients the outcome of a connection that did not
 // come about. They stay open. It also takes the place of a peer's lack of
-// SMTPUTF8: who is down now may offer it later. One for good, a loop back to
-// ourselves, does not take the place of another host's outage.
+// SMTPUTF8 or REQUIRETLS: who is down now may offer it later. One for good, as a
+// loop back to ourselves, does not take the place of another host's outage.
 func (a *attempt) failOpen(err error, e Endpoint) {
 	now := time.Now()
 	for _, i := range a.open {
-		o, before := failed(a.d.Envelope.Recipients[i].Address, err, now), a.outcomes[i]
-		if o.Class == mail.Bounced && before.Class == mail.Deferred && before.Remote != "" {
+		o := failed(a.d.Envelope.Recipients[i].Address, err, now)
+		if o.Class == mail.Bounced && outage(a.outcomes[i]) {
 			continue
 		}
 		o.Remote, o.RemoteMTA = e.String(), e.Host
 		a.outcomes[i] = o
 	}
+}
+
+// outage reports whether a host that was tried may take the mail later.
+func outage(o mail.Outcome) bool { return o.Class == mail.Deferred && o.Remote != "" }
+
+// lacks reports whether a peer lacks an extension that the message needs, which
+// another host may have.
+func lacks(err error) bool {
+	reason := status.Of(err)
+	return reason == status.PeerNoSMTPUTF8 || reason == status.PeerNoRequireTLS
 }
 
 // outcome classes the result of a conversation.

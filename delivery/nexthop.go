@@ -81,9 +81,10 @@ type Endpoint struct {
 	// Host is the name the endpoint was found under: of the certificate, and
 	// in reports. "" for a unix socket.
 	Host string
-	// Plan learns how the connection must be protected; nil means as the
-	// target's client configuration says. An error rules the endpoint out.
-	Plan func(context.Context) (*tlspolicy.Plan, error)
+	// Plan learns how the connection must be protected for a message whose
+	// sender makes a demand; nil means as the target's client configuration
+	// says. An error rules the endpoint out.
+	Plan func(context.Context, tlspolicy.Demand) (*tlspolicy.Plan, error)
 
 	plan *tlspolicy.Plan // what Plan said
 }

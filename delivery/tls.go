@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/delivery/tlspolicy"
+	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/smtp"
 	"github.com/postern-mail/postern/status"
 )
@@ -25,14 +26,35 @@ func (t Target) Rule() tlspolicy.Rule {
 	return tlspolicy.Rule{Level: level, Match: t.TLSMatch, CAFile: t.CAFile, ServerName: t.ServerName, MTASTS: !t.IgnoreMTASTS}
 }
 
-// planned returns e with its plan made.
-func (e Endpoint) planned(ctx context.Context) (Endpoint, error) {
+// demandOf returns what the sender of a message asks of its way. A report on a
+// message that required TLS is better sent without than lost (RFC 8689 section
+// 5): of it nothing more is asked than of other mail.
+func demandOf(e *mail.Envelope) tlspolicy.Demand {
+	switch {
+	case e.RequireTLS && !e.ReversePath.IsNull():
+		return tlspolicy.Required
+	case e.TLSOptional && !e.RequireTLS:
+		return tlspolicy.Optional
+	default:
+		return tlspolicy.AsPolicy
+	}
+}
+
+// asksRequireTLS reports whether a message goes over c with REQUIRETLS. One
+// that needs it goes nowhere without, but for a mailbox server of our own,
+// which is the end of the way, and for reports.
+func (p *Pool) asksRequireTLS(e *mail.Envelope, c *smtp.Client) bool {
+	return e.RequireTLS && (c.OffersRequireTLS() || demandOf(e) == tlspolicy.Required && !p.cfg.Client.LMTP)
+}
+
+// planned returns e with its plan made for a demand.
+func (e Endpoint) planned(ctx context.Context, what tlspolicy.Demand) (Endpoint, error) {
 	if e.Plan == nil {
 		return e, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, planTime)
 	defer cancel()
-	plan, err := e.Plan(ctx)
+	plan, err := e.Plan(ctx, what)
 	e.plan = plan
 	return e, err
 }
@@ -76,6 +98,15 @@ func protect(cfg smtp.ClientConfig, plan *tlspolicy.Plan) smtp.ClientConfig {
 func protectionFailed(err error) bool {
 	reason := status.Of(err)
 	return reason == status.PeerNotTrusted || reason == status.PeerNeedsTLS
+}
+
+// unprotected is the error of a host that did not meet the plan, for a demand:
+// where the sender requires protection that is final once no host is left.
+func unprotected(err error, what tlspolicy.Demand) error {
+	if what == tlspolicy.Required && protectionFailed(err) {
+		return status.New(status.RequireTLSUnmet, err)
+	}
+	return err
 }
 
 // noteTLS keeps how a new connection is protected, for outcomes, and logs it.

@@ -39,12 +39,21 @@ type internet struct {
 	cert   testenv.Certificate // of the server
 	sts    *tlspolicy.STS
 	dir    string
+
+	noRequireTLS bool // the server does not offer REQUIRETLS
 }
 
 func newInternet(t *testing.T) *internet {
 	t.Helper()
-	i := &internet{t: t, dns: dnstest.New(t), ca: testenv.NewCA(t), other: testenv.NewCA(t), dir: testenv.TempDir(t)}
+	i := newUnsignedInternet(t)
 	i.dns.Sign("example.com")
+	return i
+}
+
+// newUnsignedInternet is one without DNSSEC.
+func newUnsignedInternet(t *testing.T) *internet {
+	t.Helper()
+	i := &internet{t: t, dns: dnstest.New(t), ca: testenv.NewCA(t), other: testenv.NewCA(t), dir: testenv.TempDir(t)}
 	i.dns.Add("example.com. 0 IN MX 10 mx.example.com.", "mx.example.com. 0 IN A 127.0.0.1")
 	return i
 }
@@ -58,7 +67,7 @@ func (i *internet) serve(cert *testenv.Certificate, change ...func(*tls.Config))
 }
 
 func (i *internet) dress(p *peer, cert *testenv.Certificate, change ...func(*tls.Config)) {
-	p.server.LMTP = false
+	p.server.LMTP, p.server.EnableREQUIRETLS = false, !i.noRequireTLS
 	if cert == nil {
 		return
 	}

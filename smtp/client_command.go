@@ -30,6 +30,9 @@ func (t *clientTransaction) mailCommand() string {
 			b.WriteString(" ENVID=" + clientXtext(from.EnvelopeID))
 		}
 	}
+	if from.RequireTLS && c.OffersRequireTLS() {
+		b.WriteString(" REQUIRETLS")
+	}
 	if c.cfg.LMTP && c.offers("XPOSTERN") && from.DeliveryID != "" {
 		b.WriteString(" DELIVERYID=" + clientXtext(from.DeliveryID))
 	}

@@ -15,7 +15,8 @@ import (
 // ClientMessage is one message to hand over.
 type ClientMessage struct {
 	// From is what MAIL declares, each parameter only to a peer that offers
-	// its extension. DeclaredOctets and Auth are not used.
+	// its extension; without REQUIRETLS, or SMTPUTF8 where it is needed, the
+	// message is not offered. DeclaredOctets and Auth are not used.
 	From MailCommand
 	To   []RcptCommand
 	// Octets is the exact length of Content; 0 when it is not known. Content
@@ -89,6 +90,13 @@ func (c *Client) Reset(ctx context.Context) error {
 	return nil
 }
 
+// OffersRequireTLS reports whether a message may be sent with REQUIRETLS: the
+// peer offers it, and under TLS (RFC 8689 section 4.2.1).
+func (c *Client) OffersRequireTLS() bool {
+	_, encrypted := c.TLS()
+	return encrypted && c.offers("REQUIRETLS")
+}
+
 func (c *Client) offers(keyword string) bool {
 	_, offered := c.extensions[keyword]
 	return offered
@@ -148,6 +156,9 @@ func (t *clientTransaction) offer() error {
 	utf8 := t.c.offers("SMTPUTF8")
 	if (t.m.From.SMTPUTF8 || !t.m.From.ReversePath.IsASCII()) && !utf8 {
 		return status.Errorf(status.PeerNoSMTPUTF8, "peer does not offer SMTPUTF8")
+	}
+	if t.m.From.RequireTLS && !t.c.OffersRequireTLS() {
+		return status.Errorf(status.PeerNoRequireTLS, "peer does not offer REQUIRETLS under TLS")
 	}
 	if limit, offered := t.c.Extension("SIZE"); offered && t.m.Octets > 0 {
 		// A limit of 0 means that there is none (RFC 1870 section 4).

@@ -207,6 +207,9 @@ func (s *serverSession) extensions() string {
 	add("DSN", "")
 	add("SMTPUTF8", "")
 	add("CHUNKING", "")
+	if s.client.TLS != nil { // RFC 8689 section 2
+		add("REQUIRETLS", "")
+	}
 	if s.set.Mode == ModeLMTP {
 		add("XPOSTERN", "")
 	}

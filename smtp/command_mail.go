@@ -80,6 +80,12 @@ func (s *serverSession) setMailParameter(cmd *MailCommand, keyword, value string
 	case "ENVID":
 		cmd.EnvelopeID, err = boundedXtext(keyword, value, maxEnvelopeID)
 		return s.set.offers("DSN"), err
+	case "REQUIRETLS":
+		cmd.RequireTLS = true
+		if given {
+			err = badValue(keyword, value)
+		}
+		return s.client.TLS != nil && s.set.offers("REQUIRETLS"), err
 	case "AUTH":
 		if len(s.mechanisms()) == 0 {
 			return false, nil

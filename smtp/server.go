@@ -61,6 +61,8 @@ type MailCommand struct {
 	// gateway; "" elsewhere. Only LMTP listeners advertise XPOSTERN and
 	// accept its DELIVERYID parameter.
 	DeliveryID string
+	// RequireTLS is REQUIRETLS (RFC 8689), which is taken under TLS only.
+	RequireTLS bool
 }
 
 // RcptCommand is a RCPT command with its parameters.

@@ -62,7 +62,7 @@ const (
 
 // Keywords of EHLO that DiscardEHLO may name.
 var ehloKeywords = []string{
-	"PIPELINING", "SIZE", "STARTTLS", "AUTH", "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING", "XPOSTERN",
+	"PIPELINING", "SIZE", "STARTTLS", "AUTH", "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING", "REQUIRETLS", "XPOSTERN",
 }
 
 // ServerConfig tells how to speak, and how much of it. For each number zero

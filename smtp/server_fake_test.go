@@ -130,8 +130,12 @@ func (s *fakeSession) Mail(_ context.Context, from MailCommand) (Transaction, er
 	if from.Auth != nil {
 		auth = from.Auth.Path()
 	}
-	s.h.note("mail %s size=%d body=%s utf8=%t ret=%s envid=%q auth=%s id=%q",
-		from.ReversePath.Path(), from.DeclaredOctets, from.Body, from.SMTPUTF8, from.Return, from.EnvelopeID, auth, from.DeliveryID)
+	protected := ""
+	if from.RequireTLS {
+		protected = " requiretls"
+	}
+	s.h.note("mail %s size=%d body=%s utf8=%t ret=%s envid=%q auth=%s id=%q%s",
+		from.ReversePath.Path(), from.DeclaredOctets, from.Body, from.SMTPUTF8, from.Return, from.EnvelopeID, auth, from.DeliveryID, protected)
 	if from.ReversePath.Local == "panic" {
 		panic("asked for")
 	}

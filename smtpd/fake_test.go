@@ -187,7 +187,11 @@ func (q *fakeQueue) String() string {
 	defer q.mu.Unlock()
 	var b strings.Builder
 	for i, s := range q.accepted {
-		fmt.Fprintf(&b, "%s from=%s received-from=%s hold=%t\n", s.ID, s.Envelope.ReversePath.Path(), s.ReceivedFrom, s.Hold)
+		fmt.Fprintf(&b, "%s from=%s received-from=%s hold=%t", s.ID, s.Envelope.ReversePath.Path(), s.ReceivedFrom, s.Hold)
+		if s.Envelope.RequireTLS || s.Envelope.TLSOptional {
+			fmt.Fprintf(&b, " requiretls=%t tls-optional=%t", s.Envelope.RequireTLS, s.Envelope.TLSOptional)
+		}
+		b.WriteByte('\n')
 		for _, r := range s.Envelope.Recipients {
 			fmt.Fprintf(&b, "  to=%s accepted=%s orcpt=%q notify=%d route=%q\n", r.Address.Path(), r.Accepted.Path(), r.Original, r.Notify, r.Route.Transport)
 		}

@@ -80,7 +80,13 @@ type headerFacts struct {
 	received  int // Received fields
 	date      bool
 	messageID string // as it stands there; "" when there is none
+	// requirements counts TLS-Required fields, refusals those that say No.
+	requirements, refusals int
 }
+
+// tlsOptional reports whether the header has the field "TLS-Required: No" (RFC
+// 8689 section 3). Of several, or with another value, it counts for nothing.
+func (f *headerFacts) tlsOptional() bool { return f.requirements == 1 && f.refusals == 1 }
 
 // facts looks through the header section.
 func (h *head) facts() headerFacts {
@@ -115,7 +121,7 @@ func isHeadless(message []byte) bool {
 // note looks at one line of the header; next is what follows it.
 func (f *headerFacts) note(line, next []byte) {
 	switch line[0] | 0x20 {
-	case 'r', 'd', 'm':
+	case 'r', 'd', 'm', 't':
 	default:
 		return
 	}
@@ -129,14 +135,26 @@ func (f *headerFacts) note(line, next []byte) {
 		f.received++
 	case bytes.EqualFold(name, []byte("date")):
 		f.date = true
-	case bytes.EqualFold(name, []byte("message-id")):
-		value := bytes.TrimSpace(line[colon+1:])
-		if len(value) == 0 && len(next) > 0 && (next[0] == ' ' || next[0] == '\t') {
-			folded, _, _ := bytes.Cut(next, lineEnd)
-			value = bytes.TrimSpace(folded)
+	case bytes.EqualFold(name, []byte("tls-required")):
+		f.requirements++
+		if bytes.EqualFold(fieldBody(line[colon+1:], next), []byte("no")) {
+			f.refusals++
 		}
+	case bytes.EqualFold(name, []byte("message-id")):
+		value := fieldBody(line[colon+1:], next)
 		f.messageID = strings.ToValidUTF8(string(value[:min(len(value), maxMessageIDOctets)]), "?")
 	}
+}
+
+// fieldBody returns a short field body, which may stand on the line behind the
+// one of the field's name.
+func fieldBody(first, next []byte) []byte {
+	value := bytes.TrimSpace(first)
+	if len(value) == 0 && len(next) > 0 && (next[0] == ' ' || next[0] == '\t') {
+		folded, _, _ := bytes.Cut(next, lineEnd)
+		value = bytes.TrimSpace(folded)
+	}
+	return value
 }
 
 // maxMessageIDOctets bounds what audit keeps of a Message-ID: a line's length.

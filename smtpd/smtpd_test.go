@@ -248,15 +248,18 @@ func TestHeaderFacts(t *testing.T) {
 	}{
 		{"empty", "", headerFacts{}},
 		{"no header", "\r\nDate: in the body\r\n", headerFacts{}},
-		{"usual", "Received: a\r\n\tb\r\nRECEIVED : c\r\nDate: x\r\nMessage-Id: <1@x>\r\n\r\nReceived: body\r\n", headerFacts{false, 2, true, "<1@x>"}},
-		{"folded", "Message-ID:\r\n <1@x>\r\n\r\n", headerFacts{false, 0, false, "<1@x>"}},
+		{"usual", "Received: a\r\n\tb\r\nRECEIVED : c\r\nDate: x\r\nMessage-Id: <1@x>\r\n\r\nReceived: body\r\n", headerFacts{received: 2, date: true, messageID: "<1@x>"}},
+		{"folded", "Message-ID:\r\n <1@x>\r\n\r\n", headerFacts{messageID: "<1@x>"}},
 		{"names that only begin so", "Received-SPF: pass\r\nDated: x\r\nMessage-IDs: y\r\n\r\n", headerFacts{}},
 		{"continuation", "Subject: x\r\n Received: y\r\n Date: z\r\n\r\n", headerFacts{}},
 		{"text only", "hello\r\n", headerFacts{headless: true}},
 		{"text with a colon", "well, so: hello\r\n", headerFacts{headless: true}},
 		{"begins as if it went on", " Received: x\r\n\r\n", headerFacts{headless: true}},
 		{"no name", ": x\r\n\r\n", headerFacts{headless: true}},
-		{"no body", "Date: x", headerFacts{false, 0, true, ""}},
+		{"no body", "Date: x", headerFacts{date: true}},
+		{"TLS not required", "TLS-Required: no\r\n\r\n", headerFacts{requirements: 1, refusals: 1}},
+		{"TLS not required, folded", "Tls-required :\r\n\tNo\r\n\r\nTLS-Required: No\r\n", headerFacts{requirements: 1, refusals: 1}},
+		{"TLS required by another word", "TLS-Required: Yes\r\nTLS-Required: No\r\n\r\n", headerFacts{requirements: 2, refusals: 1}},
 		{"long beyond the buffer", "X: " + strings.Repeat("x", maxHeadOctets) + "\r\nDate: y\r\n\r\n", headerFacts{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -273,6 +276,24 @@ func TestHeaderFacts(t *testing.T) {
 				h.free()
 			}
 		})
+	}
+}
+
+// TestTLSOptional: the field counts once and with its one value.
+func TestTLSOptional(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"": false, "TLS-Required: No\r\n": true, "TLS-Required: Nope\r\n": false, "TLS-Required:\r\n": false,
+		"TLS-Required: No\r\nTLS-Required: No\r\n": false, "TLS-Required: No\r\nTLS-Required: x\r\n": false,
+	} {
+		h := newHead()
+		if err := h.read(strings.NewReader(text + "\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		if f := h.facts(); f.tlsOptional() != want {
+			t.Errorf("%q: %v", text, !want)
+		}
+		h.free()
 	}
 }
 

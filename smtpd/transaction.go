@@ -44,6 +44,7 @@ func newTransaction(s *session, from smtp.MailCommand) *transaction {
 				DeclaredOctets: from.DeclaredOctets,
 				Return:         from.Return,
 				EnvelopeID:     from.EnvelopeID,
+				RequireTLS:     from.RequireTLS,
 			},
 		},
 	}
@@ -232,6 +233,7 @@ func (t *transaction) receive(ctx context.Context, in *incoming) error {
 	if facts.received > t.session.handler.cfg.MaxHops {
 		return status.Errorf(status.MailLoop, "%d Received fields", facts.received)
 	}
+	t.tx.Envelope.TLSOptional = facts.tlsOptional()
 	top := t.prepend(facts, time.Now())
 	staged, err := t.session.handler.deps.Queue.Stage(ctx, io.MultiReader(strings.NewReader(top), head.reader(), in))
 	if err != nil {

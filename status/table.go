@@ -121,6 +121,8 @@ const (
 	NameServiceDown
 	TLSPolicyUnknown
 	TLSPolicyUnmet
+	PeerNoRequireTLS
+	RequireTLSUnmet
 
 	reasonCount
 )
@@ -242,6 +244,8 @@ var table = [reasonCount]row{
 	NameServiceDown:  {"NameServiceDown", 451, e(4, 4, 3), "Name service temporarily unavailable", ""},
 	TLSPolicyUnknown: {"TLSPolicyUnknown", 451, e(4, 7, 5), "TLS policy of the destination cannot be determined", ""},
 	TLSPolicyUnmet:   {"TLSPolicyUnmet", 451, e(4, 7, 5), "Destination does not meet the TLS policy", ""},
+	PeerNoRequireTLS: {"PeerNoRequireTLS", 550, e(5, 7, 30), "REQUIRETLS is required, but was not offered", ""},
+	RequireTLSUnmet:  {"RequireTLSUnmet", 550, e(5, 7, 10), "Protection that the sender requires cannot be had", ""},
 }
 
 var none [3]int

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern-mail/postern/delivery"
+	"github.com/postern-mail/postern/delivery/tlspolicy"
 	"github.com/postern-mail/postern/mail"
 )
 
@@ -46,7 +47,7 @@ func explainRoute(ctx context.Context, router *delivery.Router, address mail.Add
 	for _, e := range endpoints {
 		fmt.Fprintf(out, "  %s", e)
 		if e.Plan != nil {
-			plan, err := e.Plan(ctx)
+			plan, err := e.Plan(ctx, tlspolicy.AsPolicy)
 			if err != nil {
 				fmt.Fprintf(out, "  no mail now: %v", err)
 			} else {

@@ -80,8 +80,9 @@ func (c *Composer) Compose(w io.Writer, r mail.Report, now time.Time, id string)
 		return mail.Envelope{}, fmt.Errorf("write report: %w", err)
 	}
 	env := mail.Envelope{
-		Body:     mail.Body7Bit,
-		SMTPUTF8: p.utf8,
+		Body:       mail.Body7Bit,
+		SMTPUTF8:   p.utf8,
+		RequireTLS: r.Envelope.RequireTLS,
 		Recipients: []mail.Recipient{{
 			Address: r.Envelope.ReversePath, Accepted: r.Envelope.ReversePath, Notify: mail.NotifyNever,
 		}},

@@ -375,3 +375,15 @@ var known = func() map[string]bool {
 	}
 	return names
 }()
+
+// TestComposeRequireTLS: a report on a message that required TLS requires it
+// too, and tells no more of it than its header (RFC 8689 section 5).
+func TestComposeRequireTLS(t *testing.T) {
+	t.Parallel()
+	r := sample(mail.ReportFailed)
+	r.Envelope.RequireTLS, r.Envelope.Return = true, mail.ReturnFull
+	s, env := compose(t, r)
+	if p := parse(t, s); !env.RequireTLS || p.types[2] != "text/rfc822-headers" || strings.Contains(s, "The body.") {
+		t.Errorf("envelope %+v, report\n%s", env, s)
+	}
+}

@@ -38,8 +38,8 @@ func (o original) mediaType(utf8 bool) string {
 }
 
 // readOriginal reads what is to be returned: all of a small message that
-// failed, unless the sender asked for less (RFC 3461 section 4.3); else the
-// header. Only as much as is returned is ever held.
+// failed, unless the sender asked for less (RFC 3461 section 4.3) or for
+// REQUIRETLS (RFC 8689 section 5); else the header. Only as much as is returned is ever held.
 func (p *report) readOriginal() original {
 	if p.Open == nil {
 		return original{}
@@ -53,7 +53,7 @@ func (p *report) readOriginal() original {
 	if err != nil {
 		return original{}
 	}
-	whole := p.Kind == mail.ReportFailed && p.Envelope.Return != mail.ReturnHeaders && size <= p.returned
+	whole := p.Kind == mail.ReportFailed && p.Envelope.Return != mail.ReturnHeaders && !p.Envelope.RequireTLS && size <= p.returned
 	limit := size
 	if !whole {
 		limit = min(size, maxHeader)

@@ -67,12 +67,12 @@ type guard struct {
 	destination *tlspolicy.Destination
 }
 
-func (g *guard) plan(host tlspolicy.Host) func(context.Context) (*tlspolicy.Plan, error) {
-	return func(ctx context.Context) (*tlspolicy.Plan, error) {
+func (g *guard) plan(host tlspolicy.Host) func(context.Context, tlspolicy.Demand) (*tlspolicy.Plan, error) {
+	return func(ctx context.Context, what tlspolicy.Demand) (*tlspolicy.Plan, error) {
 		if g.destination == nil {
 			g.destination = g.policies.Destination(ctx, g.hop)
 		}
-		return g.destination.Plan(ctx, host)
+		return g.destination.Plan(ctx, host, what)
 	}
 }
 
@@ -178,7 +178,7 @@ func (t *Transport) hosts(ctx context.Context, hosts []string, hop delivery.Next
 // unusable is the place of a host that cannot be tried because of err.
 func unusable(host, port string, err error) delivery.Endpoint {
 	e := delivery.NextHop{Host: host, Port: port}.Endpoint(defaultPort)
-	e.Plan = func(context.Context) (*tlspolicy.Plan, error) { return nil, err }
+	e.Plan = func(context.Context, tlspolicy.Demand) (*tlspolicy.Plan, error) { return nil, err }
 	return e
 }
 

@@ -154,10 +154,23 @@ func (p *Policies) rule(hop Hop) rule {
 	return p.standard
 }
 
-// Plan returns what the connection to one host must be. An error, always
-// transient, means that no mail may go to this host now: its protection cannot
-// be learned, or it has none where it must.
-func (d *Destination) Plan(ctx context.Context, h Host) (*Plan, error) {
+// Plan returns what the connection to one host must be for a message whose
+// sender asks for what. An error means that it may not go to this host now: its
+// protection cannot be learned, or it has none where it must. It is transient,
+// but for a Required that cannot be met.
+func (d *Destination) Plan(ctx context.Context, h Host, what Demand) (*Plan, error) {
+	if what == Optional && d.rule.Level != DANEOnly {
+		return d.optional(h), nil
+	}
+	p, err := d.plan(ctx, h)
+	if what == Required && err == nil {
+		return d.required(p, h)
+	}
+	return p, err
+}
+
+// plan returns what rule and destination ask of the connection to one host.
+func (d *Destination) plan(ctx context.Context, h Host) (*Plan, error) {
 	if d.rule.Level == DANE || d.rule.Level == DANEOnly {
 		plan, err := d.dane(ctx, h)
 		if plan != nil || err != nil {

@@ -72,7 +72,7 @@ func TestPlan(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			plan, err := p.Destination(t.Context(), row.hop).Plan(t.Context(), row.host)
+			plan, err := p.Destination(t.Context(), row.hop).Plan(t.Context(), row.host, AsPolicy)
 			if got := outcomeOf(plan, err); got != row.want {
 				t.Errorf("got %q (%v), want %q", got, err, row.want)
 			}
@@ -130,7 +130,7 @@ func TestMTASTS(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			plan, err := p.Destination(t.Context(), hop).Plan(t.Context(), Host{Name: row.host, Secure: true})
+			plan, err := p.Destination(t.Context(), hop).Plan(t.Context(), Host{Name: row.host, Secure: true}, AsPolicy)
 			if got := outcomeOf(plan, err); got != row.want {
 				t.Errorf("got %q (%v), want %q", got, err, row.want)
 			}
