@@ -297,7 +297,7 @@ func (q *Queue) endHoldLocked(b *store.Batch, m *message) {
 	for g := range m.work {
 		if m.untried(g) && !m.untriedEntry {
 			m.untriedEntry = true
-			b.Put(m.untriedKey(), nil)
+			b.Put(m.untriedKey(), m.dueMark())
 		}
 	}
 }

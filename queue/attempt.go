@@ -30,7 +30,7 @@ func (q *Queue) loadLocked(m *message, g int, entry []byte) bool {
 		return true
 	}
 	d := q.schedule.destination(q.destinationOf(m, g))
-	anywhere, here := q.schedule.room(d, m.envelope.ReversePath)
+	anywhere, here := q.schedule.room(d, m.envelope.ReversePath, m.envelope.Priority)
 	if !anywhere || !here {
 		if anywhere && entry != nil && (d.skipped == nil || string(entry) < string(d.skipped)) {
 			d.skipped = entry
@@ -95,10 +95,10 @@ func (q *Queue) attempt(it item) []mail.Outcome {
 	if s := m.work[it.group].state; s != nil {
 		attempt, recipients = s.attempts+1, stillPending(s, recipients)
 	}
-	ctx := q.deliver
+	ctx, envelope := q.deliver, m.envelope // of which an operator may change the priority
 	q.mu.Unlock()
 	d := mail.Delivery{
-		QueueID: m.id, ID: deliveryID(m.id, it.group), Envelope: m.envelope,
+		QueueID: m.id, ID: deliveryID(m.id, it.group), Envelope: envelope,
 		Octets: m.ref.Octets, Attempt: attempt,
 		Open: func() (mail.Content, error) { return q.open(ctx, m.ref) },
 	}

@@ -16,6 +16,7 @@ func (q *Queue) rewindLocked(key []byte) {
 	if bytes.Compare(key, q.cursor) < 0 {
 		q.cursor = key
 	}
+	q.lookAheadLocked(key)
 	q.nextDue, q.crowded, q.passedOver = time.Time{}, false, 0
 	q.poke()
 }
@@ -25,6 +26,7 @@ func (q *Queue) noteDueLocked(due time.Time, key []byte) {
 	if bytes.Compare(key, q.cursor) < 0 {
 		q.cursor = key
 	}
+	q.lookAheadLocked(key)
 	if due.Before(q.nextDue) {
 		q.nextDue = due
 		q.poke()
@@ -53,9 +55,16 @@ func (q *Queue) load(ctx context.Context) (wait time.Duration, err error) {
 			return time.Second, err
 		}
 	}
+	until := now.Add(idleWait)
+	if q.isCrowded() {
+		wait, err := q.loadAhead(ctx, now)
+		if err != nil {
+			return time.Second, err
+		}
+		until = now.Add(wait)
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	until := now.Add(idleWait)
 	if !q.crowded && q.nextDue.Before(until) {
 		until = q.nextDue
 	}

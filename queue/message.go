@@ -172,7 +172,7 @@ func (q *Queue) storeLocked(b *store.Batch, m *message, g int) {
 	q.clearEntryLocked(b, m, g)
 	if !w.finished && !m.held && !m.untried(g) {
 		w.entry = w.state.due
-		b.Put(m.entryKey(g), nil)
+		b.Put(m.entryKey(g), m.dueMark())
 	}
 	q.clearUntriedLocked(b, m)
 }

@@ -97,6 +97,9 @@ type Queue struct {
 	// known.
 	cursor  []byte
 	nextDue time.Time
+	// ahead is the place before which nothing with a raised priority waits
+	// unseen; see loadAhead.
+	ahead []byte
 	// unread is the lowest due entry whose message the store did not give, nil
 	// for none; from unreadAt on it is read again.
 	unread   []byte
@@ -314,9 +317,9 @@ func (q *Queue) addRecord(b *store.Batch, m *message) error {
 	case m.work[0].state != nil: // tried already; such a message has one group
 		b.Put(stateKey(m.id, 0), encodeState(m.work[0].state))
 		m.work[0].entry = m.work[0].state.due
-		b.Put(m.entryKey(0), nil)
+		b.Put(m.entryKey(0), m.dueMark())
 	default:
-		b.Put(m.untriedKey(), nil)
+		b.Put(m.untriedKey(), m.dueMark())
 		m.untriedEntry = true
 	}
 	return nil

@@ -290,7 +290,7 @@ func (m *message) has(a mail.Address) bool {
 func (q *Queue) ensureUntriedLocked(b *store.Batch, m *message) {
 	if !m.held && !m.untriedEntry {
 		m.untriedEntry = true
-		b.Put(m.untriedKey(), nil)
+		b.Put(m.untriedKey(), m.dueMark())
 	}
 }
 

@@ -156,6 +156,7 @@ func (q *Queue) compose(r mail.Report, now time.Time) (*outgoing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stage report: %w", err)
 	}
+	env.Priority = r.Envelope.Priority
 	m, err := q.newMessage(Submission{ID: id, Envelope: env, Content: staged})
 	if err != nil {
 		staged.Discard()

@@ -20,14 +20,16 @@ import (
 //
 // Workers are shared between the mail of those who have little waiting and of
 // those who have much, turn about: a newsletter to everybody, at however many
-// destinations, leaves half of them to the rest.
+// destinations, leaves half of them to the rest. Within each half, and within
+// each line, the higher priority has more of the turns, and none has all: see
+// ladder.
 type schedule struct {
 	cfg     Config
 	limiter Limiter // may be nil
 	lines   map[string]*destination
 	// runnable holds, in turn, the destinations that may have work to give: of
 	// senders with little waiting, and of those with much.
-	runnable [2][]*destination
+	runnable [2]ladder[[]*destination]
 	favour   int                  // which of them is next
 	senders  map[mail.Address]int // groups in all lines
 	// condemned holds the destinations that are down and have a line.
@@ -47,7 +49,7 @@ type item struct {
 // destination is one next hop.
 type destination struct {
 	name        string
-	lines       [2]line // of senders with little waiting, and of those with much
+	lines       [2]ranks // of senders with little waiting, and of those with much
 	inFlight    int
 	window      int
 	initial     int
@@ -57,7 +59,7 @@ type destination struct {
 	down        bool
 	condemned   bool         // in schedule.condemned
 	last        mail.Outcome // of the last failed connection
-	listed      [2]bool      // in runnable
+	listed      [2]uint32    // in runnable, a bit for each priority from the lowest
 	// skipped is the lowest due entry that was left in the store because the
 	// line was long enough; nil for none.
 	skipped []byte
@@ -104,10 +106,16 @@ func (s *schedule) destination(name string) *destination {
 }
 
 // room reports whether one more group of a sender may be in memory at all, and
-// in d's line, where nobody may take more than he leaves.
-func (s *schedule) room(d *destination, sender mail.Address) (any, here bool) {
-	free := max(s.cfg.ActiveLimit/2, 1) - d.waiting()
-	return s.groups < s.cfg.ActiveLimit, d.lines[little].count(sender)+d.lines[much].count(sender) < free
+// in d's line, where nobody may take more than he leaves. What was given a
+// higher priority than usual has room beyond that of the rest, and counts only
+// among its like.
+func (s *schedule) room(d *destination, sender mail.Address, priority int8) (any, here bool) {
+	limit, atLeast := s.cfg.ActiveLimit, int8(mail.LowestPriority)
+	if priority > 0 {
+		limit, atLeast = limit+max(limit/8, 1), 1
+	}
+	free := max(limit/2, 1) - d.waiting()
+	return s.groups < limit, d.lines[little].count(sender, atLeast)+d.lines[much].count(sender, atLeast) < free
 }
 
 // waiting is how many groups are in line.
@@ -133,16 +141,16 @@ func (s *schedule) pushBack(it item) {
 }
 
 // enter counts a group that comes into line and returns that line.
-func (s *schedule) enter(it item) *line {
+func (s *schedule) enter(it item) *ranks {
 	s.groups++
 	s.senders[it.sender()]++
 	kind := s.kindOf(it.sender())
-	s.listKind(it.to, kind)
+	s.listKind(it.to, kind, it.priority())
 	return &it.to.lines[kind]
 }
 
 // pop takes the next group out of a line.
-func (s *schedule) pop(l *line) item {
+func (s *schedule) pop(l *ranks) item {
 	it := l.pop()
 	s.leave(it)
 	return it
@@ -177,40 +185,48 @@ func (s *schedule) kindOf(sender mail.Address) int {
 func (s *schedule) list(d *destination) {
 	for kind := range d.lines {
 		if d.lines[kind].n > 0 {
-			s.listKind(d, kind)
+			s.listKind(d, kind, d.lines[kind].top())
 		}
 	}
 }
 
-func (s *schedule) listKind(d *destination, kind int) {
-	if !d.listed[kind] {
-		d.listed[kind] = true
-		s.runnable[kind] = append(s.runnable[kind], d)
+// listKind has d take turns with the destinations where mail of a priority
+// waits.
+func (s *schedule) listKind(d *destination, kind int, priority int8) {
+	if bit := listedBit(priority); d.listed[kind]&bit == 0 {
+		d.listed[kind] |= bit
+		r := s.runnable[kind].at(priority, nobody)
+		r.waiting = append(r.waiting, d)
 	}
 }
 
+func listedBit(priority int8) uint32 { return 1 << (int(priority) - mail.LowestPriority) }
+
+func nobody(list *[]*destination) bool { return len(*list) == 0 }
+
 // turn takes the next destination that may have work to give, and says for
-// which kind of sender.
-func (s *schedule) turn() (d *destination, kind int) {
+// which kind of sender, and in whose turn.
+func (s *schedule) turn() (d *destination, kind int, of *rung[[]*destination]) {
 	kind = s.favour
-	if len(s.runnable[kind]) == 0 {
+	if of = s.runnable[kind].next(nobody); of == nil {
 		kind = 1 - kind
+		of = s.runnable[kind].next(nobody)
 	}
-	if len(s.runnable[kind]) == 0 {
-		return nil, kind
+	if of == nil {
+		return nil, kind, nil
 	}
-	d = s.runnable[kind][0]
-	s.runnable[kind][0] = nil
-	s.runnable[kind] = s.runnable[kind][1:]
-	d.listed[kind] = false
-	return d, kind
+	d = of.waiting[0]
+	of.waiting[0] = nil
+	of.waiting = of.waiting[1:]
+	d.listed[kind] &^= listedBit(of.priority)
+	return d, kind, of
 }
 
 // regroup moves those who came with little and have much by now.
 func (s *schedule) regroup(d *destination) {
 	for d.lines[little].n > 0 && s.kindOf(d.lines[little].next()) == much {
 		d.lines[much].precede(d.lines[little].takeAll())
-		s.listKind(d, much)
+		s.listKind(d, much, d.lines[much].top())
 	}
 }
 
@@ -219,7 +235,7 @@ func (s *schedule) regroup(d *destination) {
 // dead about groups that nobody wants any more and drops those.
 func (s *schedule) next(now time.Time, dead func(item) bool) (it item, ok bool) {
 	for s.inFlight < s.cfg.Workers {
-		d, kind := s.turn()
+		d, kind, of := s.turn()
 		if d == nil {
 			break
 		}
@@ -237,6 +253,7 @@ func (s *schedule) next(now time.Time, dead func(item) bool) (it item, ok bool) 
 			}
 		}
 		if ok {
+			s.runnable[kind].served(of)
 			d.inFlight++
 			s.inFlight++
 			s.favour = 1 - kind
@@ -403,7 +420,7 @@ func (s *schedule) revive(name string) {
 // dropIfUnused forgets a destination about which nothing need be known. One
 // that was down is remembered until it is tried again or a while later.
 func (s *schedule) dropIfUnused(d *destination, now time.Time) {
-	if d.waiting() == 0 && d.inFlight == 0 && d.skipped == nil && d.listed == [2]bool{} &&
+	if d.waiting() == 0 && d.inFlight == 0 && d.skipped == nil && d.listed == [2]uint32{} &&
 		(d.failures == 0 || now.After(d.pausedUntil.Add(s.cfg.MaximalBackoff))) {
 		delete(s.lines, d.name)
 	}

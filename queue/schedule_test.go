@@ -281,7 +281,7 @@ func TestRoomIsLeft(t *testing.T) {
 	for _, sender := range []mail.LocalPart{"bulk", "bulk2", "alice"} {
 		for i := range 400 {
 			d := s.destination("b")
-			if _, here := s.room(d, mail.Address{Local: sender, Domain: "a.test"}); here {
+			if _, here := s.room(d, mail.Address{Local: sender, Domain: "a.test"}, 0); here {
 				pushFrom(s, sender, "b", i)
 				count[sender]++
 			}
