@@ -182,6 +182,7 @@ func (c checker) gateway(g *Gateway) {
 		c.hosts(dir)
 	}
 	c.targetExists(&g.block, "relay", g.Relay)
+	c.routing(g)
 	c.policies(g.Policies)
 	c.chains(g)
 	if g.Queue.MinimalBackoff > g.Queue.MaximalBackoff {
@@ -258,10 +259,19 @@ func (c checker) target(t *Target) {
 		c.errorf(t.at, "Missing setting", `"address" is required here: where to connect, such as ["unix:/run/dovecot/lmtp"] or ["127.0.0.1:24"].`)
 	}
 	for _, address := range t.Address {
-		if t.Protocol == "smtp" && !strings.Contains(address, ":") {
-			continue
+		if strings.HasPrefix(address, "unix:") || t.Protocol != "smtp" {
+			c.address(t.rangeOf("address"), address, true)
+		} else if _, err := delivery.ParseNextHop(address); err != nil {
+			c.errorf(t.rangeOf("address"), "Wrong value", "%v.", err)
 		}
-		c.address(t.rangeOf("address"), address, true)
+	}
+	for _, hop := range t.Fallback {
+		if _, err := delivery.ParseNextHop(hop); err != nil {
+			c.errorf(t.rangeOf("fallback"), "Wrong value", "%v.", err)
+		}
+	}
+	if t.Protocol == "lmtp" {
+		c.forbid(&t.block, "lmtp", "fallback")
 	}
 	c.readable(&t.block, "password_file", t.PasswordFile)
 	c.readable(&t.block, "ca_file", t.CAFile)

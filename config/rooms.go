@@ -207,16 +207,20 @@ func (f *File) Policy() policy.Config {
 
 // Delivery returns where mail goes.
 func (f *File) Delivery() delivery.Config {
-	c := delivery.Config{Hostname: f.Hostname, Domains: make(map[mail.Domain]string), Relayhost: f.Gateway.Relay}
+	c := delivery.Config{
+		Hostname: f.Hostname, Domains: make(map[mail.Domain]string), Relayhost: f.Gateway.Relay,
+		Recipients: f.Gateway.recipientRules(), Senders: f.Gateway.senderRules(),
+	}
+	us := f.Gateway.Ourselves()
 	for _, t := range f.Gateway.Targets {
 		room := t.Room()
 		if room.Protocol == delivery.SMTP {
-			room.Policies = f.Gateway.tlsPolicies()
+			room.Policies, room.Ourselves = f.Gateway.tlsPolicies(), us
 		}
 		c.Targets = append(c.Targets, room)
 	}
 	if !slices.ContainsFunc(c.Targets, func(t delivery.Target) bool { return t.Name == delivery.Outbound }) {
-		c.Targets = append(c.Targets, delivery.Target{Name: delivery.Outbound, Protocol: delivery.SMTP, Policies: f.Gateway.tlsPolicies()})
+		c.Targets = append(c.Targets, delivery.Target{Name: delivery.Outbound, Protocol: delivery.SMTP, Policies: f.Gateway.tlsPolicies(), Ourselves: us})
 	}
 	for _, d := range f.Gateway.Domains {
 		if d.Deliver == "" {
@@ -232,7 +236,7 @@ func (f *File) Delivery() delivery.Config {
 // Room returns a target as delivery knows it.
 func (t *Target) Room() delivery.Target {
 	r := delivery.Target{
-		Name: t.Name, Protocol: delivery.Protocol(t.Protocol), Addresses: t.Address, TLS: tlspolicy.Level(t.TLS),
+		Name: t.Name, Protocol: delivery.Protocol(t.Protocol), Addresses: t.Address, Fallback: t.Fallback, TLS: tlspolicy.Level(t.TLS),
 		CAFile: t.CAFile, CertFile: t.CertFile, KeyFile: t.KeyFile, ServerName: t.ServerName, Login: t.User, PasswordFile: t.PasswordFile,
 		MaxConnections: t.MaxConns, IdleTime: t.IdleTime, CutThrough: delivery.CutThrough(t.CutThrough),
 		Timeouts: smtp.ClientTimeouts{Greeting: t.Timeout, Command: t.Timeout, DataInit: t.Timeout, DataBlock: t.Timeout, DataDone: 2 * t.Timeout},

@@ -151,8 +151,16 @@ type Gateway struct {
 	Targets   []*Target       `conf:"target,block" example:"target \"lmtp\" \"mail1\" { address = [\"unix:/run/postern/lmtp.sock\"] }" doc:"Where mail is delivered. First label: lmtp or smtp. Second: a name."`
 	TLSPolicy []*TLSPolicy    `conf:"tls_policy,block" example:"tls_policy \"example.org\" { tls = \"secure\" }" doc:"TLS towards single next hops, in place of what the smtp target says. Label: the next hop: example.org, .example.org for all domains below it, [host] or [host]:port."`
 	Relay     string          `conf:"relay" doc:"Target for every domain that is not ours, as target.NAME. Empty: by the domain's MX."`
-	Policies  []*Policy       `conf:"policy,block" example:"policy \"recipient\" { permit_mynetworks {} reject_unauth_destination {} }" doc:"What is decided when. Label: client, helo, sender, relay, recipient, data or end_of_data. Steps are Postfix's restrictions. They hold for listeners of mode mx; submission has lists of its own."`
-	Queue     *Queue          `conf:"queue,block" doc:"How mail waits."`
+
+	Transports       []*TransportRule `conf:"transport,block" example:"transport \".example.org\" { deliver = target.partner }" doc:"Where mail for single addresses and domains goes, before anything but what the directory says of an account. Label, the first that fits decides, as in Postfix's transport(5): user+detail@example.com, user@example.com, example.com, .example.com for all domains below it, * for everything."`
+	TransportFiles   []string         `conf:"transport_files" doc:"Files of such rules in the notation of Postfix's transport(5), key and target:next_hop; target may be error, retry or discard. Read again when they change."`
+	Senders          []*SenderRule    `conf:"sender,block" example:"sender \"@example.net\" { deliver = target.isp2 }" doc:"Where mail of single senders goes when its recipients are not ours and have no rule. Label: user+detail@example.com, user@example.com, @example.com, or <> for reports."`
+	SenderFiles      []string         `conf:"sender_transport_files" doc:"Files of such rules, key and target:next_hop, as Postfix's sender_dependent_default_transport_maps. Read again when they change."`
+	SenderRelayFiles []string         `conf:"sender_relay_files" doc:"Files of keys and next hops, as Postfix's sender_dependent_relayhost_maps; asked when nothing else has a rule for the sender. Mail goes by the target smtp. Read again when they change."`
+	ProxyInterfaces  []netip.Prefix   `conf:"proxy_interfaces" doc:"Addresses outside of this machine under which its mx listeners are reached, by a proxy or address translator: MX records that lead there lead to us."`
+
+	Policies []*Policy `conf:"policy,block" example:"policy \"recipient\" { permit_mynetworks {} reject_unauth_destination {} }" doc:"What is decided when. Label: client, helo, sender, relay, recipient, data or end_of_data. Steps are Postfix's restrictions. They hold for listeners of mode mx; submission has lists of its own."`
+	Queue    *Queue    `conf:"queue,block" doc:"How mail waits."`
 
 	MyNetworks     []netip.Prefix `conf:"mynetworks" default:"127.0.0.0/8 ::1/128" doc:"Networks whose clients may send anywhere without login. Wrong passwords of many people, as a web mailer brings them, do not shut out such a network."`
 	DelayReject    bool           `conf:"delay_reject" default:"true" doc:"Decide client, helo and sender lists at RCPT, so that the log tells the recipient."`
@@ -203,6 +211,7 @@ type Target struct {
 	Name     string `conf:"name,label"`
 
 	Address      []string      `conf:"address" doc:"Where to connect, tried in order: host:port, unix:PATH; smtp also host without port. smtp without any delivers by the MX records of the recipient's domain; the target smtp does so for all mail that goes nowhere else."`
+	Fallback     []string      `conf:"fallback" doc:"smtp: relay hosts, written as in address, that are tried when the next hops cannot be found or reached or take no mail now; not for domains whose MX we are."`
 	TLS          string        `conf:"tls" oneof:"none may encrypt dane dane-only fingerprint verify secure implicit" doc:"Level, as Postfix's smtp_tls_security_level. none. may: STARTTLS where offered, in the clear where that fails. encrypt: STARTTLS, any certificate. dane: by TLSA records where there are any, else may. dane-only: by TLSA records. fingerprint: a given certificate or key. verify: trusted certificate for the host. secure: trusted certificate for the next hop, whatever the DNS says. implicit: TLS from the start, verified. lmtp knows none, may, encrypt, verify, implicit. Empty: none for lmtp, dane for smtp without address, else may."`
 	TLSMatch     []string      `conf:"tls_match" doc:"verify, secure: hostname, nexthop, dot-nexthop, a name, or .example.com; the certificate must have one. Empty: hostname for verify, nexthop and dot-nexthop for secure. fingerprint: SHA-256 digests of certificate or public key."`
 	MTASTS       bool          `conf:"mta_sts" default:"true" doc:"smtp by MX: keep to the MTA-STS policies of destinations where tls is may, encrypt or dane."`

@@ -28,15 +28,17 @@ func (p *Pool) Attempt(ctx context.Context, d mail.Delivery, endpoints []Endpoin
 		return AllFailed(d, err)
 	}
 	defer release()
-	a := &attempt{pool: p, d: d, outcomes: AllFailed(d, status.Errorf(status.ConnectionFailed, "no address to connect to"))}
+	a := &attempt{pool: p, d: d, sessions: make(map[string]int, 1), outcomes: AllFailed(d, status.Errorf(status.ConnectionFailed, "no address to connect to"))}
 	for i := range d.Envelope.Recipients {
 		a.open = append(a.open, i)
 	}
 	for _, e := range p.order(endpoints) {
-		if len(a.open) == 0 || a.sessions >= p.cfg.MaxSessions || ctx.Err() != nil {
+		if len(a.open) == 0 || ctx.Err() != nil {
 			break
 		}
-		a.try(ctx, e)
+		if a.sessions[e.Hop] < p.cfg.MaxSessions {
+			a.try(ctx, e)
+		}
 	}
 	return a.outcomes
 }
@@ -45,8 +47,8 @@ type attempt struct {
 	pool     *Pool
 	d        mail.Delivery
 	outcomes []mail.Outcome
-	open     []int // indices of recipients worth another endpoint
-	sessions int   // conversations that got past the handshake
+	open     []int          // indices of recipients worth another endpoint
+	sessions map[string]int // conversations that got past the handshake, by next hop
 }
 
 // try offers the message to the open recipients at one endpoint.
@@ -71,7 +73,7 @@ func (a *attempt) try(ctx context.Context, e Endpoint) {
 		}
 		results = a.send(ctx, c.Client)
 	}
-	a.sessions++
+	a.sessions[e.Hop]++
 	a.note(c, results)
 	a.pool.put(c)
 }

@@ -54,6 +54,12 @@ type Config struct {
 	// Relayhost names the target that takes all other mail; "" means the
 	// target Outbound, so MX delivery unless that target says otherwise.
 	Relayhost string
+	// Recipients and Senders are rules that come before Domains and Relayhost
+	// for recipients, and before Relayhost for senders.
+	Recipients, Senders Rules
+	// RecipientDelimiter are the characters at which the detail of an address
+	// begins, for the keys of rules; "" means "+".
+	RecipientDelimiter string
 }
 
 // Outbound is the name of the target that delivers to the world by MX.
@@ -71,6 +77,10 @@ type Target struct {
 	// With smtp, an unbracketed name is looked up as MX first, as Postfix's
 	// relayhost is. Without a port, lmtp uses 24 and smtp 25.
 	Addresses []string
+	// Fallback are relay hosts for smtp, in the notation of Addresses, that are
+	// tried when the others cannot be found or reached or take no mail now,
+	// unless we are an MX of the destination ourselves.
+	Fallback []string
 	// TLS is the level for destinations that Policies has no rule for; "" means
 	// dane without addresses and may with them; unix sockets stay as they are
 	// then. With lmtp it is none, may, encrypt or verify. ImplicitTLS speaks
@@ -100,6 +110,9 @@ type Target struct {
 	// Timeouts bound each step; a zero field means Postfix's default, but for
 	// Connect with lmtp, which means 5 s.
 	Timeouts smtp.ClientTimeouts
+	// Ourselves tells which hosts are us, beside the one named as we are. nil
+	// knows none.
+	Ourselves *Ourselves
 	// CutThrough is for lmtp only: an answer by SMTP is not the mailbox's.
 	CutThrough CutThrough
 	// MaxConnections is the number of connections in use at once, and of
@@ -164,7 +177,10 @@ func (t Target) check() error {
 	if err := t.checkTLS(); err != nil {
 		return err
 	}
-	for _, a := range t.Addresses {
+	if len(t.Fallback) > 0 && t.protocol() != SMTP {
+		return fmt.Errorf("delivery target %q: only smtp has relay hosts to fall back to", t.Name)
+	}
+	for _, a := range slices.Concat(t.Addresses, t.Fallback) {
 		if _, err := ParseNextHop(a); err != nil {
 			return fmt.Errorf("delivery target %q: %w", t.Name, err)
 		}

@@ -61,7 +61,7 @@ func TestDirect(t *testing.T) {
 		tr := newLMTP(t, target)
 		r, err := delivery.New(delivery.Config{
 			Targets: []delivery.Target{target}, Domains: map[mail.Domain]string{"example.com": "backend"},
-		}, map[string]delivery.Transport{"backend": tr, delivery.Outbound: &recorder{}})
+		}, map[string]delivery.Transport{"backend": tr, delivery.Outbound: &recorder{}}, hclog.NewNullLogger())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,7 +92,7 @@ func TestConcurrency(t *testing.T) {
 	for _, target := range targets {
 		transports[target.Name] = &recorder{}
 	}
-	r, err := delivery.New(delivery.Config{Targets: targets}, transports)
+	r, err := delivery.New(delivery.Config{Targets: targets}, transports, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestCutThroughIsForLMTP(t *testing.T) {
 		{Name: "a", Protocol: delivery.SMTP, Addresses: []string{"relay.example"}, CutThrough: delivery.CutThroughAlways},
 		{Name: "a", Addresses: []string{"unix:/run/lmtp"}, CutThrough: "sometimes"},
 	} {
-		if _, err := delivery.New(delivery.Config{Targets: []delivery.Target{target}}, map[string]delivery.Transport{"a": &recorder{}, delivery.Outbound: &recorder{}}); err == nil {
+		if _, err := delivery.New(delivery.Config{Targets: []delivery.Target{target}}, map[string]delivery.Transport{"a": &recorder{}, delivery.Outbound: &recorder{}}, hclog.NewNullLogger()); err == nil {
 			t.Errorf("accepted %+v", target)
 		}
 	}

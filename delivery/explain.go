@@ -13,15 +13,35 @@ type Finder interface {
 	Endpoints(ctx context.Context, rcpt mail.Recipient) ([]Endpoint, error)
 }
 
-// Explain returns the route of r and the endpoints its mail would be offered
-// to, as far as the transport can tell. It connects to none of them.
-func (r *Router) Explain(ctx context.Context, from mail.Address, rcpt mail.Recipient) (mail.Route, []Endpoint, error) {
-	route := r.Route(from, rcpt)
-	finder, ok := r.transports[route.Transport].(Finder)
-	if !ok {
-		return route, nil, nil
+// Explanation is where mail goes and what decided so.
+type Explanation struct {
+	Route mail.Route
+	// Why names what decided, with the rule's key and where it stands.
+	Why string
+	// Says is what is done with the mail in place of sending it; "" where it
+	// is sent.
+	Says string
+}
+
+// Explain returns where mail of a sender to rcpt goes and the endpoints it
+// would be offered to, as far as the transport can tell. It connects to none of
+// them.
+func (r *Router) Explain(ctx context.Context, from mail.Address, rcpt mail.Recipient) (Explanation, []Endpoint, error) {
+	d := r.decide(from, rcpt)
+	e := Explanation{Route: d.route, Why: d.reason}
+	if d.key != "" {
+		e.Why += " " + d.key + " in " + d.where
 	}
-	rcpt.Route = route
+	t := r.transports[d.route.Transport]
+	if class, reply, ok := builtIn(d.route); ok && t == nil {
+		e.Says = class.String() + " " + reply.String()
+		return e, nil, nil
+	}
+	finder, ok := t.(Finder)
+	if !ok {
+		return e, nil, nil
+	}
+	rcpt.Route = d.route
 	endpoints, err := finder.Endpoints(ctx, rcpt)
-	return route, endpoints, err
+	return e, endpoints, err
 }

@@ -74,6 +74,21 @@ func isPort(s string) bool {
 	return err == nil && n > 0
 }
 
+// OwnName is what it means when a host greets with our own name.
+type OwnName int
+
+// The meanings.
+const (
+	// OwnNameAllowed: a host of our choice, at a port that is not that of mail
+	// exchange, may well be called as we are.
+	OwnNameAllowed OwnName = iota
+	// OwnNameLoops: the records of the recipient's domain lead back to us.
+	OwnNameLoops
+	// OwnNameMistake: a next hop of our choice leads back to us, which is no
+	// fault of the recipient's.
+	OwnNameMistake
+)
+
 // Endpoint is one place to connect to.
 type Endpoint struct {
 	Network string // "unix" or "tcp"
@@ -85,6 +100,11 @@ type Endpoint struct {
 	// sender makes a demand; nil means as the target's client configuration
 	// says. An error rules the endpoint out.
 	Plan func(context.Context, tlspolicy.Demand) (*tlspolicy.Plan, error)
+	// Hop is the next hop that led here: an attempt holds only so many
+	// conversations for each.
+	Hop string
+	// OwnName says what it means when the host greets with our own name.
+	OwnName OwnName
 
 	plan *tlspolicy.Plan // what Plan said
 }

@@ -29,7 +29,6 @@ type poolConfig struct {
 	DownTime       time.Duration // for which an address out of reach is tried last
 	MaxSessions    int           // conversations one attempt may hold in turn
 	retryRefused   bool          // go on to the next endpoint after a transient refusal
-	byMX           bool          // strangers choose where it connects to
 }
 
 // Pool holds the connections of one transport. Its methods may be called
@@ -68,7 +67,7 @@ func NewPool(t Target, hostname string, log hclog.Logger) (*Pool, error) {
 	if t.byMX() {
 		cfg.IdleTime = 5 * time.Second
 	}
-	cfg.retryRefused, cfg.byMX = t.protocol() == SMTP, t.byMX()
+	cfg.retryRefused = t.protocol() == SMTP
 	if t.IdleTime != 0 {
 		cfg.IdleTime = max(t.IdleTime, 0)
 	}
@@ -189,9 +188,13 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 		return nil, err
 	}
 	p.markUp(e)
-	if p.isOurselves(client) {
+	if e.OwnName != OwnNameAllowed && p.isOurselves(client) {
 		_ = client.Close()
-		return nil, status.Errorf(status.MailLoop, "%s greets with our own name", e)
+		reason := status.MailLoop
+		if e.OwnName == OwnNameMistake {
+			reason = status.ConfigurationError
+		}
+		return nil, status.Errorf(reason, "%s greets with our own name", e)
 	}
 	_, dropsRepeats := client.Extension("XPOSTERN")
 	p.dropsRepeats.Store(dropsRepeats)
@@ -200,11 +203,11 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	return c, nil
 }
 
-// isOurselves reports whether a stranger's domain led back to us, by an MX or
-// address record that does not show it.
+// isOurselves reports whether a connection led back to us, by an MX or address
+// record that does not show it.
 func (p *Pool) isOurselves(c *smtp.Client) bool {
 	us := p.cfg.Client.Hello
-	return p.cfg.byMX && us != "" && us != "localhost" && strings.EqualFold(c.PeerName(), us)
+	return us != "" && us != "localhost" && strings.EqualFold(c.PeerName(), us)
 }
 
 // put takes a connection back.

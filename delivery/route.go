@@ -1,10 +1,14 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
@@ -23,49 +27,34 @@ type Transport interface {
 type Direct interface{ Direct() bool }
 
 // Router is the Transport that chooses among the others. It may be used
-// concurrently and never changes.
+// concurrently.
 type Router struct {
 	hostname   mail.Domain
+	delimiters string
 	domains    map[mail.Domain]string
 	relayhost  string
 	byMX       map[string]bool // by target
 	limits     map[string]int  // deliveries at once, by target
 	transports map[string]Transport
+	recipients ruleSet
+	senders    ruleSet
 }
 
 // New returns a Router over transports, by the name of their target. Every
 // target must have its transport; a transport without a target in cfg.Targets
-// is taken as it is.
-func New(cfg Config, transports map[string]Transport) (*Router, error) {
+// is taken as it is. New reads the files of rules.
+func New(cfg Config, transports map[string]Transport, log hclog.Logger) (*Router, error) {
 	r := &Router{
-		hostname:   mail.Domain(cfg.Hostname),
+		hostname:   mail.Domain(cmp.Or(cfg.Hostname, "localhost")),
+		delimiters: cmp.Or(cfg.RecipientDelimiter, "+"),
 		domains:    cfg.Domains,
-		relayhost:  cfg.Relayhost,
+		relayhost:  cmp.Or(cfg.Relayhost, Outbound),
 		byMX:       map[string]bool{Outbound: true},
 		limits:     make(map[string]int),
 		transports: transports,
 	}
-	if r.hostname == "" {
-		r.hostname = "localhost"
-	}
-	if r.relayhost == "" {
-		r.relayhost = Outbound
-	}
-	seen := make(map[string]bool)
-	for _, t := range cfg.Targets {
-		if err := t.check(); err != nil {
-			return nil, err
-		}
-		if seen[t.Name] {
-			return nil, fmt.Errorf("two delivery targets are named %q", t.Name)
-		}
-		seen[t.Name] = true
-		if transports[t.Name] == nil {
-			return nil, fmt.Errorf("delivery target %q has no transport", t.Name)
-		}
-		if r.byMX[t.Name] = t.byMX(); !t.byMX() {
-			r.limits[t.Name] = t.maxConnections()
-		}
+	if err := r.targets(cfg.Targets); err != nil {
+		return nil, err
 	}
 	for domain, name := range cfg.Domains {
 		if transports[name] == nil {
@@ -75,30 +64,122 @@ func New(cfg Config, transports map[string]Transport) (*Router, error) {
 	if cfg.Relayhost != "" && transports[cfg.Relayhost] == nil {
 		return nil, fmt.Errorf("relayhost %q is no delivery target", cfg.Relayhost)
 	}
-	return r, nil
+	var err error
+	if r.recipients, err = cfg.Recipients.open(false, r.knows, log); err != nil {
+		return nil, err
+	}
+	r.senders, err = cfg.Senders.open(true, r.knows, log)
+	return r, err
 }
 
-// Route returns where r goes: a transport's name, always, and its next hop,
-// "" for the transport's own addresses. A route that the directory gave comes
-// before the domain's; a next hop without a transport, such as an account's
-// host, goes with the transport of the domain.
-func (r *Router) Route(from mail.Address, rcpt mail.Recipient) mail.Route {
-	domain := rcpt.Address.Domain
-	if domain == "" {
-		domain = r.hostname
-	}
-	route := rcpt.Route
-	if route.Transport == "" {
-		name, local := r.domains[domain]
-		if !local {
-			name = r.relayhost
+func (r *Router) targets(targets []Target) error {
+	seen := make(map[string]bool)
+	for _, t := range targets {
+		if err := t.check(); err != nil {
+			return err
 		}
-		route.Transport = name
+		if seen[t.Name] {
+			return fmt.Errorf("two delivery targets are named %q", t.Name)
+		}
+		seen[t.Name] = true
+		if r.transports[t.Name] == nil {
+			return fmt.Errorf("delivery target %q has no transport", t.Name)
+		}
+		if r.byMX[t.Name] = t.byMX(); !t.byMX() {
+			r.limits[t.Name] = t.maxConnections()
+		}
 	}
-	if route.NextHop == "" && r.byMX[route.Transport] {
-		route.NextHop = string(domain)
+	return nil
+}
+
+func (r *Router) knows(transport string) bool { return r.transports[transport] != nil }
+
+// Run reads files of rules again as they change, until ctx ends.
+func (r *Router) Run(ctx context.Context) error {
+	var g errgroup.Group
+	r.recipients.watch(ctx, &g)
+	r.senders.watch(ctx, &g)
+	g.Go(func() error { <-ctx.Done(); return nil })
+	return g.Wait()
+}
+
+// Route returns where mail of a sender goes to rcpt: a transport's name, always,
+// and its next hop, "" for the transport's own addresses. In this order:
+//
+//   - the route that the directory gave; a next hop without a transport, such
+//     as an account's host, goes with the transport of the domain;
+//   - a rule for the recipient;
+//   - the target of the recipient's domain, if it is one of ours;
+//   - a rule for the sender;
+//   - the relay host.
+func (r *Router) Route(from mail.Address, rcpt mail.Recipient) mail.Route {
+	d := r.decide(from, rcpt)
+	return d.route
+}
+
+// decision is a route and what led to it.
+type decision struct {
+	route  mail.Route
+	reason string // "directory", "recipient", "domain", "sender", "relay"
+	key    string // of the rule
+	where  string // the rule stands
+}
+
+// The reasons of a decision.
+const (
+	byDirectory = "directory"
+	byRecipient = "rule for the recipient"
+	byDomain    = "domain of ours"
+	bySender    = "rule for the sender"
+	byDefault   = "relay host"
+)
+
+func (r *Router) decide(from mail.Address, rcpt mail.Recipient) decision {
+	a := rcpt.Address
+	if a.Domain == "" {
+		a.Domain = r.hostname
 	}
-	return route
+	d := decision{route: rcpt.Route, reason: byDirectory}
+	if d.route == (mail.Route{}) {
+		if rule, key, where, found := r.recipients.find(func() []string { return RecipientKeys(a, r.delimiters) }); found && rule != d.route {
+			d = decision{route: rule, reason: byRecipient, key: key, where: where}
+		}
+	}
+	if d.route.Transport == "" {
+		d = r.byDomain(from, a.Domain, d)
+	}
+	if d.route.NextHop == "" && r.byMX[d.route.Transport] {
+		d.route.NextHop = string(a.Domain)
+	}
+	return d
+}
+
+// byDomain chooses the transport by the recipient's domain or, for the rest of
+// the world, by sender. A next hop that d has already stays.
+func (r *Router) byDomain(from mail.Address, domain mail.Domain, d decision) decision {
+	next := d.route.NextHop
+	if name, ours := r.domains[domain]; ours {
+		d.route.Transport = name
+		if next == "" {
+			d.reason = byDomain
+		}
+		return d
+	}
+	if next != "" {
+		// The login of the relay host is for that host alone.
+		d.route.Transport = Outbound
+		if d.reason == byDirectory {
+			d.route.Transport = r.relayhost
+		}
+		return d
+	}
+	if rule, key, where, found := r.senders.find(func() []string { return SenderKeys(from, r.delimiters) }); found && rule != (mail.Route{}) {
+		if rule.Transport == "" {
+			rule.Transport = Outbound
+		}
+		return decision{route: rule, reason: bySender, key: key, where: where}
+	}
+	return decision{route: mail.Route{Transport: r.relayhost}, reason: byDefault}
 }
 
 // Destination is the key by which recipients share an attempt and by which
@@ -141,6 +222,9 @@ func (r *Router) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome {
 func (r *Router) deliverGroup(ctx context.Context, route mail.Route, d mail.Delivery) []mail.Outcome {
 	t := r.transports[route.Transport]
 	if t == nil {
+		if class, reply, ok := builtIn(route); ok {
+			return without(d, class, reply)
+		}
 		// A route from the directory that the configuration does not know is a
 		// mistake of ours, and no reason to send anything back.
 		return AllFailed(d, status.Errorf(status.ConfigurationError, "no delivery target %q", route.Transport))

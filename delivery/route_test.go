@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/postern-mail/postern/delivery"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
@@ -46,7 +48,7 @@ func newRouter(t *testing.T, change func(*delivery.Config)) (*delivery.Router, *
 	for _, name := range []string{"mail1", "isp", "direct", delivery.Outbound} {
 		transports[name] = recorder{name, log}
 	}
-	r, err := delivery.New(cfg, transports)
+	r, err := delivery.New(cfg, transports, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +120,7 @@ func TestRouterRefusesConfiguration(t *testing.T) {
 		"no name":   {Targets: []delivery.Target{{}}},
 		"address":   {Targets: []delivery.Target{{Name: "a", Addresses: []string{"unix:"}}}},
 	} {
-		if _, err := delivery.New(cfg, have); err == nil {
+		if _, err := delivery.New(cfg, have, hclog.NewNullLogger()); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}

@@ -75,11 +75,19 @@ type Deps struct {
 	Policy     *policy.Chain
 	Domains    policy.Domains
 	Recipients policy.Recipients // nil takes addresses as they are
+	Routes     Routes            // nil knows of none that refuse
 	Authn      Authenticator
 	Queue      Queue
 	Audit      Auditor
 	Logger     hclog.Logger
 	Metrics    prometheus.Registerer // nil counts nowhere
+}
+
+// Routes knows where mail goes. Implemented by delivery.
+type Routes interface {
+	// Refusal returns why mail from a sender to a recipient would only bounce, a
+	// *status.Error, or nil.
+	Refusal(from mail.Address, to mail.Recipient) error
 }
 
 // Handler implements smtp.Handler for the gateway. It is safe for concurrent

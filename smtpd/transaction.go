@@ -75,6 +75,9 @@ func (t *transaction) accept(ctx context.Context, named mail.Recipient) error {
 	if !d.Discard {
 		final, err := t.session.handler.resolve(ctx, named, d.Resolved)
 		if err == nil {
+			err = t.session.handler.refusal(t.tx.Envelope.ReversePath, final)
+		}
+		if err == nil {
 			err = t.envelope.add(final, t.session.handler.cfg.MaxEnvelope)
 		}
 		if err != nil {
@@ -130,6 +133,20 @@ func (h *Handler) resolve(ctx context.Context, named mail.Recipient, found []mai
 		final[i] = r
 	}
 	return final, nil
+}
+
+// refusal returns why nobody of those an address stands for could get any mail:
+// said now, nothing has to be reported later.
+func (h *Handler) refusal(from mail.Address, final []mail.Recipient) (err error) {
+	if h.deps.Routes == nil {
+		return nil
+	}
+	for _, r := range final {
+		if err = h.deps.Routes.Refusal(from, r); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 func (h *Handler) lookup(ctx context.Context, address mail.Address) ([]mail.Recipient, error) {

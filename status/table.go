@@ -123,6 +123,9 @@ const (
 	TLSPolicyUnmet
 	PeerNoRequireTLS
 	RequireTLSUnmet
+	RouteRefused
+	RouteDeferred
+	RouteDiscarded
 
 	reasonCount
 )
@@ -246,6 +249,9 @@ var table = [reasonCount]row{
 	TLSPolicyUnmet:   {"TLSPolicyUnmet", 451, e(4, 7, 5), "Destination does not meet the TLS policy", ""},
 	PeerNoRequireTLS: {"PeerNoRequireTLS", 550, e(5, 7, 30), "REQUIRETLS is required, but was not offered", ""},
 	RequireTLSUnmet:  {"RequireTLSUnmet", 550, e(5, 7, 10), "Protection that the sender requires cannot be had", ""},
+	RouteRefused:     {"RouteRefused", 550, e(5, 0, 0), "Mail to this address is refused", ""},
+	RouteDeferred:    {"RouteDeferred", 450, e(4, 0, 0), "Mail to this address has to wait", ""},
+	RouteDiscarded:   {"RouteDiscarded", 250, e(2, 0, 0), "Discarded", ""},
 }
 
 var none [3]int

@@ -302,9 +302,10 @@ func (b *builder) delivery() {
 	if b.err != nil {
 		return
 	}
-	router, err := delivery.New(cfg, transports)
+	router, err := delivery.New(cfg, transports, b.log.Named("delivery"))
 	if !b.failed("delivery", err) {
 		b.router = router
+		b.task("delivery rules", router.Run)
 	}
 }
 

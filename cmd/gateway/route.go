@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,15 +15,18 @@ import (
 )
 
 func routeCommand() *cobra.Command {
-	return &cobra.Command{
+	var from string
+	c := &cobra.Command{
 		Use: "route ADDRESS", Short: "Tell where mail to an address goes, host by host, and how it is protected", Args: cobra.ExactArgs(1),
 		Long: "Asks the running server for the target and next hop of an address as it stands, without aliases,\n" +
-			"for the hosts found in the DNS in the order they are tried in, and for the TLS each must have and\n" +
-			"why. Connects to none of them.",
+			"and what decided them; for the hosts found in the DNS in the order they are tried in, and for the\n" +
+			"TLS each must have and why. Connects to none of them.",
 		RunE: func(c *cobra.Command, args []string) error {
-			return callServer(c, "route", url.Values{"address": args})
+			return callServer(c, "route", url.Values{"address": args, "from": {from}})
 		},
 	}
+	c.Flags().StringVar(&from, "from", "", "the sender, where the route depends on it; without it the null reverse-path")
+	return c
 }
 
 // replyRoute answers the route command.
@@ -31,16 +35,27 @@ func (s *server) replyRoute(ctx context.Context, args url.Values, out io.Writer)
 	if err != nil {
 		return err
 	}
-	return explainRoute(ctx, s.current.Load().router, address, out)
+	var from mail.Address
+	if text := strings.Trim(args.Get("from"), "<>"); text != "" {
+		if from, err = mail.ParseAddress(text); err != nil {
+			return err
+		}
+	}
+	return explainRoute(ctx, s.current.Load().router, from, address, out)
 }
 
-func explainRoute(ctx context.Context, router *delivery.Router, address mail.Address, out io.Writer) error {
-	route, endpoints, err := router.Explain(ctx, mail.Address{}, mail.Recipient{Address: address})
-	fmt.Fprintf(out, "%s: target %s", address, route.Transport)
-	if route.NextHop != "" {
-		fmt.Fprintf(out, ", next hop %s", route.NextHop)
+func explainRoute(ctx context.Context, router *delivery.Router, from, address mail.Address, out io.Writer) error {
+	e, endpoints, err := router.Explain(ctx, from, mail.Recipient{Address: address})
+	fmt.Fprintf(out, "%s: ", address)
+	if e.Says == "" {
+		fmt.Fprintf(out, "target %s", e.Route.Transport)
+		if e.Route.NextHop != "" {
+			fmt.Fprintf(out, ", next hop %s", e.Route.NextHop)
+		}
+	} else {
+		fmt.Fprint(out, e.Says)
 	}
-	fmt.Fprintln(out)
+	fmt.Fprintf(out, " (%s)\n", e.Why)
 	if err != nil {
 		return err
 	}

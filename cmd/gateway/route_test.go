@@ -22,24 +22,31 @@ func TestRouteIsExplained(t *testing.T) {
 gateway {
   target "smtp" "smart" { address = ["[192.0.2.9]:587"] }
   tls_policy "plain.example" { tls = "secure" }
+  transport "gw.example" { next_hop = "[192.0.2.8]" }
+  transport_files = ["%[1]s/transport"]
+  sender "boss@corp.example" { deliver = target.smart }
   domains "relay" {
     names   = ["passed.example"]
     deliver = target.smart
   }`, 1)
-	g := generationOf(t, text, map[string]string{"corp.ldif": "", "partner.ldif": ""})
+	g := generationOf(t, text, map[string]string{"corp.ldif": "", "partner.ldif": "", "transport": "old@corp.example error:5.1.6 has moved\n"})
+	from := map[string]mail.Address{"x@elsewhere.example": mail.MustAddress("boss@corp.example")}
 	for address, want := range map[string][]string{
+		"x@gw.example":        {"x@gw.example: target smtp, next hop [192.0.2.8] (rule for the recipient gw.example in the configuration)\n", "  192.0.2.8:25  TLS"},
+		"old@corp.example":    {"old@corp.example: bounced 550 5.1.6 has moved (rule for the recipient old@corp.example in ", "/transport)\n"},
+		"x@elsewhere.example": {"x@elsewhere.example: target smart (rule for the sender boss@corp.example in the configuration)\n", "  192.0.2.9:587"},
 		"x@example.org": {
-			"x@example.org: target smtp, next hop example.org\n",
+			"x@example.org: target smtp, next hop example.org (relay host)\n",
 			"  mx1.example.org[192.0.2.1]:25  TLS dane (TLSA records of mx1.example.org)\n",
 			"  mx2.example.org[192.0.2.2]:25  no mail now: TLSPolicyUnknown: dnssec-invalid: ",
 		},
 		"x@plain.example":  {"  mx1.plain.example[192.0.2.3]:25  TLS secure (level secure)\n"},
-		"x@null.example":   {"next hop null.example\n", "null MX"},
-		"x@passed.example": {"target smart\n", "  192.0.2.9:587  TLS may (level may)\n"},
-		"x@corp.example":   {"x@corp.example: target box\n"},
+		"x@null.example":   {"next hop null.example (relay host)\n", "null MX"},
+		"x@passed.example": {"target smart (domain of ours)\n", "  192.0.2.9:587  TLS may (level may)\n"},
+		"x@corp.example":   {"x@corp.example: target box (domain of ours)\n"},
 	} {
 		var out bytes.Buffer
-		if err := explainRoute(t.Context(), g.router, mail.MustAddress(address), &out); err != nil {
+		if err := explainRoute(t.Context(), g.router, from[address], mail.MustAddress(address), &out); err != nil {
 			out.WriteString(err.Error())
 		}
 		for _, part := range want {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/postern-mail/postern/delivery"
@@ -32,30 +33,65 @@ type Resolver interface {
 // absolute keeps the resolver's search list away from names of the mail.
 func absolute(name string) string { return strings.TrimSuffix(name, ".") + "." }
 
-// lookup returns the endpoints of one hop. next is how it is configured or
-// routed.
-func (t *Transport) lookup(ctx context.Context, next string) ([]delivery.Endpoint, error) {
+// lookup returns the endpoints of one hop for mail to domain, and whether we are
+// an MX of it. next is how it is configured or routed. What it gives as
+// permanent is so for the recipient.
+func (t *Transport) lookup(ctx context.Context, next, domain string) (found []delivery.Endpoint, weAreMX bool, err error) {
 	hop, err := delivery.ParseNextHop(next)
 	if err != nil {
-		return nil, status.New(status.ConfigurationError, err)
+		return nil, false, status.New(status.ConfigurationError, err)
 	}
 	if hop.Path != "" {
-		return []delivery.Endpoint{hop.Endpoint(defaultPort)}, nil
-	}
-	guard := &guard{policies: t.policies, hop: tlspolicy.Hop{NextHop: next, Domain: hop.Host, Port: cmp.Or(hop.Port, defaultPort)}}
-	if _, err := netip.ParseAddr(hop.Host); err == nil {
 		e := hop.Endpoint(defaultPort)
-		e.Plan = guard.plan(tlspolicy.Host{Name: hop.Host})
-		return []delivery.Endpoint{e}, nil
+		e.Hop = next
+		return []delivery.Endpoint{e}, false, nil
 	}
-	if hop.Literal {
-		return t.hosts(ctx, []string{hop.Host}, hop, guard)
+	s := search{Transport: t, hop: hop, named: next, ownName: delivery.OwnNameLoops, guard: &guard{
+		policies: t.policies, hop: tlspolicy.Hop{NextHop: next, Domain: hop.Host, Port: cmp.Or(hop.Port, defaultPort)},
+	}}
+	chosen := !isDomain(hop, domain)
+	if chosen {
+		s.ownName = delivery.OwnNameAllowed
+		if s.port() == defaultPort {
+			s.ownName = delivery.OwnNameMistake
+		}
 	}
-	hosts, err := t.mx(ctx, hop.Host, &guard.hop)
-	if err != nil {
-		return nil, err
+	hosts := []dns.MX{{Host: hop.Host}}
+	if _, failed := netip.ParseAddr(hop.Host); failed != nil && !hop.Literal {
+		hosts, err = t.mx(ctx, hop.Host, &s.guard.hop)
 	}
-	return t.hosts(ctx, hosts, hop, guard)
+	if err == nil {
+		found, err = s.hosts(ctx, hosts)
+	}
+	if err != nil && chosen {
+		err = ours(err)
+	}
+	return found, s.weAreMX, err
+}
+
+// isDomain reports whether a hop is the domain of the recipient, at whatever
+// port.
+func isDomain(hop delivery.NextHop, domain string) bool {
+	own, err := delivery.ParseNextHop(domain)
+	return err == nil && strings.EqualFold(hop.Host, own.Host)
+}
+
+// search is the lookup of one hop.
+type search struct {
+	*Transport
+	hop     delivery.NextHop
+	named   string // how the hop is written
+	ownName delivery.OwnName
+	guard   *guard
+	weAreMX bool
+}
+
+func (s *search) port() string { return cmp.Or(s.hop.Port, defaultPort) }
+
+// isUs reports whether an address leads to us at the port of the hop.
+func (s *search) isUs(addr netip.Addr) bool {
+	port, err := strconv.ParseUint(s.port(), 10, 16)
+	return err == nil && s.us.At(netip.AddrPortFrom(addr, uint16(port)))
 }
 
 // guard makes the plans of the endpoints of one hop. What holds for the hop as
@@ -79,7 +115,7 @@ func (g *guard) plan(host tlspolicy.Host) func(context.Context, tlspolicy.Demand
 // mx returns the hosts that take mail for domain, the most preferred first
 // (RFC 5321 section 5.1): the domain itself when it has no MX records. It
 // notes in hop what is known of the records.
-func (t *Transport) mx(ctx context.Context, domain string, hop *tlspolicy.Hop) ([]string, error) {
+func (t *Transport) mx(ctx context.Context, domain string, hop *tlspolicy.Hop) ([]dns.MX, error) {
 	answer, err := t.resolver.MX(ctx, absolute(domain))
 	if err != nil {
 		return nil, status.New(status.NameServiceDown, err)
@@ -89,7 +125,7 @@ func (t *Transport) mx(ctx context.Context, domain string, hop *tlspolicy.Hop) (
 		hop.Canonical = answer.Canonical
 	}
 	if answer.Outcome != dns.Found {
-		return []string{domain}, nil
+		return []dns.MX{{Host: domain}}, nil
 	}
 	if len(answer.Records) == 1 && answer.Records[0].Host == "" {
 		return nil, status.Errorf(status.NullMX, "%s publishes a null MX", domain)
@@ -100,7 +136,7 @@ func (t *Transport) mx(ctx context.Context, domain string, hop *tlspolicy.Hop) (
 	}
 	rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
 	slices.SortStableFunc(records, func(a, b dns.MX) int { return cmp.Compare(a.Preference, b.Preference) })
-	return t.notOurselves(domain, records)
+	return records, nil
 }
 
 // isHost reports whether an MX record names a host: the DNS may hold anything,
@@ -114,53 +150,45 @@ func isHost(name string) bool {
 	return err != nil
 }
 
-// notOurselves drops ourselves and whoever is not preferred to us: mail sent
-// there comes back.
-func (t *Transport) notOurselves(domain string, records []dns.MX) ([]string, error) {
-	if us := slices.IndexFunc(records, func(mx dns.MX) bool { return strings.EqualFold(mx.Host, t.hostname) }); us >= 0 {
-		first := slices.IndexFunc(records, func(mx dns.MX) bool { return mx.Preference == records[us].Preference })
-		records = records[:first]
-	}
-	if len(records) == 0 {
-		return nil, status.Errorf(status.MailLoop, "the best MX of %s is ourselves", domain)
-	}
-	hosts := make([]string, len(records))
-	for i, mx := range records {
-		hosts[i] = mx.Host
-	}
-	return hosts, nil
-}
-
 // hosts returns the addresses of hosts, in their order, up to the limit. A host
 // whose addresses nobody knows now has a place that cannot be used: what the
 // hosts behind it say is not the last word.
-func (t *Transport) hosts(ctx context.Context, hosts []string, hop delivery.NextHop, guard *guard) ([]delivery.Endpoint, error) {
+//
+// One that is ourselves, by name or address, is left out together with whoever
+// is not preferred to us: mail sent there comes back (RFC 5321 section 5.1).
+func (s *search) hosts(ctx context.Context, hosts []dns.MX) ([]delivery.Endpoint, error) {
 	var found []delivery.Endpoint
 	var unsure error
 	addresses := 0
-	for n, host := range hosts {
+	hosts = s.beforeUs(hosts, func(mx dns.MX) bool { return !s.hop.Literal && strings.EqualFold(mx.Host, s.hostname) })
+	better := state{preference: -1} // what was found before the present preference
+	for n, mx := range hosts {
 		if addresses >= maxEndpoints {
 			break
 		}
 		if n == maxHosts {
-			unsure = status.Errorf(status.NameServiceDown, "none of the first %d hosts of %s has an address", n, hop.Host)
+			unsure = status.Errorf(status.NameServiceDown, "none of the first %d hosts of %s has an address", n, s.hop.Host)
 			break
 		}
-		name := host
-		if !hop.Literal {
-			name = absolute(host)
+		if int(mx.Preference) != better.preference {
+			better = state{int(mx.Preference), len(found), addresses}
 		}
-		answer, err := t.resolver.Addresses(ctx, name)
+		answer, err := s.addresses(ctx, mx.Host)
 		if err != nil {
-			unsure = status.New(status.NameServiceDown, fmt.Errorf("addresses of %s: %w", host, err))
-			found = append(found, unusable(host, hop.Port, unsure))
+			unsure = status.New(status.NameServiceDown, fmt.Errorf("addresses of %s: %w", mx.Host, err))
+			found = append(found, s.unusable(mx.Host, unsure))
 			continue
 		}
-		plan := guard.plan(tlspolicy.Host{Name: host, Canonical: answer.Canonical, Secure: answer.Secure})
+		if slices.ContainsFunc(answer.Records, s.isUs) {
+			s.weAreMX = true
+			found, addresses = found[:better.found], better.addresses
+			break
+		}
+		plan := s.guard.plan(tlspolicy.Host{Name: mx.Host, Canonical: answer.Canonical, Secure: answer.Secure})
 		for _, addr := range interleave(answer.Records) {
 			if addresses++; addresses <= maxEndpoints {
-				e := delivery.NextHop{Host: addr.String(), Port: hop.Port}.Endpoint(defaultPort)
-				e.Host, e.Plan = host, plan
+				e := s.endpoint(addr.String())
+				e.Host, e.Plan = mx.Host, plan
 				found = append(found, e)
 			}
 		}
@@ -168,16 +196,49 @@ func (t *Transport) hosts(ctx context.Context, hosts []string, hop delivery.Next
 	switch {
 	case addresses > 0:
 		return found, nil
+	case s.weAreMX && len(found) == 0:
+		return nil, status.Errorf(status.MailLoop, "the best MX of %s is ourselves", s.hop.Host)
 	case unsure != nil:
 		return nil, unsure
 	default:
-		return nil, status.Errorf(status.HostNotFound, "no address for %s", hop.Host)
+		return nil, status.Errorf(status.HostNotFound, "no address for %s", s.hop.Host)
 	}
 }
 
+// state is how far a search was when it came to a preference.
+type state struct{ preference, found, addresses int }
+
+// beforeUs returns the hosts that are preferred to the first one that is us.
+func (s *search) beforeUs(hosts []dns.MX, isUs func(dns.MX) bool) []dns.MX {
+	us := slices.IndexFunc(hosts, isUs)
+	if us < 0 {
+		return hosts
+	}
+	s.weAreMX = true
+	return hosts[:slices.IndexFunc(hosts, func(mx dns.MX) bool { return mx.Preference == hosts[us].Preference })]
+}
+
+// addresses returns those of a host, which may be an address itself.
+func (s *search) addresses(ctx context.Context, host string) (dns.Answer[netip.Addr], error) {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return dns.Answer[netip.Addr]{Records: []netip.Addr{addr}}, nil
+	}
+	if !s.hop.Literal {
+		host = absolute(host)
+	}
+	return s.resolver.Addresses(ctx, host)
+}
+
+// endpoint is the place of a host or address of the hop.
+func (s *search) endpoint(host string) delivery.Endpoint {
+	e := delivery.NextHop{Host: host, Port: s.hop.Port}.Endpoint(defaultPort)
+	e.Hop, e.OwnName = s.named, s.ownName
+	return e
+}
+
 // unusable is the place of a host that cannot be tried because of err.
-func unusable(host, port string, err error) delivery.Endpoint {
-	e := delivery.NextHop{Host: host, Port: port}.Endpoint(defaultPort)
+func (s *search) unusable(host string, err error) delivery.Endpoint {
+	e := s.endpoint(host)
 	e.Plan = func(context.Context, tlspolicy.Demand) (*tlspolicy.Plan, error) { return nil, err }
 	return e
 }

@@ -1,8 +1,8 @@
 // Package relay delivers by SMTP (RFC 5321): to relay hosts, or to whatever
 // hosts the MX records of a recipient's domain name.
 //
-// Addresses of one preference are tried in random order, at most five, of
-// which two conversations at most. A name service that cannot answer defers;
+// Addresses of one preference are tried in random order, at most five of a next
+// hop, with two conversations at most. A name service that cannot answer defers;
 // only one that is sure that a domain does not exist, or takes no mail (RFC
 // 7505), bounces, and only for a recipient of that very domain: what is wrong
 // with a relay host of ours is no fault of the recipient's.
@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -34,9 +35,11 @@ const lookupTime = 30 * time.Second
 type Transport struct {
 	pool     *delivery.Pool
 	hops     []string // as configured; none: by the recipient's domain
+	fallback []string
 	resolver Resolver
 	policies *tlspolicy.Policies
 	hostname string
+	us       *delivery.Ourselves
 }
 
 var (
@@ -60,7 +63,10 @@ func New(target delivery.Target, hostname string, resolver Resolver, sts *tlspol
 	if err != nil {
 		return nil, fmt.Errorf("delivery target %q: %w", target.Name, err)
 	}
-	return &Transport{pool: pool, hops: target.Addresses, resolver: resolver, policies: policies, hostname: hostname}, nil
+	return &Transport{
+		pool: pool, hops: target.Addresses, fallback: target.Fallback,
+		resolver: resolver, policies: policies, hostname: hostname, us: target.Ourselves,
+	}, nil
 }
 
 // Run looks after idle connections until ctx ends.
@@ -80,21 +86,33 @@ func (t *Transport) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome
 	return t.pool.Attempt(ctx, d, endpoints)
 }
 
-// Endpoints implements delivery.Finder.
+// Endpoints implements delivery.Finder. The relay hosts to fall back to stand
+// behind what is found, and alone where nothing can be found; but not where we
+// are an MX of the domain, who would only send it back to us, nor where the
+// domain takes no mail.
 func (t *Transport) Endpoints(ctx context.Context, first mail.Recipient) ([]delivery.Endpoint, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
-	hops, domain := t.hops, string(first.Address.Domain)
-	next := first.Route.NextHop
-	if next == "" && len(hops) == 0 {
-		next = domain
+	domain := string(first.Address.Domain)
+	var hops []string
+	for word := range strings.SplitSeq(first.Route.NextHop, ",") {
+		if word = strings.TrimSpace(word); word != "" {
+			hops = append(hops, word)
+		}
 	}
-	if next != "" {
-		hops = []string{next}
+	if len(hops) == 0 {
+		hops = t.hops
 	}
-	found, err := t.lookupAll(ctx, hops)
-	if len(found) == 0 && next != domain {
-		err = ours(err)
+	if len(hops) == 0 {
+		hops = []string{domain}
+	}
+	found, last, err := t.lookupAll(ctx, hops, domain)
+	if !last {
+		some, _, failed := t.lookupAll(ctx, t.fallback, domain)
+		if err == nil {
+			err = failed
+		}
+		found = append(found, some...)
 	}
 	if len(found) == 0 {
 		return nil, err
@@ -112,14 +130,16 @@ func ours(err error) error {
 }
 
 // lookupAll returns the endpoints of all hops in order, and the error of the
-// last that gave none.
-func (t *Transport) lookupAll(ctx context.Context, hops []string) (found []delivery.Endpoint, err error) {
+// last that gave none. It is last when nobody else has to be asked: we are an MX
+// of the domain, or it takes no mail.
+func (t *Transport) lookupAll(ctx context.Context, hops []string, domain string) (found []delivery.Endpoint, last bool, err error) {
 	for _, hop := range hops {
-		some, failed := t.lookup(ctx, hop)
+		some, weAreMX, failed := t.lookup(ctx, hop, domain)
+		last = last || weAreMX || status.Of(failed) == status.NullMX
 		if failed != nil {
 			err = failed
 		}
 		found = append(found, some...)
 	}
-	return found, err
+	return found, last, err
 }
