@@ -51,4 +51,13 @@ type Report struct {
 	ReceivedFrom string
 	// Open returns the message reported on, to attach it or its header.
 	Open func() (Content, error)
+
+	// Notice makes the report one for the postmaster, who is at Postmaster: a
+	// copy of what the sender is told, or news of ours, with no Outcomes, which
+	// Detail tells.
+	Notice     NoticeClass
+	Postmaster Address
+	Detail     string
+	// LeftOut is how many notices of the class were not sent before this one.
+	LeftOut int
 }

@@ -93,8 +93,13 @@ func reports() map[string]mail.Report {
 	downgraded.Envelope.Recipients[0] = utf8.Envelope.Recipients[0]
 	downgraded.Outcomes[0].Recipient = utf8.Outcomes[0].Recipient
 	downgraded.Outcomes[0].Reply.Text = "geht nicht, schöner Gruß"
+	global := sample(mail.ReportFailed)
+	global.Envelope.SMTPUTF8 = true
+	global.Envelope.Recipients[0] = utf8.Envelope.Recipients[0]
+	global.Outcomes[0].Recipient = utf8.Outcomes[0].Recipient
+	global.Open = utf8.Open
 	return map[string]mail.Report{
-		"failed": failed, "headers": headers, "delayed": delayed, "relayed": relayed, "utf8": utf8, "downgraded": downgraded,
+		"global": global, "failed": failed, "headers": headers, "delayed": delayed, "relayed": relayed, "utf8": utf8, "downgraded": downgraded,
 	}
 }
 
@@ -217,7 +222,11 @@ func TestComposeParsesBack(t *testing.T) {
 			"utf-8;zoë@example.com", "utf-8;zoë@example.com",
 			"smtp; 550 5.1.1 <a@example.com>: Recipient address rejected: User unknown in virtual mailbox table", "Subject: grüße\r\n\r\nGrüße\r\n", false, mail.Body8BitMIME},
 		"downgraded": {[]string{"text/plain", "message/delivery-status", "message/rfc822"}, "failed", "5.1.1",
-			`utf-8;zo\x{EB}@example.com`, `utf-8;zo\x{EB}@example.com`, "smtp; 550 5.1.1 geht nicht, sch?ner Gru?", letter, false, mail.Body7Bit},
+			`utf-8;zo\x{EB}@example.com`, `utf-8;zo\x{EB}@example.com`, "smtp; 550 5.1.1 geht nicht, sch\\x{F6}ner Gru\\x{DF}", letter, false, mail.Body7Bit},
+		// A sender that ASCII can name has a way back without SMTPUTF8.
+		"global": {[]string{"text/plain", "message/delivery-status", "message/global"}, "failed", "5.1.1",
+			`utf-8;zo\x{EB}@example.com`, `utf-8;zo\x{EB}@example.com`,
+			"smtp; 550 5.1.1 <a@example.com>: Recipient address rejected: User unknown in virtual mailbox table", "Subject: grüße\r\n\r\nGrüße\r\n", false, mail.Body7Bit},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -367,7 +376,7 @@ func FuzzCompose(f *testing.F) {
 var known = func() map[string]bool {
 	names := map[string]bool{}
 	for _, name := range []string{
-		"From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Transfer-Encoding", "Content-Type",
+		"Content-Language", "In-Reply-To", "References", "From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Transfer-Encoding", "Content-Type",
 		"Reporting-MTA", "Original-Envelope-Id", "Received-From-MTA", "Arrival-Date", "X-Postern-Queue-ID", "X-Postern-Sender",
 		"Original-Recipient", "Final-Recipient", "Action", "Status", "Remote-MTA", "Diagnostic-Code", "Last-Attempt-Date", "Will-Retry-Until",
 	} {

@@ -15,7 +15,7 @@ import (
 // then one for each recipient (RFC 3464 section 2).
 func (p *report) fields() []byte {
 	var b bytes.Buffer
-	field(&b, "Reporting-MTA", "dns; "+p.hostname)
+	field(&b, "Reporting-MTA", "dns; "+p.cfg.Hostname)
 	if p.Envelope.EnvelopeID != "" {
 		field(&b, "Original-Envelope-Id", p.line(p.Envelope.EnvelopeID))
 	}
@@ -28,10 +28,19 @@ func (p *report) fields() []byte {
 	if p.QueueID != "" {
 		field(&b, "X-Postern-Queue-ID", p.line(string(p.QueueID)))
 	}
-	field(&b, "X-Postern-Sender", p.addressField(p.Envelope.ReversePath))
+	if !p.Envelope.ReversePath.IsNull() {
+		field(&b, "X-Postern-Sender", p.addressField(p.Envelope.ReversePath))
+	}
+	told := make(map[string]bool, len(p.Outcomes))
 	for _, o := range p.Outcomes {
-		b.WriteString("\r\n")
-		p.recipientFields(&b, o)
+		var group bytes.Buffer
+		p.recipientFields(&group, o)
+		// Members of a group who are not to be told apart may say the same.
+		if !told[group.String()] {
+			told[group.String()] = true
+			b.WriteString("\r\n")
+			b.Write(group.Bytes())
+		}
 	}
 	return b.Bytes()
 }
@@ -41,14 +50,14 @@ func (p *report) recipientFields(b *bytes.Buffer, o mail.Outcome) {
 	if original := p.originalRecipient(rcpt); original != "" {
 		field(b, "Original-Recipient", original)
 	}
-	field(b, "Final-Recipient", p.addressField(o.Recipient))
+	field(b, "Final-Recipient", p.addressField(p.final(rcpt)))
 	field(b, "Action", p.action())
 	field(b, "Status", p.status(o.Reply))
-	if o.RemoteMTA != "" {
+	if o.RemoteMTA != "" && !p.conceals(rcpt) {
 		field(b, "Remote-MTA", "dns; "+p.line(o.RemoteMTA))
 	}
 	if o.Reply.Code != 0 {
-		field(b, "Diagnostic-Code", p.diagnostic(o))
+		field(b, "Diagnostic-Code", p.diagnostic(rcpt, o))
 	}
 	if !o.At.IsZero() {
 		field(b, "Last-Attempt-Date", o.At.Format(time.RFC1123Z))
@@ -60,21 +69,65 @@ func (p *report) recipientFields(b *bytes.Buffer, o mail.Outcome) {
 
 // recipient finds what the sender asked for at an outcome's address.
 func (p *report) recipient(a mail.Address) mail.Recipient {
-	for _, r := range p.Envelope.Recipients {
-		if r.Address == a {
-			return r
+	for i := range p.Envelope.Recipients {
+		if p.Envelope.Recipients[i].Address == a {
+			return p.Envelope.Recipients[i]
 		}
 	}
 	return mail.Recipient{Address: a}
 }
 
-// originalRecipient is ORCPT as it was given, or the address RCPT named when
-// an alias or a group has led elsewhere.
+// conceals reports whether the reader is not to learn that mail for r went to
+// r.Address: RFC 3464 section 4.2 asks for that where somebody forwards. Who
+// is of ours, and the postmaster, may know.
+func (p *report) conceals(r mail.Recipient) bool {
+	return p.cfg.Local != nil && p.Notice == mail.NoticeNone && !p.cfg.Local(p.to.Domain) &&
+		!r.Accepted.IsNull() && r.Accepted.Fold() != r.Address.Fold()
+}
+
+// final is the recipient as the reader may know it.
+func (p *report) final(r mail.Recipient) mail.Address {
+	if p.conceals(r) {
+		return r.Accepted
+	}
+	return r.Address
+}
+
+// reply is what was said about r, in the reader's terms: a concealed address
+// gives way to the one that the sender used.
+func (p *report) reply(r mail.Recipient, reply status.Reply) status.Reply {
+	if p.conceals(r) {
+		reply.Text = replaceFold(reply.Text, r.Address.String(), r.Accepted.String())
+	}
+	return reply
+}
+
+// replaceFold replaces from in s, in whatever letter case.
+func replaceFold(s, from, to string) string {
+	if from == "" {
+		return s
+	}
+	var b strings.Builder
+	for len(s) >= len(from) {
+		if strings.EqualFold(s[:len(from)], from) {
+			b.WriteString(to)
+			s = s[len(from):]
+			continue
+		}
+		b.WriteByte(s[0])
+		s = s[1:]
+	}
+	return b.String() + s
+}
+
+// originalRecipient is ORCPT as it was given. Without one, an alias or a group
+// that has led elsewhere is told in its place, as Postfix does though RFC 3461
+// section 6.3 would have nothing said: the sender wrote to that address.
 func (p *report) originalRecipient(r mail.Recipient) string {
 	if kind, address, found := strings.Cut(r.Original, ";"); found {
 		return p.typed(kind, address)
 	}
-	if r.Accepted.IsNull() || r.Accepted == r.Address {
+	if r.Accepted.IsNull() || r.Accepted == r.Address || p.conceals(r) {
 		return ""
 	}
 	return p.addressField(r.Accepted)
@@ -144,11 +197,12 @@ func (p *report) status(r status.Reply) string {
 
 // diagnostic is the reply with its type: the next hop's words, or ours. Lines
 // of the reply stay lines.
-func (p *report) diagnostic(o mail.Outcome) string {
+func (p *report) diagnostic(r mail.Recipient, o mail.Outcome) string {
+	reply := p.reply(r, o.Reply)
 	if !o.FromPeer {
-		return "x-postern; " + p.line(o.Reply.String())
+		return "x-postern; " + p.line(reply.String())
 	}
-	return "smtp; " + p.text(verbatim(o.Reply))
+	return "smtp; " + p.text(verbatim(reply))
 }
 
 // verbatim returns the reply with the line ends it came with.

@@ -1,91 +1,172 @@
 package dsn
 
 import (
-	"bytes"
+	"fmt"
+	"strconv"
 	"strings"
-	"time"
+	"unicode/utf8"
 
 	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/status"
 )
 
-// wording returns the subject and the opening of the human part.
-func (p *report) wording() (subject, opening string) {
-	switch p.Kind {
-	case mail.ReportDelayed:
-		return "Delayed Mail (still being retried)",
-			"Your message has not been delivered yet to the recipients below.\n" +
-				"This is a warning only: you do not need to send it again.\n"
-	case mail.ReportDelivered:
-		return "Successful Mail Delivery Report",
-			"Your message was delivered to the recipients below.\n"
-	case mail.ReportRelayed:
-		return "Successful Mail Delivery Report",
-			"Your message was passed on for the recipients below, to a mail\n" +
-				"system that may not report on its further way.\n"
-	case mail.ReportExpanded:
-		return "Successful Mail Delivery Report",
-			"Your message reached the lists below and was passed on to their\n" +
-				"members. There will be no report on the members.\n"
-	default:
-		return "Undelivered Mail Returned to Sender",
-			"Your message could not be delivered to the recipients below, and\n" +
-				"no further attempt will be made.\n"
+// maxExplained is how many recipients the part for people lists; the
+// machine's lists all.
+const maxExplained = 100
+
+// dateLayout is understood in every language.
+const dateLayout = "2006-01-02 15:04:05 -0700"
+
+// explain composes the part that people read, in one language after the other,
+// and what stands above it in the first.
+func (p *report) explain() (subject, from string, text part) {
+	kind := kindOfReport[p.Kind]
+	if p.Notice != mail.NoticeNone {
+		kind = kindOfNotice[p.Notice]
+	}
+	text = part{mediaType: "text/plain; charset=utf-8", description: "Notification"}
+	var sections, tags []string
+	for _, l := range p.languages() {
+		t, ok := p.texts.template(l, kind)
+		tag := p.texts[l].tag
+		if !ok {
+			l, tag = fallback, fallback
+		}
+		if len(tags) == 0 {
+			subject, from = plainLine(t.subject.fill(p.value(l))), t.from
+		}
+		tags = append(tags, tag)
+		sections = append(sections, p.section(t, l))
+	}
+	if p.Notice == mail.NoticeNone {
+		text.language = strings.Join(tags, ", ")
+	}
+	text.content = []byte(strings.ReplaceAll(strings.Join(sections, "\n"+strings.Repeat("-", 68)+"\n\n"), "\n", "\r\n"))
+	return subject, from, text
+}
+
+// section fills a template. A line that held nothing but what turned out empty
+// goes, and so does an empty one after it.
+func (p *report) section(t template, language string) string {
+	var lines []string
+	value := p.value(language)
+	for _, line := range t.lines {
+		s := strings.TrimRight(line.fill(value), " \n")
+		empty := len(lines) == 0 || lines[len(lines)-1] == ""
+		if s == "" && (len(line) > 0 || empty) {
+			continue
+		}
+		lines = append(lines, s)
+	}
+	return strings.TrimRight(strings.Join(lines, "\n"), "\n") + "\n"
+}
+
+// value returns what placeholders stand for in a language.
+func (p *report) value(language string) func(string) string {
+	return func(placeholder string) string {
+		switch placeholder {
+		case "hostname":
+			return p.cfg.Hostname
+		case "queue_id":
+			return plainLine(string(p.QueueID))
+		case "sender":
+			return plainLine(p.Envelope.ReversePath.Path())
+		case "arrived":
+			return p.Arrived.Format(dateLayout)
+		case "until":
+			return p.Until.Format(dateLayout)
+		case "recipients":
+			return p.explainRecipients(language)
+		case "returned":
+			return p.returned(language)
+		case "detail":
+			return wrap(plain(p.Detail), "")
+		case "left_out":
+			if p.LeftOut > 0 {
+				return fmt.Sprintf("%d more notices of this class (%s) were left out since the one before.", p.LeftOut, p.Notice)
+			}
+		}
+		return ""
 	}
 }
 
-// explain composes the part that people read.
-func (p *report) explain() []byte {
-	var b bytes.Buffer
-	_, opening := p.wording()
-	put := func(s string) {
-		b.WriteString(strings.ReplaceAll(s, "\n", "\r\n"))
-	}
-	put("This is the mail system at " + p.hostname + ".\n\n" + opening)
-	if p.Kind == mail.ReportDelayed && !p.Until.IsZero() {
-		put("Attempts go on until " + p.Until.Format(time.RFC1123Z) + ".\n")
-	}
-	for _, o := range p.Outcomes {
-		put("\n")
-		p.explainRecipient(put, o)
-	}
-	if p.Kind == mail.ReportFailed {
-		put("\nIf the reason given does not tell you what to do, please forward\n" +
-			"this report to your postmaster.\n")
-	}
+// returned says what is attached.
+func (p *report) returned(language string) string {
 	switch {
 	case p.original.octets == nil:
+		return ""
 	case p.original.whole:
-		put("\nYour message is attached.\n")
+		return p.texts.word(language, "returned-message").fill(nil)
 	default:
-		put("\nThe header of your message is attached.\n")
+		return p.texts.word(language, "returned-header").fill(nil)
 	}
-	return b.Bytes()
 }
 
-func (p *report) explainRecipient(put func(string), o mail.Outcome) {
-	put(wrap("  "+p.line(o.Recipient.Path()), "  "))
+func (p *report) explainRecipients(language string) string {
+	var b strings.Builder
+	told := make(map[string]bool)
+	for i, o := range p.Outcomes {
+		if i == maxExplained {
+			count := func(string) string { return strconv.Itoa(len(p.Outcomes) - i) }
+			b.WriteString("\n" + wrap("  "+p.texts.word(language, "more").fill(count), "  "))
+			break
+		}
+		s := p.explainRecipient(language, o)
+		if told[s] {
+			continue
+		}
+		told[s] = true
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(s)
+	}
+	return b.String()
+}
+
+func (p *report) explainRecipient(language string, o mail.Outcome) string {
 	rcpt := p.recipient(o.Recipient)
-	if !rcpt.Accepted.IsNull() && rcpt.Accepted != o.Recipient {
-		put(wrap("    (sent to "+p.line(rcpt.Accepted.Path())+")", "      "))
+	word := func(name string, value string) string {
+		return p.texts.word(language, name).fill(func(string) string { return value })
 	}
-	if p.Kind == mail.ReportExpanded || o.Reply.Code == 0 {
-		return
+	s := wrap("  "+plainLine(p.final(rcpt).Path()), "  ")
+	if !rcpt.Accepted.IsNull() && rcpt.Accepted != o.Recipient && !p.conceals(rcpt) {
+		s += wrap("    "+word("sent-to", plainLine(rcpt.Accepted.Path())), "      ")
 	}
-	who := "    reason: "
+	if o.Reply.Code == 0 {
+		return s
+	}
+	if p.Kind == mail.ReportFailed || p.Kind == mail.ReportDelayed {
+		if advice := p.texts.advice(language, p.adviceCode(o.Reply)); advice != "" {
+			s += wrap("    "+advice, "    ")
+		}
+	}
+	who := word("reason", "")
 	if o.FromPeer {
-		who = "    " + p.line(p.peer(o)) + " said: "
+		who = word("said", p.peer(language, rcpt, o))
 	}
-	put(wrap(who+p.line(o.Reply.String()), "      "))
+	return s + wrap("    "+who+" "+plainLine(p.reply(rcpt, o.Reply).String()), "      ")
 }
 
-func (p *report) peer(o mail.Outcome) string {
-	if o.RemoteMTA != "" {
-		return o.RemoteMTA
+// adviceCode is the status code that tells what to do. That the attempts ended
+// is what a reader has to know first of a failure that was a transient one.
+func (p *report) adviceCode(r status.Reply) string {
+	code := p.status(r)
+	if p.Kind == mail.ReportFailed && strings.HasPrefix(code, "4") && code != "4.2.2" {
+		return status.DeliveryExpired.Reply().EnhancedString()
 	}
-	if o.Remote != "" && !strings.HasPrefix(o.Remote, "/") {
-		return o.Remote
+	return code
+}
+
+func (p *report) peer(language string, r mail.Recipient, o mail.Outcome) string {
+	switch {
+	case p.conceals(r):
+	case o.RemoteMTA != "":
+		return plainLine(o.RemoteMTA)
+	case o.Remote != "" && !strings.HasPrefix(o.Remote, "/"):
+		return plainLine(o.Remote)
 	}
-	return "the next mail system"
+	return p.texts.word(language, "next-system").fill(nil)
 }
 
 // maxWord is where even a word is broken.
@@ -98,7 +179,8 @@ func wrap(s, indent string) string {
 	b.WriteString(s[:len(s)-len(strings.TrimLeft(s, " "))])
 	column := 0
 	for word := range strings.FieldsSeq(s) {
-		if column > 0 && column+1+len(word) > 72 {
+		width := utf8.RuneCountInString(word)
+		if column > 0 && column+1+width > 72 {
 			b.WriteString("\n" + indent)
 			column = 0
 		} else if column > 0 {
@@ -110,7 +192,7 @@ func wrap(s, indent string) string {
 			word = word[cut:]
 		}
 		b.WriteString(word)
-		column += 1 + len(word)
+		column += 1 + width
 	}
 	b.WriteByte('\n')
 	return b.String()
