@@ -85,6 +85,7 @@ func (c checker) complete() {
 	f.Control.Socket = f.controlSocket()
 	if f.Gateway != nil {
 		f.Gateway.Queue = orDefault(c.decoder, f.Gateway.Queue)
+		f.Gateway.Reports = orDefault(c.decoder, f.Gateway.Reports)
 	}
 }
 
@@ -183,6 +184,7 @@ func (c checker) gateway(g *Gateway) {
 	}
 	c.targetExists(&g.block, "relay", g.Relay)
 	c.routing(g)
+	c.reports(g.Reports)
 	c.policies(g.Policies)
 	c.chains(g)
 	if g.Queue.MinimalBackoff > g.Queue.MaximalBackoff {

@@ -44,7 +44,6 @@ func TestReloadTellsWhatWaits(t *testing.T) {
 	}
 	const inGateway, inBackend = "gateway {\n", "backend {\n"
 	for _, c := range []struct{ old, changed, want string }{
-		{`hostname = "mail.example.com"`, `hostname = "mx.example.com"`, "hostname of reports"},
 		{`{ file = "{{.Dir}}/audit.log" }`, "{\n  sync_interval = \"5s\"\n  file = \"{{.Dir}}/audit.log\"\n}", "audit.sync_interval"},
 		{inGateway, inGateway + "queue { workers = 3 }\n", "gateway.queue"},
 		{inGateway, inGateway + "queue { queue_minfree = \"7 MiB\" }\n", "gateway.queue"},

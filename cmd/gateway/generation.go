@@ -18,6 +18,7 @@ import (
 	"github.com/postern-mail/postern/authn/pam"
 	"github.com/postern-mail/postern/config"
 	"github.com/postern-mail/postern/delivery"
+	"github.com/postern-mail/postern/delivery/dsn"
 	"github.com/postern-mail/postern/delivery/lmtp"
 	"github.com/postern-mail/postern/delivery/relay"
 	"github.com/postern-mail/postern/delivery/tlspolicy"
@@ -46,6 +47,7 @@ type generation struct {
 	chains    map[string]*policy.Chain // by listener name
 	resolver  *dns.Resolver            // nil without a gateway
 	router    *delivery.Router         // nil without a gateway
+	reporter  *dsn.Composer            // nil without a gateway
 	tasks     []task
 }
 
@@ -77,6 +79,7 @@ func newGeneration(f *config.File, audit auditor, metrics prometheus.Registerer,
 		b.domains()
 		b.policies()
 		b.delivery()
+		b.reports()
 	}
 	return g, b.err
 }

@@ -195,7 +195,6 @@ func needsRestart(before, after *config.File) []string {
 	note("control", before.Control.Socket == after.Control.Socket && before.Control.Metrics == after.Control.Metrics)
 	note("listener addresses", slices.Equal(before.Addresses(), after.Addresses()))
 	note("audit.sync_interval", before.Audit.Sync == after.Audit.Sync)
-	note("hostname of reports", before.Hostname == after.Hostname)
 	if before.Gateway != nil && after.Gateway != nil {
 		note("gateway.queue", before.Queue() == after.Queue() && before.MinFree("queue") == after.MinFree("queue"))
 	}

@@ -25,7 +25,6 @@ import (
 	"github.com/postern-mail/postern/backend/lmtpd"
 	"github.com/postern-mail/postern/backend/mailstore"
 	"github.com/postern-mail/postern/config"
-	"github.com/postern-mail/postern/delivery/dsn"
 	"github.com/postern-mail/postern/internal/unixsock"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/queue"
@@ -143,12 +142,8 @@ func (s *server) openGateway(ctx context.Context, f *config.File) error {
 	if err != nil {
 		return err
 	}
-	reports, err := dsn.New(dsn.Config{Hostname: f.Hostname})
-	if err != nil {
-		return err
-	}
 	s.queue, err = queue.New(f.Queue(), queue.Deps{
-		Store: e.kv, Blobs: e.pack, Transport: transport{&s.current}, Reports: reports,
+		Store: e.kv, Blobs: e.pack, Transport: transport{&s.current}, Reports: reporter{&s.current},
 		Recipients: ourRecipients{&s.current}, Audit: s.audit, Log: s.log.Named("queue"),
 	})
 	if err != nil {

@@ -2,8 +2,10 @@ package dsn
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/postern-mail/postern/mail"
@@ -16,6 +18,17 @@ const maxExplained = 100
 
 // dateLayout is understood in every language.
 const dateLayout = "2006-01-02 15:04:05 -0700"
+
+// Sample is what people read of a report.
+type Sample struct{ From, Subject, Text string }
+
+// Preview returns what Compose would write on r for people, before its
+// encoding, in the configured languages.
+func (c *Composer) Preview(r mail.Report, now time.Time) Sample {
+	p := &report{Composer: c, Report: r, to: r.Envelope.ReversePath, now: now}
+	subject, from, text := p.explain()
+	return Sample{From: from, Subject: subject, Text: string(text.content)}
+}
 
 // explain composes the part that people read, in one language after the other,
 // and what stands above it in the first.
@@ -35,8 +48,10 @@ func (p *report) explain() (subject, from string, text part) {
 		if len(tags) == 0 {
 			subject, from = plainLine(t.subject.fill(p.value(l))), t.from
 		}
-		tags = append(tags, tag)
-		sections = append(sections, p.section(t, l))
+		if !slices.Contains(tags, tag) { // what two languages lack is said once
+			tags = append(tags, tag)
+			sections = append(sections, p.section(t, l))
+		}
 	}
 	if p.Notice == mail.NoticeNone {
 		text.language = strings.Join(tags, ", ")
