@@ -29,9 +29,9 @@ type packBody struct {
 	offset int64
 
 	mu     sync.Mutex
-	loaded int // index of the piece in record; -1 for none
-	record []byte
-	buffer *[]byte    // what record is a part of
+	loaded int        // index of the piece in data; -1 for none
+	data   []byte     // octets of the body
+	buffer *[]byte    // what data is a part of
 	from   *sync.Pool // where buffer goes back to
 	closed bool
 	pinned []*packFile
@@ -125,7 +125,7 @@ func (b *packBody) readSome(p []byte, offset int64) (int, error) {
 	if err := b.loadLocked(i); err != nil {
 		return 0, err
 	}
-	return copy(p, b.record[recordHeader+offset-b.starts[i]:]), nil
+	return copy(p, b.data[offset-b.starts[i]:]), nil
 }
 
 func (b *packBody) loadLocked(i int) error {
@@ -135,28 +135,33 @@ func (b *packBody) loadLocked(i int) error {
 	if i == b.loaded {
 		return nil
 	}
-	from := &largeRecords
-	if b.pieces[i].octets <= smallPiece {
-		from = &smallRecords
-	}
+	from := recordsOf(b.pieces[i].octets)
 	if from != b.from {
 		b.freeLocked()
 		b.buffer, b.from = from.Get().(*[]byte), from
 	}
 	b.loaded = -1
-	record, err := b.files[i].readPiece(b.pieces[i], *b.buffer)
+	data, err := b.blobs.codec.read(b.files[i], b.pieces[i], *b.buffer)
 	if err != nil {
 		return err
 	}
-	b.loaded, b.record = i, record
+	b.loaded, b.data = i, data
 	return nil
+}
+
+// recordsOf returns the buffers for records of so many octets of data.
+func recordsOf(octets int64) *sync.Pool {
+	if octets <= smallPiece {
+		return &smallRecords
+	}
+	return &largeRecords
 }
 
 func (b *packBody) freeLocked() {
 	if b.buffer != nil {
 		b.from.Put(b.buffer)
 	}
-	b.buffer, b.from, b.record, b.loaded = nil, nil, nil, -1
+	b.buffer, b.from, b.data, b.loaded = nil, nil, nil, -1
 }
 
 func (b *packBody) Close() error {

@@ -43,8 +43,9 @@ func newWorld(t *testing.T, seed uint64) *world {
 }
 
 func openBlobs(kv store.Store, disk *fsxtest.Disk) (*pack.Blobs, error) {
-	return pack.OpenOn(context.Background(), pack.Config{Dir: "/bodies", PackOctets: 1 << 20, ReserveOctets: -1},
-		kv, hclog.NewNullLogger(), disk)
+	return pack.OpenOn(context.Background(), pack.Config{
+		Dir: "/bodies", PackOctets: 1 << 20, ReserveOctets: -1, CompressAfter: -1,
+	}, kv, hclog.NewNullLogger(), disk)
 }
 
 func (w *world) open() {
@@ -148,6 +149,8 @@ func (w *world) step(rnd *rand.Rand, i int) error {
 	case n < 12:
 		_, err := w.blobs.Collect(context.Background())
 		return err
+	case n < 13:
+		return w.blobs.Compact(context.Background())
 	default:
 		return w.link(i)
 	}
@@ -234,7 +237,7 @@ func TestPowerCutAtEveryOperation(t *testing.T) {
 				return nil
 			})
 			rnd := rand.New(rand.NewPCG(seed, 2))
-			for i := range 30 {
+			for i := range 40 {
 				if err := w.step(rnd, i); err != nil {
 					t.Fatalf("step %d: %v", i, err)
 				}
@@ -513,7 +516,7 @@ func TestForeignPacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	newer := w.disk.Cut(1)
-	if err := newer.Flip("/bodies/0000000000000001.pack", 7, 1); err != nil { // version 1 becomes 3
+	if err := newer.Flip("/bodies/0000000000000001.pack", 7, 2); err != nil { // version 2 becomes 6
 		t.Fatal(err)
 	}
 	if _, err := openBlobs(w.kv, newer); err == nil {

@@ -9,29 +9,33 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/postern-mail/postern/internal/fsx"
 )
 
-// A pack begins with fileHeader octets: magic (7), format version (1), number
-// (8). A
-// record is a header and data:
+// A pack begins with fileHeader octets: magic (5), what it is filled with (1),
+// zero (1), format version (1), number (8). A record is a header and data:
 //
-//	0  magic "PR01"
+//	0  magic, "PR01" or, of compressed data, "PR02"
 //	4  octets of data
-//	8  CRC-32C of magic, length and data
-//	12 zero
+//	8  CRC-32C of magic, length, data and, when compressed, what follows
+//	12 octets of the body in it; zero when not compressed
+//
+// Of version 1, which the first release wrote, are packs of stream fresh with
+// records "PR01" only.
 const (
 	fileHeader   = 16
 	recordHeader = 16
 	maxOffset    = 1 << 40
-	packMagic    = "PPACK\x00\x00"
-	packVersion  = 1
+	packMagic    = "PPACK"
+	packVersion  = 2
 )
 
 var (
-	recordMagic = []byte("PR01")
-	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
+	rawMagic        = []byte("PR01")
+	compressedMagic = []byte("PR02")
+	castagnoli      = crc32.MakeTable(crc32.Castagnoli)
 )
 
 var (
@@ -48,13 +52,16 @@ var (
 // packFile is one pack.
 type packFile struct {
 	number uint64
+	stream stream // what it is filled with
 	name   string // guarded by Blobs.tidying: changes when the pack is sealed
 	file   fsx.File
 
 	// Guarded by Blobs.mu.
-	end   int64 // where the next record goes
-	full  bool  // nothing more goes here
-	users int   // staged bodies, readers and writers that need the file
+	end   int64     // where the next record goes
+	full  bool      // nothing more goes here
+	since time.Time // since when, or since the start
+	users int       // staged bodies, readers and writers that need the file
+	stuck bool      // something in it is damaged and cannot be moved
 
 	syncing sync.Mutex // held by who syncs
 	mu      sync.Mutex
@@ -67,45 +74,57 @@ func openName(number uint64) string   { return fmt.Sprintf("%016x.open", number)
 func sealedName(number uint64) string { return fmt.Sprintf("%016x.pack", number) }
 
 // packHeader returns what a pack begins with.
-func packHeader(number uint64) []byte {
-	header := append([]byte(nil), packMagic...)
-	return binary.BigEndian.AppendUint64(append(header, packVersion), number)
+func packHeader(number uint64, filledWith stream) []byte {
+	header := append([]byte(packMagic), byte(filledWith), 0, packVersion)
+	return binary.BigEndian.AppendUint64(header, number)
 }
 
-// checkHeader reads what a pack begins with.
-func (p *packFile) checkHeader() error {
+// readHeader reads what a pack begins with, and returns what it is filled with.
+func (p *packFile) readHeader() (stream, error) {
 	header := make([]byte, fileHeader)
 	if _, err := p.file.ReadAt(header, 0); err != nil && err != io.EOF {
-		return fmt.Errorf("read pack %x: %w", p.number, err)
+		return fresh, fmt.Errorf("read pack %x: %w", p.number, err)
 	}
 	if string(header[:len(packMagic)]) != packMagic {
-		return errHeader
+		return fresh, errHeader
 	}
-	if version := header[len(packMagic)]; version > packVersion {
-		return fmt.Errorf("%w: format %d, this one knows %d", errNewer, version, packVersion)
+	version, filledWith := header[7], stream(header[5])
+	switch {
+	case version > packVersion:
+		return fresh, fmt.Errorf("%w: format %d, this one knows %d", errNewer, version, packVersion)
+	case version == 0 || header[6] != 0 || filledWith >= streams || version == 1 && filledWith != fresh:
+		return fresh, errHeader
+	case binary.BigEndian.Uint64(header[8:]) != p.number:
+		return fresh, errOther
 	}
-	if !bytes.Equal(header, packHeader(p.number)) {
-		return errOther
-	}
-	return nil
+	return filledWith, nil
 }
 
-// putRecordHeader fills in the header of a record whose data stands behind it.
-func putRecordHeader(record []byte) {
-	copy(record, recordMagic)
-	binary.BigEndian.PutUint32(record[4:], uint32(len(record)-recordHeader))
-	binary.BigEndian.PutUint32(record[8:], recordSum(record))
+// putRecordHeader fills in the header of a record whose data stands behind it:
+// octets of a body as they are, or, when it is less, compressed.
+func putRecordHeader(record []byte, octets int64) {
+	data := int64(len(record) - recordHeader)
+	copy(record, rawMagic)
+	binary.BigEndian.PutUint32(record[4:], uint32(data))
 	binary.BigEndian.PutUint32(record[12:], 0)
+	if data < octets {
+		copy(record, compressedMagic)
+		binary.BigEndian.PutUint32(record[12:], uint32(octets))
+	}
+	binary.BigEndian.PutUint32(record[8:], recordSum(record))
 }
 
 func recordSum(record []byte) uint32 {
-	return crc32.Update(crc32.Checksum(record[:8], castagnoli), castagnoli, record[recordHeader:])
+	sum := crc32.Update(crc32.Checksum(record[:8], castagnoli), castagnoli, record[recordHeader:])
+	if bytes.Equal(record[:4], compressedMagic) {
+		sum = crc32.Update(sum, castagnoli, record[12:recordHeader])
+	}
+	return sum
 }
 
-// readPiece reads and verifies one record into buf, which is grown as needed,
-// and returns its data.
-func (p *packFile) readPiece(at piece, buf []byte) (record []byte, err error) {
-	need := int(recordHeader + at.octets)
+// readRecord reads and verifies one record into buf, which is grown as needed.
+func (p *packFile) readRecord(at piece, buf []byte) (record []byte, err error) {
+	need := int(at.room())
 	if cap(buf) < need {
 		buf = make([]byte, need)
 	}
@@ -113,8 +132,13 @@ func (p *packFile) readPiece(at piece, buf []byte) (record []byte, err error) {
 	if _, err := p.file.ReadAt(buf, at.offset); err != nil {
 		return buf, fmt.Errorf("read pack %x: %w", p.number, err)
 	}
-	if string(buf[:4]) != string(recordMagic) ||
-		int64(binary.BigEndian.Uint32(buf[4:])) != at.octets ||
+	magic, octets := rawMagic, uint32(0)
+	if at.compressed() {
+		magic, octets = compressedMagic, uint32(at.octets)
+	}
+	if !bytes.Equal(buf[:4], magic) ||
+		int64(binary.BigEndian.Uint32(buf[4:])) != at.stored ||
+		at.compressed() && binary.BigEndian.Uint32(buf[12:]) != octets ||
 		binary.BigEndian.Uint32(buf[8:]) != recordSum(buf) {
 		return buf, fmt.Errorf("%w: pack %x at %d", errDamaged, p.number, at.offset)
 	}
@@ -183,68 +207,6 @@ func (p *packFile) sync() error {
 	p.synced = written
 	p.mu.Unlock()
 	return nil
-}
-
-// reserve returns room for one record in the active pack, beginning a new one
-// where needed. The caller writes it and calls writing.Done, and holds a use of
-// the pack until release.
-func (b *Blobs) reserve(octets int64) (*packFile, int64, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return nil, 0, errClosed
-	}
-	if p := b.active; p != nil {
-		_, _, broken := p.state()
-		if broken != nil || p.end+octets > b.cfg.PackOctets {
-			b.active = nil
-			p.full = true
-			select {
-			case b.filled <- struct{}{}:
-			default:
-			}
-		}
-	}
-	if b.active == nil {
-		p, err := b.createLocked()
-		if err != nil {
-			return nil, 0, full(err)
-		}
-		b.active = p
-	}
-	p := b.active
-	offset := p.end
-	p.end += octets
-	p.users++
-	b.writing.Add(1)
-	return p, offset, nil
-}
-
-// createLocked makes a new pack. Its name is durable before anything in it is
-// named; its header becomes so with the first body.
-func (b *Blobs) createLocked() (*packFile, error) {
-	if err := b.checkSpace(b.cfg.PackOctets); err != nil {
-		return nil, err
-	}
-	p := &packFile{number: b.next, name: openName(b.next), end: fileHeader}
-	b.next++
-	f, err := b.fs.Create(b.path(p.name))
-	if err != nil {
-		return nil, fmt.Errorf("begin pack: %w", err)
-	}
-	err = f.Preallocate(b.cfg.PackOctets)
-	if err == nil {
-		_, err = f.WriteAt(packHeader(p.number), 0)
-	}
-	if err == nil {
-		err = b.fs.SyncDir(b.cfg.Dir)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("begin pack: %w", err), f.Close(), b.fs.Remove(b.path(p.name)))
-	}
-	p.file, p.written = f, 1
-	b.packs[p.number] = p
-	return p, nil
 }
 
 // release ends a use of a pack. It does no input or output: the collector of

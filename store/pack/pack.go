@@ -9,14 +9,17 @@
 // is and where it lies stands in the store under its SHA-256, with its count of
 // references, and changes only there: a body exists from the commit of its
 // first link to that of its last unlink. Octets of a pack that no key names
-// are dead space. A pack without live octets is deleted; that is all the
-// collection there is.
+// are dead space. A counter in the store tells for each pack how many octets
+// are not. A pack without any is deleted; what lives in one that is mostly dead
+// is moved to a new one in the background, and so is, compressed where that
+// pays, what has lived for a while.
 //
 // After a crash the packs that were being written are cut behind the last
 // record a key names, and those records are read and checked.
 package pack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +27,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -47,6 +51,16 @@ type Config struct {
 	// ReserveOctets is the free space below which bodies are refused with
 	// store.ErrFull. 0 means 256 MiB; negative means none.
 	ReserveOctets int64
+	// DeadPercent is the part of a pack that is dead from which on the rest is
+	// moved. 0 means 50; above 99 means never.
+	DeadPercent int
+	// CompressAfter is how long a pack is full before what still lives in it is
+	// moved and compressed, however little is dead. 0 means an hour; negative
+	// means never. What is moved for another reason is compressed all the same.
+	CompressAfter time.Duration
+	// MoveOctets is how much Run moves in a second at most, read and written. 0
+	// means 8 MiB; negative means any.
+	MoveOctets int64
 }
 
 // The defaults of Config.
@@ -55,30 +69,40 @@ const (
 	maxInlineOctets      = 63 << 10
 	defaultPackOctets    = 64 << 20
 	defaultReserveOctets = 256 << 20
+	defaultDeadPercent   = 50
+	defaultCompressAfter = time.Hour
+	defaultMoveOctets    = 8 << 20
 )
 
-// collectEvery is how often Run looks for packs without live octets.
+// collectEvery is how often Run looks for packs to delete, or to move out of.
 const collectEvery = time.Minute
 
 // Blobs implements store.Blobs.
 type Blobs struct {
-	cfg  Config
-	kv   store.Store
-	fs   fsx.FS
-	log  hclog.Logger
-	keys keys
+	cfg   Config
+	kv    store.Store
+	fs    fsx.FS
+	log   hclog.Logger
+	keys  keys
+	codec *codec
 
-	filled chan struct{} // a token: a pack became full
+	filled chan struct{} // a token: a pack became full, or soon will be
+	// moving is held by who moves bodies. Before tidying.
+	moving sync.Mutex
 	// tidying is held by who seals or deletes packs. Before mu.
 	tidying sync.Mutex
+	// beginning is held by who makes packs. Before mu.
+	beginning sync.Mutex
 
-	mu     sync.Mutex
-	active *packFile            // where new pieces go; nil before the first
-	packs  map[uint64]*packFile // every pack that exists, by number
-	next   uint64               // number of the next pack
-	closed bool
+	mu      sync.Mutex
+	filling [streams]filling
+	packs   map[uint64]*packFile // every pack that exists, by number
+	next    uint64               // number of the next pack
+	closed  bool
 
 	writing sync.WaitGroup // records that were reserved and are not written; added to under mu, unless closed
+
+	total struct{ moved, saved, freed atomic.Int64 } // octets, for Usage
 }
 
 // Open opens the packs in cfg.Dir, whose keys are in kv, and repairs what a
@@ -96,7 +120,7 @@ func OpenOn(ctx context.Context, cfg Config, kv store.Store, log hclog.Logger, f
 	cfg = cfg.withDefaults()
 	b := &Blobs{
 		cfg: cfg, kv: kv, fs: fsys, log: log, keys: keys{tag: cfg.Tag},
-		packs: make(map[uint64]*packFile), next: 1, filled: make(chan struct{}, 1),
+		packs: make(map[uint64]*packFile), next: 1, filled: make(chan struct{}, 1), codec: new(codec),
 	}
 	if err := fsys.MkdirAll(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("bodies: %w", err)
@@ -129,26 +153,45 @@ func (cfg Config) withDefaults() Config {
 	case cfg.ReserveOctets < 0:
 		cfg.ReserveOctets = 0
 	}
+	cfg.DeadPercent = cmp.Or(cfg.DeadPercent, defaultDeadPercent)
+	cfg.CompressAfter = cmp.Or(cfg.CompressAfter, defaultCompressAfter)
+	cfg.MoveOctets = cmp.Or(cfg.MoveOctets, defaultMoveOctets)
 	return cfg
 }
 
-// Run seals full packs and collects dead ones until ctx ends.
+// Run closes full packs and makes new ones ahead, deletes dead ones and moves
+// what lives out of those that are mostly dead, until ctx ends.
 func (b *Blobs) Run(ctx context.Context) error {
-	tick := time.NewTicker(collectEvery)
-	defer tick.Stop()
+	var collecting sync.WaitGroup
+	defer collecting.Wait()
+	collecting.Go(func() { b.collectNowAndThen(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-b.filled:
+			b.prepare()
 			b.sealFull()
-			continue
+		}
+	}
+}
+
+func (b *Blobs) collectNowAndThen(ctx context.Context) {
+	tick := time.NewTicker(collectEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
 		case <-tick.C:
 		}
 		if n, err := b.Collect(ctx); err != nil && ctx.Err() == nil {
 			b.log.Warn("collect dead packs", "dir", b.cfg.Dir, "err", err)
 		} else if n > 0 {
 			b.log.Debug("collected dead packs", "dir", b.cfg.Dir, "packs", n)
+		}
+		if err := b.compact(ctx, b.pace); err != nil && ctx.Err() == nil {
+			b.log.Warn("move bodies out of packs", "dir", b.cfg.Dir, "err", err)
 		}
 	}
 }
@@ -164,35 +207,30 @@ func (b *Blobs) Close() error {
 	b.closed = true
 	b.mu.Unlock()
 	b.writing.Wait()
+	b.beginning.Lock() // what is being made is gone or there
+	defer b.beginning.Unlock()
 
 	b.tidying.Lock()
 	defer b.tidying.Unlock()
 	b.mu.Lock() // for the race detector's sake: nothing changes packs any more
 	packs := slices.Collect(maps.Values(b.packs))
+	unused := make(map[*packFile]bool)
+	for _, at := range b.filling {
+		unused[at.next] = true
+	}
 	b.mu.Unlock()
 	var err error
 	for _, p := range packs {
-		err = errors.Join(err, b.sealTidying(p), p.file.Close())
+		if unused[p] {
+			err = errors.Join(err, b.removePack(p))
+		} else {
+			err = errors.Join(err, b.sealTidying(p), p.file.Close())
+		}
 	}
 	return err
 }
 
 func (b *Blobs) path(name string) string { return filepath.Join(b.cfg.Dir, name) }
-
-// checkSpace returns store.ErrFull when the disk has less than the reserve.
-func (b *Blobs) checkSpace(octets int64) error {
-	if b.cfg.ReserveOctets == 0 {
-		return nil
-	}
-	free, err := b.fs.Free(b.cfg.Dir)
-	if err != nil {
-		return fmt.Errorf("ask for free space: %w", err)
-	}
-	if free-octets < b.cfg.ReserveOctets {
-		return fmt.Errorf("%w: %d octets free, %d kept in reserve", store.ErrFull, free, b.cfg.ReserveOctets)
-	}
-	return nil
-}
 
 // full gives an error of the disk its meaning.
 func full(err error) error {

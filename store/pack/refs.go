@@ -36,9 +36,7 @@ func (b *Blobs) Link(batch *store.Batch, st store.Staged) {
 			return nil
 		}
 		w.Put(bodyKey, appendPieces([]byte{kindPieces}, s.pieces))
-		byPack(s.pieces, func(number uint64, run []piece) {
-			w.Put(b.keys.inPack(number, hash), appendPieces(nil, run))
-		})
+		byPack(s.pieces, func(number uint64, in []piece) { b.list(w, hash, number, in) })
 		return nil
 	})
 }
@@ -99,11 +97,21 @@ func (b *Blobs) Unlink(batch *store.Batch, ref store.Ref) {
 		if err != nil {
 			return fmt.Errorf("unlink body %x: %w", ref.Hash[:8], err)
 		}
-		byPack(pieces, func(number uint64, _ []piece) {
-			w.Delete(b.keys.inPack(number, ref.Hash))
-		})
+		byPack(pieces, func(number uint64, in []piece) { b.unlist(w, ref.Hash, number, in) })
 		return nil
 	})
+}
+
+// list says that a body has these pieces in a pack.
+func (b *Blobs) list(w *store.Batch, hash store.Hash, number uint64, in []piece) {
+	w.Put(b.keys.inPack(number, hash), appendPieces(nil, in))
+	w.Add(b.keys.live(number), roomOf(in))
+}
+
+// unlist says that a body has them no longer, nor any others.
+func (b *Blobs) unlist(w *store.Batch, hash store.Hash, number uint64, in []piece) {
+	w.Delete(b.keys.inPack(number, hash))
+	w.Add(b.keys.live(number), -roomOf(in))
 }
 
 func decodeMore(value []byte, err error) (int64, error) {
@@ -135,9 +143,9 @@ func (b *Blobs) References(ctx context.Context, ref store.Ref) (n int64, err err
 // Open implements store.Blobs.
 func (b *Blobs) Open(ctx context.Context, ref store.Ref) (store.Body, error) {
 	body, err := b.open(ctx, ref)
-	if errors.Is(err, errNoPack) {
-		// The body's last unlink and the collection of its pack may have
-		// overtaken the view. Then a new view no longer has the body.
+	for again := 0; again < 3 && errors.Is(err, errNoPack); again++ {
+		// The end of the body, or its move, and the collection of its pack may
+		// have overtaken the view. Then a new view has it elsewhere, or not.
 		body, err = b.open(ctx, ref)
 	}
 	return body, err

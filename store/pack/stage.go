@@ -168,21 +168,30 @@ func (s *stager) add(record []byte) error {
 
 // put writes a record into the pack that is being filled.
 func (s *stager) put(record []byte) error {
-	putRecordHeader(record)
-	p, offset, err := s.blobs.reserve(int64(len(record)))
-	if err != nil {
-		return err
-	}
-	s.pins.packs = append(s.pins.packs, p)
-	err = p.write(record, offset)
-	s.blobs.writing.Done()
-	if err != nil {
-		return err
-	}
 	data := int64(len(record) - recordHeader)
-	s.pieces = append(s.pieces, piece{p.number, offset, data})
+	putRecordHeader(record, data)
+	at, p, err := s.blobs.append(fresh, record, data)
+	if p != nil {
+		s.pins.packs = append(s.pins.packs, p)
+	}
+	if err != nil {
+		return err
+	}
+	s.pieces = append(s.pieces, at)
 	s.octets += data
 	return nil
+}
+
+// append writes a record with so many octets of a body into the pack of a
+// stream. When p is not nil the caller holds a use of it, even after an error.
+func (b *Blobs) append(to stream, record []byte, octets int64) (at piece, p *packFile, err error) {
+	p, offset, err := b.reserve(to, int64(len(record)))
+	if err != nil {
+		return at, nil, err
+	}
+	err = p.write(record, offset)
+	b.writing.Done()
+	return piece{p.number, offset, octets, int64(len(record) - recordHeader)}, p, err
 }
 
 func (s *stager) finish() *staged {
@@ -248,8 +257,13 @@ func (s *staged) sync(context.Context) error {
 	if s.pins.once.Load() {
 		return errDiscarded // its pack may be gone
 	}
+	return syncAll(s.pins.packs)
+}
+
+// syncAll makes packs durable that stand in the order of their first use.
+func syncAll(packs []*packFile) error {
 	var last *packFile
-	for _, p := range s.pins.packs {
+	for _, p := range packs {
 		if p == last {
 			continue
 		}

@@ -54,10 +54,16 @@ func TestVerify(t *testing.T) {
 		}, []pack.FindingKind{pack.FoundDamaged}},
 		{"the list of a pack", func(t *testing.T, w *world, _, packed store.Ref) {
 			w.put(inPack(1, packed.Hash), []byte{1, 16, 5})
-		}, []pack.FindingKind{pack.FoundUnlisted, pack.FoundStale}},
+		}, []pack.FindingKind{pack.FoundUnlisted, pack.FoundStale, pack.FoundLive}},
 		{"a list too many", func(t *testing.T, w *world, _, _ store.Ref) {
 			w.put(inPack(1, sha256.Sum256(nil)), []byte{1, 16, 5})
-		}, []pack.FindingKind{pack.FoundStale}},
+		}, []pack.FindingKind{pack.FoundStale, pack.FoundLive}},
+		{"the count of live octets", func(t *testing.T, w *world, _, _ store.Ref) {
+			w.put(binary.BigEndian.AppendUint64(key('l'), 1), store.EncodeCounter(5))
+		}, []pack.FindingKind{pack.FoundLive}},
+		{"a pack that nobody counted", func(t *testing.T, w *world, _, _ store.Ref) {
+			w.put(binary.BigEndian.AppendUint64(key('l'), 1), store.EncodeCounter(-5))
+		}, nil},
 		{"a count without a body", func(t *testing.T, w *world, _, _ store.Ref) {
 			h := sha256.Sum256(nil)
 			w.put(key('n', h[:]...), store.EncodeCounter(2))
