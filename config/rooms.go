@@ -57,13 +57,12 @@ func (d *Directory) Room(domains []mail.Domain) directory.Config {
 		Mapping: directory.Mapping{
 			UserBase: directory.DN(d.UserBase), UserFilter: d.UserFilter, NameAttribute: d.NameAttr,
 			LoginAttributes: d.LoginAttrs, LoginFilter: d.LoginFilter, AddressAttributes: d.AddressAttrs,
-			ForwardAttributes: d.ForwardAttrs, HostAttribute: d.HostAttr, QuotaAttribute: d.QuotaAttr,
+			ForwardAttributes: d.ForwardAttrs, HostAttribute: d.HostAttr, TransportAttribute: d.TransportAttr, QuotaAttribute: d.QuotaAttr,
 			DisabledFilter: d.DisabledFilter, GroupBase: directory.DN(d.GroupBase), GroupFilter: d.GroupFilter,
 			GroupAddressAttributes: d.GroupAddresses, MemberDNAttributes: d.MemberDNs,
 			MemberAddressAttributes: d.MemberAddresses, SendAsAttributes: d.SendAs, SharedFilter: d.SharedFilter,
 		},
 		Domains:            domains,
-		Hosts:              d.hosts(),
 		RecipientDelimiter: cmp.Or(d.Delimiter, "off"),
 		DisabledReceive:    d.DisabledReceive,
 		MaxDepth:           d.MaxDepth,
@@ -211,6 +210,7 @@ func (f *File) Delivery() delivery.Config {
 		Hostname: f.Hostname, Domains: make(map[mail.Domain]string), Relayhost: f.Gateway.Relay,
 		Recipients: f.Gateway.recipientRules(), Senders: f.Gateway.senderRules(),
 	}
+	c.Hosts, c.UnknownHost = f.waitingHosts()
 	us := f.Gateway.Ourselves()
 	for _, t := range f.Gateway.Targets {
 		room := t.Room()
@@ -221,6 +221,9 @@ func (f *File) Delivery() delivery.Config {
 	}
 	if !slices.ContainsFunc(c.Targets, func(t delivery.Target) bool { return t.Name == delivery.Outbound }) {
 		c.Targets = append(c.Targets, delivery.Target{Name: delivery.Outbound, Protocol: delivery.SMTP, Policies: f.Gateway.tlsPolicies(), Ourselves: us})
+	}
+	if f.localTarget() {
+		c.Targets = append(c.Targets, delivery.Target{Name: delivery.Local, Protocol: delivery.LMTP, TLS: tlspolicy.None})
 	}
 	for _, d := range f.Gateway.Domains {
 		if d.Deliver == "" {

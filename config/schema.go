@@ -104,6 +104,8 @@ type Directory struct {
 	AddressAttrs    []string `conf:"address_attributes" doc:"Attributes of an account's addresses; the first that an entry has gives the primary one. A value @domain makes it the domain's catch-all."`
 	ForwardAttrs    []string `conf:"forward_attributes" doc:"Attributes of addresses mail goes to instead of the mailbox."`
 	HostAttr        string   `conf:"host_attribute" doc:"Attribute that names the backend of an account; host blocks say which target that is."`
+	TransportAttr   string   `conf:"transport_attribute" doc:"Attribute that says where an account's mail goes, before host_attribute: \"NAME\" for target.NAME, or \"NAME:NEXTHOP\" for its settings towards another next hop, such as \"lmtp:unix:/run/lmtp\" or \"lmtp:[mail2.example.com]:24\". Without a target \"lmtp\" that means LMTP without TLS. Mail for a target that does not exist waits."`
+	UnknownHost     string   `conf:"unknown_host" default:"" oneof:"defer domain connect" doc:"Where mail for accounts goes whose host_attribute names no host below and no lmtp target by its name, its address or our own hostname. defer: it waits, and the log says why; domain: where their domain goes; connect: to that host, with the settings of the domain's target. Empty: defer where there are host blocks, else host_attribute is not looked at."`
 	QuotaAttr       string   `conf:"quota_attribute" doc:"Attribute of the mailbox limit."`
 	DisabledFilter  string   `conf:"disabled_filter" doc:"Filter of entries that may not log in."`
 	DisabledReceive string   `conf:"disabled_receive" default:"accept" oneof:"accept reject defer" doc:"What becomes of mail to a disabled account."`
@@ -115,7 +117,7 @@ type Directory struct {
 	SendAs          []string `conf:"send_as_attributes" doc:"Attributes, of accounts and groups, that name who may send under their addresses."`
 	SharedFilter    string   `conf:"shared_filter" doc:"Filter of groups whose members may send under their address."`
 
-	Hosts []*Host `conf:"host,block" example:"host \"mail2.example.com\" { deliver = target.mail2 }" doc:"Where mail for accounts of one backend goes. Label: the value of host_attribute. Accounts with another value, or none, go where their domain goes."`
+	Hosts []*Host `conf:"host,block" example:"host \"mail2.example.com\" { deliver = target.mail2 }" doc:"Where mail for accounts of one backend goes. Label: the value of host_attribute. Accounts without one go where their domain goes; unknown_host is about those with another."`
 
 	Domains       []mail.Domain `conf:"domains" doc:"Domains whose addresses are looked up here. Empty: those of the domains blocks that name this directory."`
 	Delimiter     string        `conf:"recipient_delimiter" default:"+" doc:"Characters that separate a plus-address's detail. Empty: none."`

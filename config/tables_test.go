@@ -62,7 +62,7 @@ func TestTables(t *testing.T) {
 	if plain.SearchBase != "dc=example,dc=com" || plain.Scope.String() != "sub" || plain.ResultAttributes[0] != "maildrop" || plain.QueryFilter != "(mailacceptinggeneralid=%s)" {
 		t.Errorf("a table's defaults are %+v", plain)
 	}
-	if hosts := corp.Room(nil).Hosts; len(hosts) != 1 || hosts["mail2.example.com"] != "box" {
+	if hosts := f.DirectoryRoom(corp, nil).Hosts; hosts["mail2.example.com"] != "box" {
 		t.Errorf("hosts: %v", hosts)
 	}
 	if files := corp.Aliases(); len(files) != 1 || !strings.HasSuffix(files[0].File, "/aliases") {

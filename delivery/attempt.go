@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/postern-mail/postern/mail"
@@ -21,7 +22,8 @@ import (
 // A recipient goes on to the next endpoint when the connection could not be
 // made or was lost before the message was handed over, and by SMTP
 // also after a transient refusal. When the whole message was handed over and
-// no reply came, the recipient is Deferred and nobody else is asked.
+// no reply came, the recipient is Deferred and nobody else is asked; by LMTP
+// not in later attempts either, for maxDoubt.
 func (p *Pool) Attempt(ctx context.Context, d mail.Delivery, endpoints []Endpoint) []mail.Outcome {
 	release, err := p.enter(ctx)
 	if err != nil {
@@ -32,7 +34,7 @@ func (p *Pool) Attempt(ctx context.Context, d mail.Delivery, endpoints []Endpoin
 	for i := range d.Envelope.Recipients {
 		a.open = append(a.open, i)
 	}
-	for _, e := range p.order(endpoints) {
+	for _, e := range p.candidates(d.ID, endpoints) {
 		if len(a.open) == 0 || ctx.Err() != nil {
 			break
 		}
@@ -66,16 +68,60 @@ func (a *attempt) try(ctx context.Context, e Endpoint) {
 	}
 	results := a.send(ctx, c.Client)
 	if c.reused && a.staleConnection(c.Client, results) {
-		_ = c.Client.Close()
-		if c, err = a.pool.dial(ctx, e); err != nil {
-			a.failOpen(unprotected(err, what), e)
-			return
-		}
-		results = a.send(ctx, c.Client)
+		c, results = a.sendAgain(ctx, e, c, results)
+	}
+	if c == nil {
+		return
 	}
 	a.sessions[e.Hop]++
 	a.note(c, results)
 	a.pool.put(c)
+}
+
+// sendAgain offers the message on a new connection to the endpoint whose idle
+// one was lost. What may have been handed over on the first stays in doubt
+// until the server has answered.
+func (a *attempt) sendAgain(ctx context.Context, e Endpoint, stale *Conn, before []smtp.ClientResult) (*Conn, []smtp.ClientResult) {
+	_ = stale.Client.Close()
+	c, err := a.pool.dial(ctx, e)
+	if err != nil {
+		if slices.ContainsFunc(before, func(r smtp.ClientResult) bool { return r.Uncertain }) {
+			return stale, before
+		}
+		a.failOpen(unprotected(err, demandOf(&a.d.Envelope)), e)
+		return nil, nil
+	}
+	results := a.send(ctx, c.Client)
+	for i := range results {
+		if before[i].Uncertain && status.Of(results[i].Err) == status.ConnectionLost {
+			results[i].Uncertain = true
+		}
+	}
+	return c, results
+}
+
+// candidates returns endpoints in the order in which a delivery is offered to
+// them: those lately out of reach last, and where one may have it already,
+// that one only.
+func (p *Pool) candidates(id string, endpoints []Endpoint) []Endpoint {
+	endpoints = p.order(endpoints)
+	if !p.cfg.Client.LMTP || id == "" {
+		return endpoints
+	}
+	return p.doubts.choose(id, endpoints, time.Now())
+}
+
+// noteDoubt remembers whether the server at e may have the delivery: it was
+// handed over, and no reply came for somebody.
+func (a *attempt) noteDoubt(e Endpoint, results []smtp.ClientResult) {
+	if !a.pool.cfg.Client.LMTP || a.d.ID == "" {
+		return
+	}
+	if slices.ContainsFunc(results, func(r smtp.ClientResult) bool { return r.Uncertain }) {
+		a.pool.doubts.note(a.d.ID, e.Address, time.Now())
+	} else if !slices.ContainsFunc(results, func(r smtp.ClientResult) bool { return r.Err != nil && !r.Reply.Permanent() }) {
+		a.pool.doubts.clear(a.d.ID) // there will be no other attempt
+	}
 }
 
 // staleConnection reports whether the peer had most likely closed the idle
@@ -185,6 +231,7 @@ func (a *attempt) note(c *Conn, results []smtp.ClientResult) {
 	_, dsn := c.Client.Extension("DSN")
 	dropsRepeats := a.dropsRepeats(c.Client)
 	now := time.Now()
+	a.noteDoubt(c.endpoint, results)
 	still := a.open[:0:0]
 	for n, i := range a.open {
 		r := results[n]

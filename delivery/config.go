@@ -60,10 +60,20 @@ type Config struct {
 	// RecipientDelimiter are the characters at which the detail of an address
 	// begins, for the keys of rules; "" means "+".
 	RecipientDelimiter string
+	// Hosts maps hosts of the directories, in lower case, to targets, "" being
+	// the domain's, for mail that waits for such a host to become known.
+	Hosts map[string]string
+	// UnknownHost says where mail for other hosts goes: "domain", "connect" or,
+	// with any other value, nowhere.
+	UnknownHost string
 }
 
 // Outbound is the name of the target that delivers to the world by MX.
 const Outbound = "smtp"
+
+// Local is the name of the LMTP target whose settings serve next hops that the
+// directory names itself; where none is configured, one without addresses.
+const Local = "lmtp"
 
 // Target is a next hop or, for SMTP without addresses, whatever host the MX
 // records of a recipient's domain name.
@@ -108,7 +118,8 @@ type Target struct {
 	Login        string
 	PasswordFile string
 	// Timeouts bound each step; a zero field means Postfix's default, but for
-	// Connect with lmtp, which means 5 s.
+	// Connect with lmtp, which means 5 s. With lmtp and several addresses
+	// Connect is 1 s and Greeting 5 s at most: a partner waits to take over.
 	Timeouts smtp.ClientTimeouts
 	// Ourselves tells which hosts are us, beside the one named as we are. nil
 	// knows none.
@@ -242,6 +253,10 @@ func (t Target) client(hostname string) (smtp.ClientConfig, error) {
 	if cfg.LMTP && cfg.Timeouts.Connect == 0 {
 		cfg.Timeouts.Connect = 5 * time.Second
 	}
+	if cfg.LMTP && len(t.Addresses) > 1 {
+		atMost(&cfg.Timeouts.Connect, time.Second)
+		atMost(&cfg.Timeouts.Greeting, 5*time.Second)
+	}
 	if t.CAFile != "" {
 		if cfg.TLSConfig.RootCAs, err = readRoots(t.CAFile); err != nil {
 			return cfg, fmt.Errorf("delivery target %q: %w", t.Name, err)
@@ -262,6 +277,13 @@ func (t Target) client(hostname string) (smtp.ClientConfig, error) {
 		cfg.Password = strings.TrimRight(string(password), "\r\n")
 	}
 	return cfg, nil
+}
+
+// atMost bounds a timeout, of which 0 is a longer one.
+func atMost(timeout *time.Duration, limit time.Duration) {
+	if *timeout == 0 || *timeout > limit {
+		*timeout = limit
+	}
 }
 
 func readRoots(path string) (*x509.CertPool, error) {

@@ -47,15 +47,16 @@ func TestDirect(t *testing.T) {
 	t.Parallel()
 	other := newPeer(t, "tcp", nil)
 	for name, row := range map[string]struct {
-		address       string
-		mode          delivery.CutThrough
-		before, after bool // the first connection
+		address string
+		mode    delivery.CutThrough
+		want    bool
 	}{
-		"one that drops repeats":       {newOwn(t), "", false, true},
-		"one that drops repeats, auto": {newOwn(t), delivery.CutThroughAuto, false, true},
-		"one that does not":            {other.addr, "", false, false},
-		"any":                          {other.addr, delivery.CutThroughAlways, true, true},
-		"none":                         {newOwn(t), delivery.CutThroughNever, false, false},
+		"one that drops repeats":       {newOwn(t), "", true},
+		"one that drops repeats, auto": {newOwn(t), delivery.CutThroughAuto, true},
+		"one that does not":            {other.addr, "", false},
+		"any":                          {other.addr, delivery.CutThroughAlways, true},
+		"none":                         {newOwn(t), delivery.CutThroughNever, false},
+		"nobody there":                 {"unix:/nonexistent/lmtp", "", false},
 	} {
 		target := delivery.Target{Name: "backend", Addresses: []string{row.address}, CutThrough: row.mode}
 		tr := newLMTP(t, target)
@@ -66,12 +67,12 @@ func TestDirect(t *testing.T) {
 			t.Fatal(err)
 		}
 		destination := r.Destination(mail.Address{}, mail.Recipient{Address: mail.MustAddress("a@example.com")})
-		if got := r.Direct(destination); got != row.before {
-			t.Errorf("%s: direct before the first connection: %t", name, got)
+		if got := r.Direct(destination); got != row.want {
+			t.Errorf("%s: direct before the first message: %t", name, got)
 		}
 		tr.Deliver(t.Context(), message("a@example.com"))
-		if got := r.Direct(destination); got != row.after {
-			t.Errorf("%s: direct after the first connection: %t", name, got)
+		if got := r.Direct(destination); got != row.want {
+			t.Errorf("%s: direct after the first message: %t", name, got)
 		}
 		if r.Direct(r.Destination(mail.Address{}, mail.Recipient{Address: mail.MustAddress("a@elsewhere.example")})) {
 			t.Errorf("%s: direct to the world", name)

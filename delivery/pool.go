@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -37,13 +36,15 @@ type Pool struct {
 	cfg   poolConfig
 	log   hclog.Logger
 	slots chan struct{}
-	// dropsRepeats is what the last server connected to said of itself.
-	dropsRepeats atomic.Bool
+	// doubts keeps deliveries whose reply was lost for the server that may
+	// have them.
+	doubts doubts
 
-	mu     sync.Mutex
-	idle   []*Conn // in the order they were put back, oldest first
-	down   map[string]time.Time
-	closed bool
+	mu           sync.Mutex
+	idle         []*Conn // in the order they were put back, oldest first
+	down         map[string]time.Time
+	dropsRepeats map[string]bool // what servers said of themselves, by address
+	closed       bool
 }
 
 // Conn is a connection out of the pool.
@@ -77,7 +78,7 @@ func NewPool(t Target, hostname string, log hclog.Logger) (*Pool, error) {
 	return &Pool{
 		cfg: cfg, log: log.With("target", t.Name),
 		slots: make(chan struct{}, cfg.MaxConnections),
-		down:  make(map[string]time.Time),
+		down:  make(map[string]time.Time), dropsRepeats: make(map[string]bool),
 	}, nil
 }
 
@@ -187,7 +188,8 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 		}
 		return nil, err
 	}
-	p.markUp(e)
+	_, dropsRepeats := client.Extension("XPOSTERN")
+	p.markUp(e, dropsRepeats)
 	if e.OwnName != OwnNameAllowed && p.isOurselves(client) {
 		_ = client.Close()
 		reason := status.MailLoop
@@ -196,8 +198,6 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 		}
 		return nil, status.Errorf(reason, "%s greets with our own name", e)
 	}
-	_, dropsRepeats := client.Extension("XPOSTERN")
-	p.dropsRepeats.Store(dropsRepeats)
 	c := &Conn{Client: client, endpoint: e, born: time.Now()}
 	p.noteTLS(c)
 	return c, nil
@@ -239,9 +239,36 @@ func (p *Pool) keep(c *Conn) bool {
 	return true
 }
 
-// DropsRepeats reports whether the server connected to last drops a delivery
-// whose id it has seen; false before the first connection.
-func (p *Pool) DropsRepeats() bool { return p.dropsRepeats.Load() }
+// DropsRepeats reports whether the server that would be asked first drops a
+// delivery whose id it has seen; false before the first connection to it.
+func (p *Pool) DropsRepeats(endpoints []Endpoint) bool {
+	if endpoints = p.order(endpoints); len(endpoints) == 0 {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dropsRepeats[endpoints[0].Address]
+}
+
+// Probe connects to every endpoint at once, to learn what the servers there
+// can do and which are out of reach before the first message asks. The
+// connections wait for it. It blocks no longer than a connection may take.
+func (p *Pool) Probe(ctx context.Context, endpoints []Endpoint) {
+	var all sync.WaitGroup
+	for _, e := range endpoints {
+		all.Go(func() {
+			release, err := p.enter(ctx)
+			if err != nil {
+				return
+			}
+			defer release()
+			if c, err := p.dial(ctx, e); err == nil {
+				p.put(c)
+			}
+		})
+	}
+	all.Wait()
+}
 
 // order returns endpoints with those lately out of reach last.
 func (p *Pool) order(endpoints []Endpoint) []Endpoint {
@@ -276,10 +303,19 @@ func (p *Pool) markDown(e Endpoint, err error) {
 	}
 }
 
-func (p *Pool) markUp(e Endpoint) {
+// markUp notes that a server answers, and whether it drops repeats.
+func (p *Pool) markUp(e Endpoint, dropsRepeats bool) {
 	p.mu.Lock()
 	_, known := p.down[e.Address]
 	delete(p.down, e.Address)
+	if len(p.dropsRepeats) >= maxDown {
+		clear(p.dropsRepeats)
+	}
+	if dropsRepeats {
+		p.dropsRepeats[e.Address] = true
+	} else {
+		delete(p.dropsRepeats, e.Address)
+	}
 	p.mu.Unlock()
 	if known {
 		p.log.Info("next hop back in reach", "remote", e.String())

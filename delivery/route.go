@@ -23,8 +23,12 @@ type Transport interface {
 	Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome
 }
 
-// Direct is a Transport whose next hop may take mail while the client waits.
-type Direct interface{ Direct() bool }
+// Direct is a Transport whose next hops may take mail while the client waits.
+type Direct interface {
+	// Direct reports whether the next hop does, which is in the transport's own
+	// notation and "" for its own addresses. It may block for a second.
+	Direct(nextHop string) bool
+}
 
 // Router is the Transport that chooses among the others. It may be used
 // concurrently.
@@ -38,6 +42,9 @@ type Router struct {
 	transports map[string]Transport
 	recipients ruleSet
 	senders    ruleSet
+	hosts      map[string]string
+	unknown    string // where mail for other hosts goes
+	log        hclog.Logger
 }
 
 // New returns a Router over transports, by the name of their target. Every
@@ -52,6 +59,9 @@ func New(cfg Config, transports map[string]Transport, log hclog.Logger) (*Router
 		byMX:       map[string]bool{Outbound: true},
 		limits:     make(map[string]int),
 		transports: transports,
+		hosts:      cfg.Hosts,
+		unknown:    cfg.UnknownHost,
+		log:        log,
 	}
 	if err := r.targets(cfg.Targets); err != nil {
 		return nil, err
@@ -139,7 +149,7 @@ func (r *Router) decide(from mail.Address, rcpt mail.Recipient) decision {
 	if a.Domain == "" {
 		a.Domain = r.hostname
 	}
-	d := decision{route: rcpt.Route, reason: byDirectory}
+	d := decision{route: r.placed(rcpt.Route), reason: byDirectory}
 	if d.route == (mail.Route{}) {
 		if rule, key, where, found := r.recipients.find(func() []string { return RecipientKeys(a, r.delimiters) }); found && rule != d.route {
 			d = decision{route: rule, reason: byRecipient, key: key, where: where}
@@ -182,6 +192,25 @@ func (r *Router) byDomain(from mail.Address, domain mail.Domain, d decision) dec
 	return decision{route: mail.Route{Transport: r.relayhost}, reason: byDefault}
 }
 
+// placed asks again for a host that was unknown when the mail came.
+func (r *Router) placed(route mail.Route) mail.Route {
+	host, unknown := strings.CutPrefix(route.Transport, mail.UnknownHost)
+	if !unknown {
+		return route
+	}
+	if target, known := r.hosts[strings.ToLower(host)]; known {
+		return mail.Route{Transport: target}
+	}
+	switch r.unknown {
+	case "domain":
+		return mail.Route{}
+	case "connect":
+		return mail.Route{NextHop: host}
+	default:
+		return route
+	}
+}
+
 // Destination is the key by which recipients share an attempt and by which
 // concurrency is counted.
 func (r *Router) Destination(from mail.Address, rcpt mail.Recipient) string {
@@ -199,9 +228,9 @@ func (r *Router) Concurrency(destination string) (initial, limit int) {
 // Direct reports whether mail for a destination may be brought there while
 // the client waits.
 func (r *Router) Direct(destination string) bool {
-	target, _, _ := strings.Cut(destination, "/")
+	target, nextHop, _ := strings.Cut(destination, "/")
 	direct, ok := r.transports[target].(Direct)
-	return ok && direct.Direct()
+	return ok && direct.Direct(nextHop)
 }
 
 // Deliver makes one attempt for all recipients, one conversation after the
@@ -227,6 +256,8 @@ func (r *Router) deliverGroup(ctx context.Context, route mail.Route, d mail.Deli
 		}
 		// A route from the directory that the configuration does not know is a
 		// mistake of ours, and no reason to send anything back.
+		r.log.Error("no target for the route that the directory gives: mail waits until the configuration has one, or the directory another",
+			"route", route.Transport, "qid", d.QueueID, "rcpt", d.Envelope.Recipients[0].Address, "rcpts", len(d.Envelope.Recipients))
 		return AllFailed(d, status.Errorf(status.ConfigurationError, "no delivery target %q", route.Transport))
 	}
 	got := t.Deliver(ctx, d)

@@ -136,6 +136,25 @@ func (c *answers[K, V]) keepLocked(key K, value V, err error, generation uint64)
 	return value, err
 }
 
+// suggest remembers what another question told of key. It serves only while the
+// directory does not answer, in place of an older answer or of none.
+func (c *answers[K, V]) suggest(key K, value V) {
+	if c.cfg.Disabled || c.cfg.StaleTTL <= c.cfg.PositiveTTL {
+		return
+	}
+	generation := c.generation()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := time.Now().Add(-c.cfg.PositiveTTL)
+	if _, denied := c.negative.get(key); denied {
+		return
+	}
+	if known, ok := c.positive.get(key); ok && known.at.After(at) {
+		return
+	}
+	c.positive.put(key, answer[V]{value, at, generation})
+}
+
 // isCertain reports whether the directory answered, with a no or with data
 // that make no sense, rather than failed to answer. No error is certain too.
 func isCertain(err error) bool {

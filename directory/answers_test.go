@@ -159,3 +159,33 @@ func TestSameQuestionIsAskedOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestSuggestedAnswers: what another question told serves while the directory
+// is down, and nothing is taken for fresh that was not asked.
+func TestSuggestedAnswers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, o := testAnswers(), &oracle{value: 1}
+		want := func(asked, value int, reason status.Reason) {
+			t.Helper()
+			got, err := c.get(t.Context(), "k", o.lookup)
+			if got != value || status.Of(err) != reason || o.asked != asked {
+				t.Fatalf("got %d, %v after %d questions; want %d, %v after %d", got, err, o.asked, value, reason, asked)
+			}
+		}
+		c.suggest("k", 7)
+		want(1, 1, status.OK)
+		c.suggest("k", 8) // older than the answer
+		want(1, 1, status.OK)
+		o.err = status.Errorf(status.DirectoryDown, "dead")
+		time.Sleep(2 * time.Hour)
+		c.suggest("k", 9)
+		want(2, 9, status.OK)
+		o.value, o.err = 0, status.Errorf(status.AddressAmbiguous, "two of them")
+		want(3, 0, status.AddressAmbiguous)
+		c.suggest("k", 10)
+		o.err = status.Errorf(status.DirectoryDown, "dead")
+		time.Sleep(time.Minute)
+		want(4, 0, status.DirectoryDown) // the no was certain when it was suggested
+	})
+}

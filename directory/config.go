@@ -36,9 +36,13 @@ type Config struct {
 	// accept (default), reject or defer.
 	DisabledReceive string
 	// Hosts maps values of the host attribute, in lower case, to delivery
-	// targets. A recipient whose host is listed is routed there; others by
-	// domain.
+	// targets, "" being the domain's.
 	Hosts map[string]string
+	// UnknownHost says where mail for an account goes whose host Hosts does not
+	// have: domain (default), like all mail of the domain; connect, to that host
+	// with the domain's transport; defer, nowhere: it waits, for a host that is
+	// missing here must not send mail to a wrong store.
+	UnknownHost string
 	// MaxDepth bounds how deep groups and aliases nest; 0 means 32.
 	MaxDepth int
 	// MaxRecipients bounds the entries and addresses one address may expand
@@ -97,6 +101,9 @@ type Mapping struct {
 	KeepFilter string
 	// HostAttribute names the backend that holds the account.
 	HostAttribute string
+	// TransportAttribute says where mail for the account goes, as in
+	// mail.Account.Transport.
+	TransportAttribute string
 	// QuotaAttribute holds the mailbox limit: a number, in QuotaUnit octets
 	// when it carries no unit of its own ("2G", "5242880S").
 	QuotaAttribute string
@@ -174,6 +181,12 @@ func (cfg Config) withDefaults() (Config, error) {
 	if cfg.DisabledReceive == "" {
 		cfg.DisabledReceive = "accept"
 	}
+	if cfg.UnknownHost == "" {
+		cfg.UnknownHost = unknownDomain
+	}
+	if !slices.Contains([]string{unknownDomain, unknownConnect, unknownDefer}, cfg.UnknownHost) {
+		return cfg, fmt.Errorf("unknown host %q: must be domain, connect or defer", cfg.UnknownHost)
+	}
 	if !slices.Contains([]string{"accept", "reject", "defer"}, cfg.DisabledReceive) {
 		return cfg, fmt.Errorf("disabled accounts receive %q: must be accept, reject or defer", cfg.DisabledReceive)
 	}
@@ -247,6 +260,7 @@ func overlay(m, over Mapping) Mapping {
 	text(&m.LoginFilter, over.LoginFilter)
 	text(&m.KeepFilter, over.KeepFilter)
 	text(&m.HostAttribute, over.HostAttribute)
+	text(&m.TransportAttribute, over.TransportAttribute)
 	text(&m.QuotaAttribute, over.QuotaAttribute)
 	text(&m.DisabledFilter, over.DisabledFilter)
 	text(&m.GroupFilter, over.GroupFilter)
@@ -323,7 +337,7 @@ func (m *mapping) checkAttributes() error {
 			}
 		}
 	}
-	for _, name := range []string{m.HostAttribute, m.QuotaAttribute} {
+	for _, name := range []string{m.HostAttribute, m.TransportAttribute, m.QuotaAttribute} {
 		if name != "" && !IsAttributeDescription(name) {
 			return fmt.Errorf("%q is not an attribute", name)
 		}
@@ -341,7 +355,7 @@ func (m *mapping) checkAttributes() error {
 // not use, and so never a password.
 func (m *mapping) collectAttributes() {
 	user := slices.Concat(m.LoginAttributes, m.AddressAttributes, m.ForwardAttributes, m.ExpiryAttributes,
-		m.SendAsAttributes, []string{m.NameAttribute, m.HostAttribute, m.QuotaAttribute, "objectClass"},
+		m.SendAsAttributes, []string{m.NameAttribute, m.HostAttribute, m.TransportAttribute, m.QuotaAttribute, "objectClass"},
 		FilterAttributes(m.keep), FilterAttributes(m.disabled))
 	group := slices.Concat(m.GroupAddressAttributes, m.GroupNameAttributes, m.MemberDNAttributes,
 		m.MemberAddressAttributes, m.MemberURLAttributes, m.SendAsAttributes, []string{"objectClass"},

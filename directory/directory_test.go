@@ -268,18 +268,6 @@ func TestPostmasterWithoutDomain(t *testing.T) {
 	}
 }
 
-func TestHostsRoute(t *testing.T) {
-	t.Parallel()
-	content := person("a", "mail: a@x.example", "mailHost: one.example") + person("b", "mail: b@x.example", "mailHost: two.example")
-	d := open(t, directory.Config{Hosts: map[string]string{"one.example": "cell1"}}, tree(t, content))
-	for address, want := range map[string]string{"a@x.example": "cell1", "b@x.example": ""} {
-		got, err := d.Resolve(t.Context(), mail.MustAddress(address))
-		if err != nil || len(got) != 1 || got[0].Route.Transport != want {
-			t.Errorf("Resolve(%s) = %+v, %v; want transport %q", address, got, err, want)
-		}
-	}
-}
-
 func TestSharedGroupsMaySend(t *testing.T) {
 	t.Parallel()
 	content := person("a", "mail: a@x.example") + person("b", "mail: b@x.example") +

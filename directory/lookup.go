@@ -328,6 +328,9 @@ func (d *Directory) account(e Entry) (mail.Account, error) {
 	if m.HostAttribute != "" {
 		a.Host = e.First(m.HostAttribute)
 	}
+	if m.TransportAttribute != "" {
+		a.Transport = e.First(m.TransportAttribute)
+	}
 	if m.QuotaAttribute != "" {
 		a.QuotaOctets = parseQuota(e.First(m.QuotaAttribute), m.QuotaUnit)
 	}

@@ -23,6 +23,7 @@ type resolution struct {
 	seen       map[string]progress // entries by DN key, addresses by "@"-text
 	recipients []mail.Recipient
 	have       map[mail.Address]bool
+	mailboxes  []mailbox // the accounts among the recipients
 	// namesOnly collects the names of accounts instead of their addresses:
 	// who somebody is does not depend on where their mail goes.
 	namesOnly bool
@@ -31,6 +32,12 @@ type resolution struct {
 	looped    bool          // something led back to itself
 	malformed int           // values nobody can deliver to
 	refused   status.Reason // why a disabled account was left out, or OK
+}
+
+// mailbox is a recipient that is an account.
+type mailbox struct {
+	address mail.Address
+	account mail.Account
 }
 
 type progress int
@@ -54,6 +61,9 @@ func (d *Directory) resolve(ctx context.Context, a mail.Address, t *trace) ([]ma
 	}
 	if err := r.lookUp(ctx, w, 0); err != nil {
 		return nil, err
+	}
+	for _, m := range r.mailboxes {
+		d.holders.suggest(m.address, m.account)
 	}
 	return r.recipients, r.emptiness(len(r.recipients))
 }
@@ -204,7 +214,10 @@ func (r *resolution) addMailbox(account mail.Account, extension string) {
 	if len(to.Local)+len(extension) <= mail.MaxLocalPartOctets {
 		to.Local += mail.LocalPart(extension)
 	}
-	r.add(to, mail.Route{Transport: r.d.cfg.Hosts[strings.ToLower(account.Host)]})
+	if key := to.Fold(); !r.have[key] {
+		r.mailboxes = append(r.mailboxes, mailbox{to, account})
+	}
+	r.add(to, r.d.route(account))
 }
 
 func (r *resolution) add(to mail.Address, route mail.Route) {

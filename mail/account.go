@@ -16,6 +16,10 @@ type Account struct {
 	QuotaOctets int64
 	// Host names the backend that holds the account; "" for the configured one.
 	Host string
+	// Transport is where the directory says mail for the account goes, as
+	// "target", "target:nexthop" or ":nexthop"; "" when it does not say. It
+	// comes before Host.
+	Transport string
 	// Source names the directory that answered.
 	Source string
 }

@@ -85,6 +85,10 @@ type Route struct {
 	NextHop   string // transport's own notation; "" for its default
 }
 
+// UnknownHost begins a Route's Transport that is no target's name but a host the
+// directory named and the configuration did not know when the mail came.
+const UnknownHost = "host "
+
 // Client is the peer of a session as far as it is known.
 type Client struct {
 	Session  SessionID

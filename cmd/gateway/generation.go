@@ -134,7 +134,7 @@ func (b *builder) directories() {
 		if b.failed(what, err) {
 			continue
 		}
-		d, err := directory.New(cfg.Room(b.domainsOf(cfg.Name)), searcher, log, tables...)
+		d, err := directory.New(b.file.DirectoryRoom(cfg, b.domainsOf(cfg.Name)), searcher, log, tables...)
 		if b.failed(what, err) {
 			continue
 		}
