@@ -62,7 +62,7 @@ func TestAccountsOnSeveralBackends(t *testing.T) {
 	text := read(t, first.Config)
 	must(t, os.WriteFile(first.Config, []byte(strings.Replace(text, "#carol", `host "mail9.example.com" { deliver = target.backend }`, 1)), 0o600))
 	first.run("reload")
-	first.run("queue", "retry")
+	first.run("queue", "retry", "--all")
 	first.waitFor("carol", "to everybody", 1)
 	must(t, first.inject("a@elsewhere.example", everybody[:2], "again"))
 	second.waitFor("alice", "again", 1)
