@@ -124,8 +124,10 @@ type Op struct {
 	Key   []byte
 	Value []byte // Put, IfEquals; the end of a DeleteRange
 	N     int64  // Add, Max, Next
-	// Decide of OpDecide; Key is what it locks.
+	// Decide of OpDecide; Key is what it locks. New is a hint: what it reads
+	// is not stored yet, as a rule.
 	Decide Decider
+	New    bool
 }
 
 // Decider chooses writes by what is stored at the instant of the commit. It
@@ -202,6 +204,12 @@ func (b *Batch) Next(key []byte, n int64) { b.Ops = append(b.Ops, Op{Kind: OpNex
 // lock.
 func (b *Batch) Decide(lock []byte, fn Decider) {
 	b.Ops = append(b.Ops, Op{Kind: OpDecide, Key: lock, Decide: fn})
+}
+
+// DecideNew is Decide where fn most often finds nothing: engines may look in
+// another way then, and nothing else differs.
+func (b *Batch) DecideNew(lock []byte, fn Decider) {
+	b.Ops = append(b.Ops, Op{Kind: OpDecide, Key: lock, Decide: fn, New: true})
 }
 
 // EncodeCounter returns the stored form of a counter, for IfEquals.

@@ -23,7 +23,7 @@ func (b *Blobs) Link(batch *store.Batch, st store.Staged) {
 	}
 	hash := s.Ref().Hash
 	bodyKey, moreKey := b.keys.body(hash), b.keys.more(hash)
-	batch.Decide(bodyKey, func(get func([]byte) ([]byte, error), w *store.Batch) error {
+	batch.DecideNew(bodyKey, func(get func([]byte) ([]byte, error), w *store.Batch) error {
 		value, err := get(bodyKey)
 		switch {
 		case err == nil:

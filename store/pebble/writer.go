@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"time"
 
@@ -190,9 +191,26 @@ func (w *writer) counter(key []byte) (int64, error) {
 }
 
 func (w *writer) decide(op *store.Op, result *store.Result) error {
+	var closers []io.Closer
+	defer func() {
+		for _, c := range closers {
+			_ = c.Close() // releases memory; has nothing to report
+		}
+	}()
 	get := func(key []byte) ([]byte, error) {
-		value, err := w.find(key)
-		return bytes.Clone(value), err
+		if op.New {
+			value, err := w.find(key)
+			return bytes.Clone(value), err
+		}
+		value, closer, err := w.batch.Get(key)
+		if errors.Is(err, pebble.ErrNotFound) {
+			return nil, store.ErrNotFound
+		}
+		if err != nil {
+			return nil, err
+		}
+		closers = append(closers, closer)
+		return value, nil
 	}
 	var decided store.Batch
 	if err := op.Decide(get, &decided); err != nil {

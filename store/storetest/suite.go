@@ -43,7 +43,8 @@ func Run(t *testing.T, fresh func(t *testing.T) Engine) {
 		{"preconditions under concurrency", testConcurrentPreconditions},
 		{"counters", testCounters},
 		{"counters in order of visibility", testCounterVisibility},
-		{"decide", testDecide},
+		{"decide", func(t *testing.T, e Engine) { testDecide(t, e, (*store.Batch).Decide) }},
+		{"decide on what should be new", func(t *testing.T, e Engine) { testDecide(t, e, (*store.Batch).DecideNew) }},
 		{"decide refuses the whole batch", testDecideRefuses},
 		{"transaction ids", testTxID},
 		{"no transaction id", testNoTxID},
@@ -356,10 +357,10 @@ func testCounterVisibility(t *testing.T, e Engine) {
 }
 
 // testDecide keeps a set's size beside it without any other lock.
-func testDecide(t *testing.T, e Engine) {
+func testDecide(t *testing.T, e Engine, decide func(b *store.Batch, lock []byte, fn store.Decider)) {
 	s := e.Open(t)
 	toggle := func(b *store.Batch, member []byte) {
-		b.Decide(k("set"), func(get func([]byte) ([]byte, error), w *store.Batch) error {
+		decide(b, k("set"), func(get func([]byte) ([]byte, error), w *store.Batch) error {
 			_, err := get(member)
 			if errors.Is(err, store.ErrNotFound) {
 				w.Put(member, nil)
