@@ -275,6 +275,7 @@ func (c checker) target(t *Target) {
 	if t.Protocol == "lmtp" {
 		c.forbid(&t.block, "lmtp", "fallback")
 	}
+	c.logins(t)
 	c.readable(&t.block, "password_file", t.PasswordFile)
 	c.readable(&t.block, "ca_file", t.CAFile)
 	c.readable(&t.block, "cert_file", t.CertFile)

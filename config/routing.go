@@ -2,10 +2,12 @@ package config
 
 import (
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/postern-mail/postern/delivery"
 	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/smtp"
 )
 
 // TransportRule says where mail for an address or a domain goes.
@@ -155,4 +157,28 @@ func (c checker) ruleFiles(g *Gateway, name string, files []string, sender, rela
 		}
 		_ = file.Close() // only read
 	}
+}
+
+// logins checks how a target authenticates.
+func (c checker) logins(t *Target) {
+	for _, m := range t.Mechanisms {
+		if !slices.Contains(smtp.ClientMechanisms, m) {
+			c.errorf(t.rangeOf("mechanisms"), "Wrong value", "%q is none of %s.", m, strings.Join(smtp.ClientMechanisms, ", "))
+		}
+	}
+	if t.User != "" && len(t.Address) == 0 {
+		c.errorf(t.rangeOf("user"), "Contradiction", `A login needs "address", the hosts that get it; for hosts found by MX there is logins_file.`)
+	}
+	if t.LoginsFile == "" {
+		return
+	}
+	file, err := os.Open(t.LoginsFile)
+	if err != nil {
+		c.errorf(t.rangeOf("logins_file"), "Cannot read file", "logins_file: %v.", unwrapPath(err))
+		return
+	}
+	if err := delivery.CheckLogins(t.LoginsFile, file); err != nil {
+		c.errorf(t.rangeOf("logins_file"), "Wrong logins", "%v.", err)
+	}
+	_ = file.Close() // only read
 }

@@ -224,6 +224,9 @@ type Target struct {
 	ServerName   string        `conf:"server_name" doc:"Name the certificate must hold. Empty: the host."`
 	User         string        `conf:"user" doc:"Login at the next hop."`
 	PasswordFile string        `conf:"password_file" doc:"File that holds the password in its first line."`
+	LoginsFile   string        `conf:"logins_file" doc:"File of logins that depend on the sender, or on the host: lines of a sender (user@example.com, @example.com), host or next hop, and login:password, as Postfix's smtp_sasl_password_maps with smtp_sender_dependent_authentication. They come before user. Hosts found by the MX of a recipient's domain get only what stands there for their own name. Read again when it changes."`
+	Mechanisms   []string      `conf:"mechanisms" doc:"SASL mechanisms to log in by, the first one that is offered: SCRAM-SHA-256-PLUS, SCRAM-SHA-256, SCRAM-SHA-1-PLUS, SCRAM-SHA-1, PLAIN, LOGIN. Empty: these in this order, without -PLUS, whose channel binding not every server shares with us. A login that is refused is not tried again for five minutes, then for longer, up to an hour."`
+	InsecureAuth bool          `conf:"allow_plaintext_auth" default:"false" doc:"Log in without TLS on hosts other than this one."`
 	MaxConns     int           `conf:"max_connections" default:"0" doc:"Connections, and deliveries, at a time. 0: 100 where the first address is a unix socket, else 20."`
 	CutThrough   string        `conf:"cut_through" default:"auto" oneof:"auto always never" doc:"Whether mail is brought to the next hop while the client waits, without a stay in the queue. lmtp only. auto: where the next hop drops a repeated delivery, as our backend does; always: to any; never: all mail is queued first."`
 	Timeout      time.Duration `conf:"timeout" default:"5m" doc:"Longest wait for one reply."`

@@ -61,6 +61,7 @@ func (a *attempt) try(ctx context.Context, e Endpoint) {
 		a.failOpen(err, e)
 		return
 	}
+	e.login = a.pool.loginFor(a.d.Envelope.ReversePath, e)
 	c, err := a.pool.connect(ctx, e)
 	if err != nil {
 		a.failOpen(unprotected(err, what), e)

@@ -1,9 +1,12 @@
 package delivery
 
 import (
+	"cmp"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -112,15 +115,26 @@ type Target struct {
 	// ServerName is the name the certificate must carry; "" means the host of
 	// the address, or of the MX.
 	ServerName string
-	// Login and PasswordFile authenticate by PLAIN or LOGIN, over TLS or a
-	// unix socket only. The file holds the password and nothing else but line
-	// ends. Not allowed without Addresses: strangers get no password.
-	Login        string
-	PasswordFile string
+	// Login and PasswordFile authenticate, over TLS, to this host and over unix
+	// sockets only, unless PlaintextAuth allows more. The file holds the password
+	// and nothing else but line ends. Not allowed without Addresses: strangers
+	// get no password.
+	Login         string
+	PasswordFile  string
+	PlaintextAuth bool
+	// LoginsFile holds logins by sender, host and next hop, which come before
+	// Login; lines are those of Postfix's smtp_sasl_password_maps. Hosts that a
+	// recipient's domain names get only what stands there for their name.
+	LoginsFile string
+	// Mechanisms are those of smtp.ClientMechanisms to use, the first one that
+	// the server offers; none means as in smtp.ClientConfig.
+	Mechanisms []string
 	// Timeouts bound each step; a zero field means Postfix's default, but for
 	// Connect with lmtp, which means 5 s. With lmtp and several addresses
 	// Connect is 1 s and Greeting 5 s at most: a partner waits to take over.
 	Timeouts smtp.ClientTimeouts
+	// Dial makes connections; nil means by the network of this machine.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Ourselves tells which hosts are us, beside the one named as we are. nil
 	// knows none.
 	Ourselves *Ourselves
@@ -169,10 +183,6 @@ func (t Target) check() error {
 		return fmt.Errorf("delivery target without a name")
 	case t.protocol() != LMTP && t.protocol() != SMTP:
 		return fmt.Errorf("delivery target %q: protocol %q is neither lmtp nor smtp", t.Name, t.Protocol)
-	case t.Login != "" && len(t.Addresses) == 0:
-		return fmt.Errorf("delivery target %q: a login needs addresses to go to", t.Name)
-	case (t.Login == "") != (t.PasswordFile == ""):
-		return fmt.Errorf("delivery target %q: login and password file go together", t.Name)
 	case (t.CertFile == "") != (t.KeyFile == ""):
 		return fmt.Errorf("delivery target %q: certificate and key go together", t.Name)
 	}
@@ -185,7 +195,7 @@ func (t Target) check() error {
 	default:
 		return fmt.Errorf("delivery target %q: cut through %q is none of auto, always, never", t.Name, t.CutThrough)
 	}
-	if err := t.checkTLS(); err != nil {
+	if err := cmp.Or(t.checkLogin(), t.checkTLS()); err != nil {
 		return err
 	}
 	if len(t.Fallback) > 0 && t.protocol() != SMTP {
@@ -245,10 +255,11 @@ func (t Target) client(hostname string) (smtp.ClientConfig, error) {
 		ImplicitTLS: t.ImplicitTLS,
 		ServerName:  t.ServerName,
 		TLSConfig:   &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(64)},
-		Login:       t.Login,
+		Login:       t.Login, Mechanisms: t.Mechanisms, PlaintextAuth: t.PlaintextAuth,
 		// To strangers DATA is the better trodden path.
 		Chunking: t.protocol() == LMTP,
 		Timeouts: t.Timeouts,
+		Dial:     t.Dial,
 	}
 	if cfg.LMTP && cfg.Timeouts.Connect == 0 {
 		cfg.Timeouts.Connect = 5 * time.Second

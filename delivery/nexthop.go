@@ -106,7 +106,8 @@ type Endpoint struct {
 	// OwnName says what it means when the host greets with our own name.
 	OwnName OwnName
 
-	plan *tlspolicy.Plan // what Plan said
+	plan  *tlspolicy.Plan // what Plan said
+	login login           // to authenticate with
 }
 
 // Endpoint returns the next hop as a place to connect to without looking

@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/postern-mail/postern/internal/reload"
+	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/smtp"
 	"github.com/postern-mail/postern/status"
 )
@@ -40,8 +42,11 @@ type Pool struct {
 	// have them.
 	doubts doubts
 
+	logins *reload.File[map[string]login]
+
 	mu           sync.Mutex
-	idle         []*Conn // in the order they were put back, oldest first
+	logged       map[string]*loginState // by address and login
+	idle         []*Conn                // in the order they were put back, oldest first
 	down         map[string]time.Time
 	dropsRepeats map[string]bool // what servers said of themselves, by address
 	closed       bool
@@ -75,16 +80,21 @@ func NewPool(t Target, hostname string, log hclog.Logger) (*Pool, error) {
 	if t.DownTime > 0 {
 		cfg.DownTime = t.DownTime
 	}
-	return &Pool{
+	p := &Pool{
 		cfg: cfg, log: log.With("target", t.Name),
 		slots: make(chan struct{}, cfg.MaxConnections),
 		down:  make(map[string]time.Time), dropsRepeats: make(map[string]bool),
-	}, nil
+		logged: make(map[string]*loginState),
+	}
+	return p, p.openLogins(t)
 }
 
 // Run closes connections that were idle too long, and all idle ones when ctx
 // ends; those in use are then closed as they come back.
 func (p *Pool) Run(ctx context.Context) error {
+	var files sync.WaitGroup
+	files.Go(func() { _ = p.logins.Run(ctx) }) // ends with ctx only
+	defer files.Wait()
 	if p.cfg.IdleTime > 0 {
 		tick := time.NewTicker(max(p.cfg.IdleTime/2, 100*time.Millisecond))
 		defer tick.Stop()
@@ -181,7 +191,13 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	if e.plan != nil {
 		cfg = protect(cfg, e.plan)
 	}
+	cfg.Login, cfg.Password = e.login.name, e.login.password
+	done, err := p.loginTurn(ctx, e)
+	if err != nil {
+		return nil, err
+	}
 	client, err := smtp.Dial(ctx, e.Network, e.Address, cfg)
+	done(err)
 	if err != nil {
 		if ctx.Err() == nil && !protectionFailed(err) {
 			p.markDown(e, err)
@@ -262,6 +278,7 @@ func (p *Pool) Probe(ctx context.Context, endpoints []Endpoint) {
 				return
 			}
 			defer release()
+			e.login = p.loginFor(mail.Address{}, e)
 			if c, err := p.dial(ctx, e); err == nil {
 				p.put(c)
 			}

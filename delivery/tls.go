@@ -60,9 +60,9 @@ func (e Endpoint) planned(ctx context.Context, what tlspolicy.Demand) (Endpoint,
 }
 
 // same reports whether a connection to e will do for o: it leads to the same
-// place and is protected in the same way.
+// place, is protected in the same way and authenticated as the same.
 func (e Endpoint) same(o Endpoint) bool {
-	return e.Network == o.Network && e.Address == o.Address && e.Host == o.Host && e.planKey() == o.planKey()
+	return e.Network == o.Network && e.Address == o.Address && e.Host == o.Host && e.login == o.login && e.planKey() == o.planKey()
 }
 
 func (e Endpoint) planKey() string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -58,16 +59,23 @@ type ClientConfig struct {
 	// TLSConfig gives roots, client certificates and versions; nil means the
 	// system's roots. It is cloned, never changed.
 	TLSConfig *tls.Config
-	// Login and Password authenticate by PLAIN or LOGIN when Login is not
-	// empty; a peer that does not offer AUTH is then refused. They are sent
-	// over TLS or a unix socket only, unless PlaintextAuth allows more.
+	// Login and Password authenticate when Login is not empty, by the first
+	// of Mechanisms that the peer offers; a peer that offers none of them is
+	// then refused. They are used over TLS, to this host and over unix sockets
+	// only, unless PlaintextAuth allows more. No Mechanisms means SCRAM-SHA-256,
+	// SCRAM-SHA-1, PLAIN, LOGIN; see ClientMechanisms.
 	Login         string
 	Password      string
+	Mechanisms    []string
 	PlaintextAuth bool
 	// Chunking sends content by BDAT (RFC 3030) when the peer offers it:
 	// a small message is then one write and one round trip.
 	Chunking bool
 	Timeouts ClientTimeouts
+	// Dial makes connections for Dial; nil means by the network of this machine.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	nonce func() string // of SCRAM, for test vectors
 }
 
 // HandshakeError is a peer's refusal before any mail was spoken of: in its
@@ -122,8 +130,13 @@ func NewClient(ctx context.Context, conn net.Conn, cfg ClientConfig) (*Client, e
 }
 
 func clientDialOnce(ctx context.Context, network, address string, cfg ClientConfig) (*Client, error) {
-	d := net.Dialer{Timeout: cfg.Timeouts.Connect}
-	conn, err := d.DialContext(ctx, network, address)
+	dial := cfg.Dial
+	if dial == nil {
+		dial = (&net.Dialer{}).DialContext
+	}
+	connecting, cancel := context.WithTimeout(ctx, cfg.Timeouts.Connect)
+	defer cancel()
+	conn, err := dial(connecting, network, address)
 	if err != nil {
 		return nil, status.New(status.ConnectionFailed, err)
 	}
@@ -301,6 +314,9 @@ func (cfg ClientConfig) withDefaults(network, address string) ClientConfig {
 		if cfg.TLS == ClientTLSMay && !cfg.ImplicitTLS {
 			cfg.TLS = ClientTLSNone
 		}
+	}
+	if a, err := netip.ParseAddr(clientHost(address)); err == nil && a.Unmap().IsLoopback() {
+		cfg.PlaintextAuth = true
 	}
 	if cfg.ServerName == "" {
 		cfg.ServerName = clientHost(address)

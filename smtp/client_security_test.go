@@ -186,26 +186,45 @@ func TestClientKeepsPassword(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name string
+		from string // where the peer seems to be
 		cfg  ClientConfig
-		want status.Reason
+		want string // what it gets
+		err  status.Reason
 	}{
-		{"clear", ClientConfig{Login: "user", Password: "secret"}, status.PeerNeedsTLS},
-		{"NUL", ClientConfig{Login: "user", Password: "a\x00b", PlaintextAuth: true}, status.ConfigurationError},
+		{"clear", "192.0.2.1", ClientConfig{Login: "user", Password: "secret"}, "", status.PeerNeedsTLS},
+		{"clear, SCRAM", "192.0.2.1", ClientConfig{Login: "user", Password: "secret", Mechanisms: []string{"SCRAM-SHA-256"}}, "", status.PeerNeedsTLS},
+		{"allowed", "192.0.2.1", ClientConfig{Login: "user", Password: "secret", PlaintextAuth: true}, "AUTH PLAIN AHVzZXIAc2VjcmV0", status.ConnectionLost},
+		{"this host", "127.0.0.1", ClientConfig{Login: "user", Password: "secret"}, "AUTH PLAIN AHVzZXIAc2VjcmV0", status.ConnectionLost},
+		{"NUL", "127.0.0.1", ClientConfig{Login: "user", Password: "a\x00b", PlaintextAuth: true}, "", status.ConfigurationError},
 	} {
-		address := clientListen(t, func(_ int, conn net.Conn) {
-			p := clientNewPeer(conn)
+		near, far := clientSocketpair(t)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			defer far.Close()
+			p := clientNewPeer(far)
 			p.say("220 x")
 			p.line()
-			p.say("250-x", "250 AUTH PLAIN LOGIN")
-			if got := p.line(); got != "" {
+			p.say("250-x", "250 AUTH PLAIN LOGIN "+strings.Join(tt.cfg.Mechanisms, " "))
+			if got := p.line(); got != tt.want {
 				t.Errorf("%s: client said %q", tt.name, got)
 			}
-		})
-		if _, err := Dial(t.Context(), "tcp", address, tt.cfg); status.Of(err) != tt.want {
+		}()
+		seems := clientElsewhere{near, &net.TCPAddr{IP: net.ParseIP(tt.from), Port: 25}}
+		if _, err := NewClient(t.Context(), seems, tt.cfg); status.Of(err) != tt.err {
 			t.Errorf("%s: got %v", tt.name, err)
 		}
+		<-done
 	}
 }
+
+// clientElsewhere is a connection that seems to lead somewhere else.
+type clientElsewhere struct {
+	net.Conn
+	remote net.Addr
+}
+
+func (c clientElsewhere) RemoteAddr() net.Addr { return c.remote }
 
 func TestClientDialFails(t *testing.T) {
 	t.Parallel()
