@@ -1,12 +1,12 @@
 package queue
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"context"
 	"pgregory.net/rapid"
 
 	"github.com/postern-mail/postern/mail"
@@ -31,7 +31,7 @@ func TestPriorityShares(t *testing.T) {
 			var s schedule
 			cfg, _ := Config{Workers: 1, InitialConcurrency: 1, MaximalConcurrency: 1, ActiveLimit: 1 << 20}.withDefaults()
 			s.init(cfg, nil)
-			const each = 1200
+			const each = 300
 			for n := range each {
 				for _, p := range priorities {
 					destination := "b"

@@ -344,7 +344,7 @@ func TestRequeueHeld(t *testing.T) {
 		if err := r.Hold(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(24 * time.Hour)
+		time.Sleep(time.Hour)
 		n, err := r.Requeue(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
