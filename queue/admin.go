@@ -37,6 +37,7 @@ type Message struct {
 	Envelope     mail.Envelope // without recipients
 	ReceivedFrom string
 	Recipients   []Recipient
+	Expired      bool   // given up by an operator while a delivery was under way
 	Damage       string // what is wrong with a damaged message, of which all else is empty
 }
 
@@ -160,7 +161,7 @@ func (q *Queue) describe(m *message) Message {
 	defer q.mu.Unlock()
 	d := Message{
 		ID: m.id, State: StateDeferred, Arrived: m.arrived, Octets: m.ref.Octets,
-		Envelope: m.envelope, ReceivedFrom: m.receivedFrom,
+		Envelope: m.envelope, ReceivedFrom: m.receivedFrom, Expired: m.expired,
 	}
 	switch {
 	case m.held:
@@ -170,25 +171,29 @@ func (q *Queue) describe(m *message) Message {
 	}
 	for g, recipients := range m.groups {
 		destination := q.destinationOf(m, g)
-		for i, r := range recipients {
-			shown := Recipient{Recipient: r, Destination: destination, Delivery: deliveryID(m.id, g)}
-			if s := m.work[g].state; s != nil {
-				shown.Attempts, shown.Last = s.attempts, s.recipients[i].last
-				shown.Done, shown.Next = s.recipients[i].progress != pending, s.due
-				shown.Moved = s.recipients[i].moved
-			} else {
-				shown.Next = m.arrived
-			}
-			if to := q.schedule.lines[destination]; to != nil && to.failures > 0 && !shown.Done && shown.Attempts == 0 {
-				shown.Last, shown.Next = to.last, to.pausedUntil
-			}
-			if shown.Done || m.held {
-				shown.Next = time.Time{}
-			}
-			d.Recipients = append(d.Recipients, shown)
+		for i := range recipients {
+			d.Recipients = append(d.Recipients, q.describeRecipientLocked(m, g, i, destination))
 		}
 	}
 	return d
+}
+
+// describeRecipientLocked describes recipient i of group g.
+func (q *Queue) describeRecipientLocked(m *message, g, i int, destination string) Recipient {
+	shown := Recipient{Recipient: m.groups[g][i], Destination: destination, Delivery: deliveryID(m.id, g)}
+	if s := m.work[g].state; s != nil {
+		shown.Attempts, shown.Last, shown.Moved = s.attempts, s.recipients[i].last, s.recipients[i].moved
+		shown.Done, shown.Next = s.recipients[i].progress != pending, s.due
+	} else {
+		shown.Next = m.arrived
+	}
+	if to := q.schedule.lines[destination]; to != nil && to.failures > 0 && !shown.Done && shown.Attempts == 0 {
+		shown.Last, shown.Next = to.last, to.pausedUntil
+	}
+	if shown.Done || m.held {
+		shown.Next = time.Time{}
+	}
+	return shown
 }
 
 // movesLocked reports whether any group of a message is being tried, or may be

@@ -20,9 +20,9 @@ type Redirection struct {
 	// To is the address that gets the message instead of them, once, however
 	// many they are; nobody who has got the message gets it again.
 	To mail.Address
-	// Pick tells which of the recipients that still wait are meant, by where
-	// they go now; nil for all of them.
-	Pick func(r mail.Recipient, destination string) bool
+	// Pick tells which of the recipients that still wait are meant; nil for all
+	// of them.
+	Pick func(Recipient) bool
 }
 
 // Redirected counts the recipients of a message that a redirection moved.
@@ -34,8 +34,8 @@ type Redirected struct {
 	UnderWay int
 }
 
-// errNobody means that a command found no recipient to do something to.
-var errNobody = errors.New("no recipient like that is waiting")
+// ErrNobody means that a command found no recipient to do something to.
+var ErrNobody = errors.New("no recipient like that is waiting")
 
 // Redirect sends recipients of a message elsewhere, in one commit, and has
 // them tried there at once; on hold they wait for Release.
@@ -63,7 +63,7 @@ type redirection struct {
 	to    mail.Address
 	found []mail.Recipient // who To stands for
 	by    string           // what it is called
-	pick  func(mail.Recipient, string) bool
+	pick  func(Recipient) bool
 }
 
 // resolveOne asks who an address stands for; one that is not ours, or nobody's
@@ -89,7 +89,9 @@ func (q *Queue) redirectLocked(b *store.Batch, m *message, r *redirection) (n Re
 		switch w := &m.work[g]; {
 		case len(picked) == 0:
 		case w.place == inFlight || w.place == settling:
-			w.after = append(w.after, r)
+			later := *r
+			later.pick = only(m.groups[g], picked)
+			w.after = append(w.after, &later)
 			n.UnderWay += len(picked)
 		default:
 			if err := q.moveLocked(b, m, g, r, picked); err != nil {
@@ -99,20 +101,29 @@ func (q *Queue) redirectLocked(b *store.Batch, m *message, r *redirection) (n Re
 		}
 	}
 	if n == (Redirected{}) {
-		return n, errNobody
+		return n, ErrNobody
 	}
 	return n, nil
 }
 
 // pickLocked returns the indices of those in group g who wait and are meant.
-func (q *Queue) pickLocked(m *message, g int, pick func(mail.Recipient, string) bool) (picked []int) {
+func (q *Queue) pickLocked(m *message, g int, pick func(Recipient) bool) (picked []int) {
 	destination := q.destinationOf(m, g)
-	for i, r := range m.groups[g] {
-		if m.waits(g, i) && (pick == nil || pick(r, destination)) {
+	for i := range m.groups[g] {
+		if m.waits(g, i) && (pick == nil || pick(q.describeRecipientLocked(m, g, i, destination))) {
 			picked = append(picked, i)
 		}
 	}
 	return picked
+}
+
+// only picks the same recipients again.
+func only(recipients []mail.Recipient, picked []int) func(Recipient) bool {
+	addresses := make(map[mail.Address]bool, len(picked))
+	for _, i := range picked {
+		addresses[recipients[i].Address] = true
+	}
+	return func(r Recipient) bool { return addresses[r.Address] }
 }
 
 // waits reports whether recipient i of group g is still to be delivered.

@@ -78,8 +78,8 @@ func TestRedirectSome(t *testing.T) {
 			t.Fatal(err)
 		}
 		some := toRelay
-		some.Pick = func(rcpt mail.Recipient, destination string) bool {
-			return rcpt.Address.Local == "carol" && destination == "b.test"
+		some.Pick = func(rcpt Recipient) bool {
+			return rcpt.Address.Local == "carol" && rcpt.Destination == "b.test"
 		}
 		r.transport.set(via)
 		for _, id := range []mail.QueueID{tried, s.ID} {
@@ -276,7 +276,7 @@ func TestRedirectNobody(t *testing.T) {
 		id := r.accept("alice@a.test", "bob@b.test")
 		settle()
 		nobody := toRelay
-		nobody.Pick = func(mail.Recipient, string) bool { return false }
+		nobody.Pick = func(Recipient) bool { return false }
 		if _, err := r.Redirect(t.Context(), id, nobody); err == nil {
 			t.Error("nobody was picked, and no error")
 		}

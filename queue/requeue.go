@@ -71,7 +71,7 @@ func (a *anew) addLocked(b *store.Batch, m *message) error {
 		if a.result.UnderWay > 0 {
 			return errors.New("it is being delivered at this moment; see what comes of that first")
 		}
-		return errNobody
+		return ErrNobody
 	}
 	text := "nobody is left to get it"
 	if len(recipients) > 0 {

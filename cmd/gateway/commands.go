@@ -12,11 +12,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"text/tabwriter"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/postern-mail/postern/admin"
 	"github.com/postern-mail/postern/mail"
@@ -31,11 +28,8 @@ func (s *server) commands() admin.Commands {
 		c["queue/shape"] = s.replyShape
 		c["queue/show"] = s.replyShow
 		c["queue/cat"] = s.replyCat
-		c["queue/retry"] = s.replyRetry
-		c["queue/hold"] = onEach("held", s.queue.Hold)
-		c["queue/release"] = onEach("released", s.queue.Release)
-		c["queue/expire"] = onEach("given up", s.queue.Expire)
-		c["queue/delete"] = onEach("deleted", s.queue.Delete)
+		c["queue/summary"] = s.replySummary
+		s.queueActions(c)
 		c["route"] = s.replyRoute
 	}
 	return s.audited(c)
@@ -97,6 +91,8 @@ type listed struct {
 	ID         mail.QueueID      `json:"queue_id"`
 	Arrived    int64             `json:"arrival_time"`
 	Octets     int64             `json:"message_size"`
+	Expired    bool              `json:"forced_expire"` // given up, but for a delivery under way
+	Priority   int8              `json:"priority,omitempty"`
 	Sender     mail.Address      `json:"sender"`
 	Recipients []listedRecipient `json:"recipients"`
 	Damage     string            `json:"damage,omitempty"` // why all else is empty
@@ -104,6 +100,7 @@ type listed struct {
 
 type listedRecipient struct {
 	Address  mail.Address `json:"address"`
+	Original mail.Address `json:"orig_address,omitzero"` // what RCPT named, where that is another one
 	Next     *time.Time   `json:"next_attempt,omitempty"`
 	Attempts int          `json:"attempts"`
 	Reason   string       `json:"delay_reason,omitempty"`
@@ -111,12 +108,16 @@ type listedRecipient struct {
 }
 
 func asListed(m queue.Message) listed {
-	l := listed{Queue: m.State, ID: m.ID, Arrived: m.Arrived.Unix(), Octets: m.Octets, Sender: m.Envelope.ReversePath, Recipients: []listedRecipient{}, Damage: m.Damage}
+	l := listed{Queue: m.State, ID: m.ID, Arrived: m.Arrived.Unix(), Octets: m.Octets, Expired: m.Expired,
+		Priority: m.Envelope.Priority, Sender: m.Envelope.ReversePath, Recipients: []listedRecipient{}, Damage: m.Damage}
 	for _, r := range m.Recipients {
 		if r.Done {
 			continue
 		}
 		to := listedRecipient{Address: r.Address, Attempts: r.Attempts, Route: nextHop(r.Destination)}
+		if r.Accepted != r.Address {
+			to.Original = r.Accepted
+		}
 		if !r.Last.At.IsZero() {
 			to.Reason = reason(r.Last)
 		}
@@ -140,30 +141,34 @@ func reason(o mail.Outcome) string {
 // domain where the target finds the host by that.
 func nextHop(destination string) string { return strings.TrimSuffix(destination, "/") }
 
+// listBuffer is how much of a list is sent at once.
+const listBuffer = 64 << 10
+
 func (s *server) replyList(ctx context.Context, args url.Values, out io.Writer) error {
 	sel, err := selectionOf(args)
 	if err != nil {
 		return err
 	}
 	n, octets := 0, int64(0)
+	buffered := bufio.NewWriterSize(out, listBuffer)
+	lines := json.NewEncoder(buffered)
 	for m, err := range s.selected(ctx, sel) {
 		if err != nil {
-			return err
+			return errors.Join(err, buffered.Flush())
 		}
 		n++
 		octets += m.Octets
 		if args.Get("json") == "true" {
-			if err := json.NewEncoder(out).Encode(asListed(m)); err != nil {
-				return err
-			}
-			continue
+			err = lines.Encode(asListed(m))
+		} else {
+			err = printMessage(buffered, m)
 		}
-		if err := printMessage(out, m); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	if args.Get("json") == "true" {
-		return nil
+	if err := buffered.Flush(); err != nil || args.Get("json") == "true" {
+		return err
 	}
 	switch {
 	case n == 0 && sel.all():
@@ -231,6 +236,9 @@ func (s *server) replyShow(ctx context.Context, args url.Values, out io.Writer) 
 func printEnvelope(w io.Writer, m queue.Message) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, "queue id:      %s\nstate:         %s\narrived:       %s\noctets:        %d\n", m.ID, m.State, m.Arrived.Format(time.RFC3339), m.Octets)
+	if p := m.Envelope.Priority; p != 0 {
+		fmt.Fprintf(out, "priority:      %d\n", p)
+	}
 	fmt.Fprintf(out, "reverse-path:  %s\nreceived from: %s\n", m.Envelope.ReversePath.Path(), cmp.Or(m.ReceivedFrom, "this server"))
 	for _, r := range m.Recipients {
 		fmt.Fprintf(out, "recipient:     %s\n", r.Address.Path())
@@ -254,78 +262,12 @@ func progress(r queue.Recipient) string {
 	switch {
 	case !r.Done:
 		return "waiting"
+	case r.Moved:
+		return "moved"
 	case r.Last.At.IsZero():
 		return mail.Delivered.String()
 	default:
 		return r.Last.Class.String()
-	}
-}
-
-func (s *server) replyRetry(ctx context.Context, args url.Values, out io.Writer) error {
-	destination := args.Get("destination")
-	switch {
-	case len(args["id"]) > 0:
-		return onEach("due now", s.queue.Retry)(ctx, args, out)
-	case args.Get("all") == "true" || destination != "":
-		n, err := s.retryBound(ctx, destination)
-		fmt.Fprintf(out, "%d message(s) due now\n", n)
-		return err
-	default:
-		return errors.New("name queue ids, or --all, or --destination")
-	}
-}
-
-// retriesAtOnce is how many retries wait for the disk together.
-const retriesAtOnce = 64
-
-// retryBound has every message tried that is not held and still has a
-// recipient bound for a destination, and returns how many these are.
-func (s *server) retryBound(ctx context.Context, destination string) (int, error) {
-	var due atomic.Int64
-	retries, within := errgroup.WithContext(ctx)
-	retries.SetLimit(retriesAtOnce)
-	for m, err := range s.queue.List(within, queue.Filter{}) {
-		if err != nil {
-			retries.Go(func() error { return err })
-			break
-		}
-		if m.State == queue.StateHeld || m.State == queue.StateDamaged || !bound(m, destination) {
-			continue
-		}
-		retries.Go(func() error {
-			err := s.queue.Retry(within, m.ID)
-			if errors.Is(err, queue.ErrNoMessage) {
-				return nil // it left the queue meanwhile
-			}
-			due.Add(1)
-			return err
-		})
-	}
-	err := retries.Wait()
-	return int(due.Load()), err
-}
-
-// bound reports whether a message has a recipient left in a domain, or on its
-// way to a next hop, of that name; every message is bound for "".
-func bound(m queue.Message, name string) bool {
-	return name == "" || slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool {
-		return !r.Done && (strings.EqualFold(string(r.Address.Domain), name) || strings.EqualFold(nextHop(r.Destination), name))
-	})
-}
-
-// onEach does one thing to every message named and goes on past failures.
-func onEach(done string, do func(context.Context, mail.QueueID) error) admin.Command {
-	return func(ctx context.Context, args url.Values, out io.Writer) error {
-		var failed error
-		for _, arg := range args["id"] {
-			id := queueID(arg)
-			if err := do(ctx, id); err != nil {
-				failed = errors.Join(failed, err)
-				continue
-			}
-			fmt.Fprintf(out, "%s: %s\n", id, done)
-		}
-		return failed
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"net/url"
 	"slices"
 	"strings"
@@ -19,87 +18,6 @@ import (
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/queue"
 )
-
-// selection is which messages a command speaks of; all that is given must
-// hold.
-type selection struct {
-	state       queue.State
-	sender      *mail.Address
-	recipient   *mail.Address
-	destination string
-	before      time.Time // zero: whenever they arrived
-}
-
-// selectionOf reads the flags that selectionFlags defines.
-func selectionOf(args url.Values) (sel selection, err error) {
-	sel.state, sel.destination = queue.State(args.Get("state")), args.Get("destination")
-	states := []queue.State{"", queue.StateActive, queue.StateDeferred, queue.StateHeld, queue.StateDamaged}
-	if !slices.Contains(states, sel.state) {
-		return sel, fmt.Errorf("--state is active, deferred, hold or damaged, not %q", sel.state)
-	}
-	if sel.sender, err = addressFlag(args, "sender"); err != nil {
-		return sel, err
-	}
-	if sel.recipient, err = addressFlag(args, "recipient"); err != nil {
-		return sel, err
-	}
-	if age := args.Get("older"); age != "" {
-		d, err := time.ParseDuration(age)
-		if err != nil || d < 0 {
-			return sel, fmt.Errorf("--older is a time such as 90m or 24h, not %q", age)
-		}
-		sel.before = time.Now().Add(-d)
-	}
-	return sel, nil
-}
-
-// addressFlag reads an address, or "<>" for the null reverse-path.
-func addressFlag(args url.Values, name string) (*mail.Address, error) {
-	text := args.Get(name)
-	if !args.Has(name) {
-		return nil, nil
-	}
-	if text == "<>" {
-		return &mail.Address{}, nil
-	}
-	a, err := mail.ParseAddress(strings.TrimSuffix(strings.TrimPrefix(text, "<"), ">"))
-	if err != nil {
-		return nil, fmt.Errorf("--%s: %w", name, err)
-	}
-	a = a.Fold()
-	return &a, nil
-}
-
-// all reports whether nothing restricts the selection.
-func (sel selection) all() bool { return sel == selection{} }
-
-func (sel selection) selects(m queue.Message) bool {
-	if m.State == queue.StateDamaged {
-		// Nothing else is known of these.
-		return sel == selection{state: sel.state}
-	}
-	return (sel.sender == nil || *sel.sender == m.Envelope.ReversePath.Fold()) &&
-		(sel.before.IsZero() || m.Arrived.Before(sel.before)) &&
-		(sel.recipient == nil || slices.ContainsFunc(m.Recipients, sel.isRecipient)) &&
-		bound(m, sel.destination)
-}
-
-// isRecipient reports whether somebody still waited for is the recipient asked
-// for, by the address that was named or the one it stands for.
-func (sel selection) isRecipient(r queue.Recipient) bool {
-	return !r.Done && (r.Address.Fold() == *sel.recipient || r.Accepted.Fold() == *sel.recipient)
-}
-
-// selected yields the queued messages of a selection, oldest first.
-func (s *server) selected(ctx context.Context, sel selection) iter.Seq2[queue.Message, error] {
-	return func(yield func(queue.Message, error) bool) {
-		for m, err := range s.queue.List(ctx, queue.Filter{State: sel.state}) {
-			if (err != nil || sel.selects(m)) && !yield(m, err) {
-				return
-			}
-		}
-	}
-}
 
 // replyCat writes the parts of a message that were asked for, all when none
 // was.

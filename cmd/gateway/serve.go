@@ -222,11 +222,16 @@ func statusCommand() *cobra.Command {
 
 // callServer runs a command on the server that the configuration describes.
 func callServer(c *cobra.Command, name string, args url.Values) error {
+	return callServerTo(c, name, args, c.OutOrStdout())
+}
+
+// callServerTo is callServer with another place for the answer.
+func callServerTo(c *cobra.Command, name string, args url.Values, out io.Writer) error {
 	socket, err := config.ControlSocket(configPath(c))
 	if err != nil {
 		return err
 	}
-	err = admin.Call(c.Context(), socket, name, args, c.OutOrStdout())
+	err = admin.Call(c.Context(), socket, name, args, out)
 	if errors.Is(err, admin.ErrNotRunning) {
 		return fmt.Errorf("%w; start it with: postern serve -c %s", err, configPath(c))
 	}
