@@ -185,6 +185,7 @@ func (c checker) gateway(g *Gateway) {
 	c.targetExists(&g.block, "relay", g.Relay)
 	c.routing(g)
 	c.reports(g.Reports)
+	c.rewriting(g)
 	c.policies(g.Policies)
 	c.chains(g)
 	if g.Queue.MinimalBackoff > g.Queue.MaximalBackoff {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"io/fs"
 	"net"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -200,7 +199,7 @@ func (f *File) Policy() policy.Config {
 	g := f.Gateway
 	return policy.Config{
 		EarlyReject: !g.DelayReject, AcceptUnlisted: !g.UnlistedRcpt, RejectUnlistedSender: g.UnlistedSender,
-		Networks: g.MyNetworks, TableDir: filepath.Dir(f.sources[0]),
+		Networks: g.MyNetworks, TableDir: f.TableDir(),
 	}
 }
 
@@ -321,7 +320,7 @@ func (f *File) SMTPListener(name string) *SMTPListener {
 func (l *SMTPListener) Sessions(f *File) smtpd.Config {
 	return smtpd.Config{
 		Hostname: mail.Domain(f.Hostname), Service: l.Name, RequireAuth: l.Auth == "required",
-		CompleteHeader: l.Submission(), TraceLogin: l.Mode == ModeLocal, Postmaster: f.Postmaster(),
+		CompleteHeader: l.Submission(), TraceLogin: l.Mode == ModeLocal, Postmaster: f.Postmaster(), MaxHops: f.Gateway.HopLimit,
 	}
 }
 

@@ -75,6 +75,11 @@ func (f *File) Warnings() []string {
 		for _, l := range f.Gateway.Listeners {
 			certificate(l.TLS)
 		}
+		if srs := f.Gateway.SRS; srs != nil {
+			for _, file := range srs.SecretFiles {
+				look(&srs.block, "secret_files", file)
+			}
+		}
 		for _, t := range f.Gateway.Targets {
 			look(&t.block, "password_file", t.PasswordFile)
 		}

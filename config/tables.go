@@ -27,6 +27,7 @@ type QueryTable struct {
 	block
 	Name string `conf:"name,label"`
 
+	Use         string        `conf:"use" default:"aliases" oneof:"aliases rewrite" doc:"aliases: an address it knows is an alias. rewrite: only the maps of the rewrite block ask it, as query:DIRECTORY/TABLE."`
 	SearchBase  string        `conf:"search_base" doc:"DN to search below. Expansions as in query_filter. Empty: the directory's base."`
 	Scope       string        `conf:"scope" default:"sub" oneof:"sub one base" doc:"How deep to search."`
 	QueryFilter string        `conf:"query_filter" default:"(mailacceptinggeneralid=%s)" doc:"Filter, RFC 4515. %s is the address, @domain or name looked up, %u and %d its local-part and domain, %1 to %9 the domain's labels from the right. They are put in as values, never as text of a filter."`

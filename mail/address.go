@@ -28,12 +28,17 @@ type Address struct {
 	Domain Domain
 }
 
-// Limits of RFC 5321 section 4.5.3.1.
+// Limits of RFC 5321 section 4.5.3.1. A local-part may be longer than its own
+// limit where the whole address still makes a path: the section asks not to
+// insist, and the senders of forwarders and bulk mailers are.
 const (
 	MaxLocalPartOctets = 64
 	MaxDomainOctets    = 255
 	MaxPathOctets      = 256
 )
+
+// maxLongLocalPart is what a path of one label's domain leaves a local-part.
+const maxLongLocalPart = MaxPathOctets - len("<@x>")
 
 // Postmaster is the one forward-path that needs no domain (RFC 5321 section 4.5.1).
 const Postmaster LocalPart = "postmaster"
@@ -265,7 +270,11 @@ func parseMailbox(s string) (Address, error) {
 	if err != nil {
 		return Address{}, err
 	}
-	return Address{Local: local, Domain: domain}, nil
+	a := Address{Local: local, Domain: domain}
+	if len(local) > MaxLocalPartOctets && len(a.Path()) > MaxPathOctets {
+		return Address{}, errAddressLong
+	}
+	return a, nil
 }
 
 // mailboxAt finds the at-sign that ends the local-part: the first one outside
@@ -290,7 +299,7 @@ func mailboxAt(s string) int {
 }
 
 func parseLocalPart(s string) (LocalPart, error) {
-	if len(s) > MaxLocalPartOctets*2 {
+	if len(s) > maxLongLocalPart*2 {
 		return "", errAddressLong
 	}
 	for i := 0; i < len(s); i++ {
@@ -313,7 +322,7 @@ func parseLocalPart(s string) (LocalPart, error) {
 		// Two quotes. Nobody has such an address, and elsewhere a domain
 		// without a local-part stands for everybody in it.
 		return "", errAddressSyntax
-	case len(local) > MaxLocalPartOctets:
+	case len(local) > maxLongLocalPart:
 		return "", errAddressLong
 	}
 	return LocalPart(local), nil

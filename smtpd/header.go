@@ -6,6 +6,9 @@ import (
 	"io"
 	"strings"
 	"sync"
+
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/rewrite"
 )
 
 // maxHeadOctets is how much of a message is looked at for its header. What
@@ -69,8 +72,21 @@ func (h *head) read(r io.Reader) error {
 	return nil
 }
 
+// section returns the header section, whole fields only.
+func (h *head) section() []byte {
+	return rewrite.Section(h.buffer[:h.used], h.used < len(h.buffer))
+}
+
 // reader returns what was read, from the start.
 func (h *head) reader() io.Reader { return bytes.NewReader(h.buffer[:h.used]) }
+
+// readerWith returns what was read with another header section.
+func (h *head) readerWith(section []byte) io.Reader {
+	if section == nil {
+		return h.reader()
+	}
+	return io.MultiReader(bytes.NewReader(section), bytes.NewReader(h.buffer[len(h.section()):h.used]))
+}
 
 // headerFacts is what is to be known of a message's header.
 type headerFacts struct {
@@ -82,6 +98,9 @@ type headerFacts struct {
 	messageID string // as it stands there; "" when there is none
 	// requirements counts TLS-Required fields, refusals those that say No.
 	requirements, refusals int
+	// deliveredTo are the addresses that the message was forwarded or
+	// delivered to before.
+	deliveredTo []mail.Address
 }
 
 // tlsOptional reports whether the header has the field "TLS-Required: No" (RFC
@@ -139,6 +158,10 @@ func (f *headerFacts) note(line, next []byte) {
 		f.requirements++
 		if bytes.EqualFold(fieldBody(line[colon+1:], next), []byte("no")) {
 			f.refusals++
+		}
+	case bytes.EqualFold(name, []byte("delivered-to")):
+		if a, err := mail.ParseAddress(string(fieldBody(line[colon+1:], next))); err == nil {
+			f.deliveredTo = append(f.deliveredTo, a.Fold())
 		}
 	case bytes.EqualFold(name, []byte("message-id")):
 		value := fieldBody(line[colon+1:], next)

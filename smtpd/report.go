@@ -17,6 +17,7 @@ const (
 	resultDiscarded = "discarded"
 	resultRefused   = "refused"
 	resultDeferred  = "deferred"
+	resultCopied    = "copied" // in audit only
 )
 
 func resultOf(err error) string {
@@ -44,8 +45,22 @@ func (t *transaction) report() {
 	from := t.tx.Envelope.ReversePath
 	e.Result, e.Phase, e.Stage, e.Queue, e.From, e.To = result, t.tx.Phase.String(), t.decision.PermittedBy, t.tx.QueueID, &from, t.named()
 	e.MessageID, e.Octets, e.Duration = t.messageID, t.tx.Octets, took
+	e.Detail = t.rewritten.detail(from)
 	t.session.handler.deps.Audit.Record(e)
+	if result != resultDiscarded {
+		t.recordCopies()
+	}
 	t.log("message "+result, "", nil)
+}
+
+// recordCopies audits who got the message without being named.
+func (t *transaction) recordCopies() {
+	for _, c := range t.rewritten.copies {
+		e := t.session.event(mail.EventPolicy)
+		from := t.tx.Envelope.ReversePath
+		e.Result, e.Stage, e.Queue, e.From, e.To = resultCopied, c.By, t.tx.QueueID, &from, []mail.Address{c.To}
+		t.session.handler.deps.Audit.Record(e)
+	}
 }
 
 // recordRefusal audits what was refused or put off, unless the chain did.

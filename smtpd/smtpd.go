@@ -12,6 +12,7 @@ import (
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/queue"
+	"github.com/postern-mail/postern/rewrite"
 	"github.com/postern-mail/postern/smtp"
 	"github.com/postern-mail/postern/store"
 )
@@ -77,10 +78,13 @@ type Deps struct {
 	Recipients policy.Recipients // nil takes addresses as they are
 	Routes     Routes            // nil knows of none that refuse
 	Authn      Authenticator
-	Queue      Queue
-	Audit      Auditor
-	Logger     hclog.Logger
-	Metrics    prometheus.Registerer // nil counts nowhere
+	// Rewrite changes addresses; nil leaves them. Policy sees them as the
+	// client wrote them.
+	Rewrite *rewrite.Rewriter
+	Queue   Queue
+	Audit   Auditor
+	Logger  hclog.Logger
+	Metrics prometheus.Registerer // nil counts nowhere
 }
 
 // Routes knows where mail goes. Implemented by delivery.

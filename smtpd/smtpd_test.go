@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"net"
 	"net/netip"
 	"strings"
@@ -249,6 +250,8 @@ func TestHeaderFacts(t *testing.T) {
 		{"empty", "", headerFacts{}},
 		{"no header", "\r\nDate: in the body\r\n", headerFacts{}},
 		{"usual", "Received: a\r\n\tb\r\nRECEIVED : c\r\nDate: x\r\nMessage-Id: <1@x>\r\n\r\nReceived: body\r\n", headerFacts{received: 2, date: true, messageID: "<1@x>"}},
+		{"forwarded", "Delivered-To: A.B@Example.com\r\ndelivered-to:\r\n c@d.example\r\nDelivered-To: 12\r\n\r\nDelivered-To: e@f.example\r\n",
+			headerFacts{deliveredTo: []mail.Address{mail.MustAddress("a.b@example.com"), mail.MustAddress("c@d.example")}}},
 		{"folded", "Message-ID:\r\n <1@x>\r\n\r\n", headerFacts{messageID: "<1@x>"}},
 		{"names that only begin so", "Received-SPF: pass\r\nDated: x\r\nMessage-IDs: y\r\n\r\n", headerFacts{}},
 		{"continuation", "Subject: x\r\n Received: y\r\n Date: z\r\n\r\n", headerFacts{}},
@@ -270,7 +273,7 @@ func TestHeaderFacts(t *testing.T) {
 				if err := h.read(r); err != nil {
 					t.Fatal(err)
 				}
-				if got := h.facts(); got != tt.want {
+				if got := h.facts(); !reflect.DeepEqual(got, tt.want) {
 					t.Errorf("in steps of %d: got %+v, want %+v", step, got, tt.want)
 				}
 				h.free()

@@ -28,6 +28,7 @@ type transaction struct {
 	delivered bool
 	// messageID is the Message-ID the message goes on with, for the audit.
 	messageID string
+	rewritten rewritten
 }
 
 func newTransaction(s *session, from smtp.MailCommand) *transaction {
@@ -153,6 +154,12 @@ func (h *Handler) lookup(ctx context.Context, address mail.Address) ([]mail.Reci
 	if address.IsPostmaster() {
 		return h.postmaster(ctx)
 	}
+	if h.deps.Rewrite != nil {
+		var err error
+		if address, err = h.deps.Rewrite.Recipient(ctx, address); err != nil {
+			return nil, err
+		}
+	}
 	if h.deps.Recipients == nil || h.deps.Domains.Class(address.Domain) == policy.Other {
 		return []mail.Recipient{{Address: address}}, nil
 	}
@@ -251,8 +258,15 @@ func (t *transaction) receive(ctx context.Context, in *incoming) error {
 		return status.Errorf(status.MailLoop, "%d Received fields", facts.received)
 	}
 	t.tx.Envelope.TLSOptional = facts.tlsOptional()
+	if err := t.breakLoops(ctx, facts.deliveredTo); err != nil {
+		return err
+	}
+	section, err := t.rewrite(ctx, head, facts)
+	if err != nil {
+		return err
+	}
 	top := t.prepend(facts, time.Now())
-	staged, err := t.session.handler.deps.Queue.Stage(ctx, io.MultiReader(strings.NewReader(top), head.reader(), in))
+	staged, err := t.session.handler.deps.Queue.Stage(ctx, io.MultiReader(strings.NewReader(top), head.readerWith(section), in))
 	if err != nil {
 		return storeError(err)
 	}
@@ -277,7 +291,7 @@ func (t *transaction) commit(ctx context.Context, staged store.Staged, octets in
 		staged.Discard()
 		return nil
 	}
-	envelope := t.tx.Envelope
+	envelope := t.rewritten.envelope(t.tx.Envelope)
 	envelope.Recipients = t.envelope.all
 	var err error
 	t.delivered, err = t.session.handler.deps.Queue.Submit(ctx, queue.Submission{

@@ -98,6 +98,7 @@ const (
 	MailSystemFull
 	TooManyConnections
 	MailLoop
+	ForwardingLoop
 
 	// Outages of ours.
 	DirectoryDown
@@ -226,6 +227,7 @@ var table = [reasonCount]row{
 	MailSystemFull:     {"MailSystemFull", 452, e(4, 3, 1), "Insufficient system storage", "UNAVAILABLE"},
 	TooManyConnections: {"TooManyConnections", 421, e(4, 7, 0), "Too many connections", "UNAVAILABLE"},
 	MailLoop:           {"MailLoop", 554, e(5, 4, 6), "Too many hops", ""},
+	ForwardingLoop:     {"ForwardingLoop", 554, e(5, 4, 6), "Mail forwarding loop", ""},
 
 	DirectoryDown:      {"DirectoryDown", 451, e(4, 4, 3), "Directory temporarily unavailable", "UNAVAILABLE"},
 	StoreDown:          {"StoreDown", 451, e(4, 3, 0), "Mail storage temporarily unavailable", "UNAVAILABLE"},

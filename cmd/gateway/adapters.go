@@ -59,7 +59,7 @@ type ourRecipients struct{ *current }
 
 // Resolve implements queue.Recipients: nobody for an address elsewhere.
 func (r ourRecipients) Resolve(ctx context.Context, a mail.Address) ([]mail.Recipient, error) {
-	book := r.Load().book
+	book := r.Load().addresses()
 	if book.Class(a.Domain) != policy.Local {
 		return nil, nil
 	}

@@ -49,6 +49,7 @@ type generation struct {
 	router    *delivery.Router         // nil without a gateway
 	reporter  *dsn.Composer            // nil without a gateway
 	tasks     []task
+	rewriting
 }
 
 // source is a directory with what it reads from.
@@ -65,7 +66,7 @@ func newGeneration(f *config.File, audit auditor, metrics prometheus.Registerer,
 		log.Warn("configuration", "problem", warning)
 	}
 	g := &generation{file: f, made: time.Now(), sources: make(map[string]source), book: &addressBook{domains: make(map[mail.Domain]domainEntry)}, chains: make(map[string]*policy.Chain)}
-	b := &builder{generation: g, audit: audit, metrics: metrics, log: log}
+	b := &builder{generation: g, audit: audit, metrics: metrics, log: log, searchers: make(map[string]directory.Searcher)}
 	b.directories()
 	if b.err != nil {
 		return nil, b.err // what follows would only repeat it
@@ -77,6 +78,7 @@ func newGeneration(f *config.File, audit auditor, metrics prometheus.Registerer,
 	if f.Gateway != nil {
 		b.names()
 		b.domains()
+		b.rewritings()
 		b.policies()
 		b.delivery()
 		b.reports()
@@ -93,6 +95,8 @@ type builder struct {
 	err     error
 
 	sts *tlspolicy.STS
+	// searchers are what the directories search, by their names.
+	searchers map[string]directory.Searcher
 }
 
 func (b *builder) failed(what string, err error) bool {
@@ -139,6 +143,7 @@ func (b *builder) directories() {
 			continue
 		}
 		s.Directory = d
+		b.searchers[cfg.Name] = searcher
 		b.sources[cfg.Name] = s
 	}
 }
@@ -155,6 +160,9 @@ func (b *builder) tables(cfg *config.Directory, searcher directory.Searcher, log
 		tables = append(tables, t)
 	}
 	for _, query := range cfg.Tables {
+		if !query.ForAliases() {
+			continue
+		}
 		t, err := directory.NewQueryTable(query.Room(cfg.Base), searcher)
 		if err != nil {
 			return nil, err
@@ -265,7 +273,7 @@ func (b *builder) names() {
 func (b *builder) policies() {
 	for _, l := range b.file.Gateway.Listeners {
 		chain, err := policy.Build(b.file.Policy(), b.file.Gateway.Lists(l), policy.Deps{
-			Domains: b.book, Recipients: b.book, Owners: b.ownersFor(l), Resolver: b.resolver,
+			Domains: b.addresses(), Recipients: b.listedRecipients(), Owners: b.ownersFor(l), Resolver: b.resolver,
 			Audit: b.audit, Logger: b.log.Named("policy"), Metrics: b.metrics,
 		})
 		if b.failed("policy of listener "+l.Name, err) {

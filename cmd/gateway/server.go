@@ -187,7 +187,7 @@ func (s *server) smtpOf(g *generation, name string) (smtp.ServerConfig, *smtpd.H
 		return cfg, nil, err
 	}
 	deps := smtpd.Deps{
-		Policy: g.chains[name], Domains: g.book, Recipients: g.book, Routes: g.router, Queue: s.queue, Audit: s.audit,
+		Policy: g.chains[name], Domains: g.addresses(), Recipients: g.addresses(), Rewrite: g.rewriter, Routes: g.router, Queue: s.queue, Audit: s.audit,
 		Logger: s.log.Named("smtpd"), Metrics: s.metrics,
 	}
 	if l.Auth != "none" {

@@ -25,7 +25,7 @@ var rooms = map[string][]string{
 	"mail":   {},
 	"status": {},
 	"smtp":   {},
-	"smtpd":  {"smtp", "queue", "audit", "store", "policy"},
+	"smtpd":  {"smtp", "queue", "audit", "store", "policy", "rewrite"}, // rewrite: one implementation, and its words are smtpd's
 	"queue":  {"audit", "store/..."},
 	"audit":  {"store/..."},
 	"store":  {},
@@ -34,6 +34,7 @@ var rooms = map[string][]string{
 	"directory": {},
 	"policy":    {},
 	"delivery":  {"smtp"},
+	"rewrite":   {},
 
 	"backend/mailstore": {"store/..."},
 	"backend/lmtpd":     {"smtp", "backend/mailstore", "store/..."},
@@ -52,6 +53,7 @@ var pure = map[string][]string{
 	"mail":         {"net", "os"},
 	"status":       {"net", "os"},
 	"delivery/dsn": {"net", "os"},
+	"rewrite/srs":  {"net", "os"},
 }
 
 // notIn bans libraries outside their room.
