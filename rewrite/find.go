@@ -2,6 +2,7 @@ package rewrite
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -156,8 +157,13 @@ func parseValue(value string, origin mail.Domain) (mail.Address, error) {
 	if err == nil {
 		return a, nil
 	}
+	if strings.ContainsAny(value[:min(1, len(value))], "|/:") {
+		return a, errDelivery
+	}
 	if bare, bareErr := mail.ParseAddress(value + "@" + string(origin)); bareErr == nil {
 		return bare, nil
 	}
 	return a, err
 }
+
+var errDelivery = errors.New("commands, files and includes are not delivered to")

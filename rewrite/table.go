@@ -213,11 +213,9 @@ func splitValues(text string) ([]string, error) {
 		checked := v
 		if strings.HasPrefix(v, "@") {
 			checked = "x" + v
-		} else if !strings.Contains(v, "@") {
-			checked += "@bare.invalid"
 		}
-		if _, err := mail.ParseAddress(checked); err != nil {
-			return nil, fmt.Errorf("%q is no address", v)
+		if _, err := parseValue(checked, "bare.invalid"); err != nil {
+			return nil, fmt.Errorf("%q is no address: %w", v, err)
 		}
 		values = append(values, v)
 	}

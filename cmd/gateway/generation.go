@@ -30,6 +30,7 @@ import (
 	"github.com/postern-mail/postern/internal/fsx"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/rewrite"
 )
 
 // auditor is what all rooms record to.
@@ -306,10 +307,11 @@ func (b *builder) delivery() {
 		}
 		transport, err := relay.New(t, cfg.Hostname, b.resolver, b.sts, log)
 		if !b.failed("target "+name, err) {
-			transports[name] = transport
+			transports[name] = outward{transport, b.outbound}
 			b.task("target "+name, transport.Run)
 		}
 	}
+	transports[rewrite.LoopTransport] = rewrite.Loops{}
 	if b.err != nil {
 		return
 	}
