@@ -52,6 +52,9 @@ type Report struct {
 	// Open returns the message reported on, to attach it or its header.
 	Open func() (Content, error)
 
+	// Brief keeps the report to some kilobytes: there is little room.
+	Brief bool
+
 	// Notice makes the report one for the postmaster, who is at Postmaster: a
 	// copy of what the sender is told, or news of ours, with no Outcomes, which
 	// Detail tells.

@@ -93,6 +93,7 @@ func (q *Queue) noteRun(m *message, group int, outcomes []mail.Outcome, took tim
 		q.counts.bounced.Add(int64(len(to)))
 	}
 	reply := o.Reply.String()
+	q.tellFault(m, o)
 	if q.log.IsInfo() {
 		q.log.Info(o.Class.String(), "qid", m.id, "from", m.envelope.ReversePath, "rcpt", to,
 			"remote", o.Remote, "reply", reply, "dur", took)
@@ -118,6 +119,7 @@ func (q *Queue) endLocked(m *message) {
 		result = m.outcome()
 	}
 	age := time.Since(m.arrived)
+	q.tellLost(m)
 	q.log.Info("removed", "qid", m.id, "result", result, "dur", age)
 	q.audit(mail.Event{
 		Kind: mail.EventFinal, Result: result, Queue: m.id, From: &m.envelope.ReversePath,

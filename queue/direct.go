@@ -2,8 +2,10 @@ package queue
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
@@ -36,7 +38,10 @@ func (q *Queue) Submit(ctx context.Context, s Submission) (delivered bool, err e
 		s.Content.Discard()
 		return false, err
 	}
-	to := q.beginDirect(m)
+	var to *destination
+	if len(s.Expanded) == 0 {
+		to = q.beginDirect(m)
+	}
 	if to == nil {
 		return false, q.take(ctx, m, s)
 	}
@@ -47,7 +52,7 @@ func (q *Queue) Submit(ctx context.Context, s Submission) (delivered bool, err e
 		// Nobody was reached, or not even called: that counts as no attempt.
 		return false, q.take(ctx, m, s)
 	}
-	if refusal := refusedByAll(outcomes); refusal != nil {
+	if refusal := refusedByAll(outcomes, m.envelope.SMTPUTF8); refusal != nil {
 		s.Content.Discard()
 		q.note(m, 0, outcomes, time.Since(started))
 		return false, refusal
@@ -149,27 +154,49 @@ func (q *Queue) settledDirect(m *message, outcomes []mail.Outcome) bool {
 
 // refusedByAll returns the refusal that the client gets when every recipient
 // was refused for good: the first one's.
-func refusedByAll(outcomes []mail.Outcome) error {
+func refusedByAll(outcomes []mail.Outcome, smtpUTF8 bool) error {
 	for i := range outcomes {
 		if outcomes[i].Class != mail.Bounced {
 			return nil
 		}
 	}
-	return &status.Error{Reason: status.RemoteReply, Remote: passedOn(outcomes[0].Reply)}
+	return &status.Error{Reason: status.RemoteReply, Remote: passedOn(outcomes[0].Reply, smtpUTF8)}
 }
 
 // passedOn makes a next hop's refusal one of ours: with an enhanced status code
 // (RFC 2034 section 4), not so long that a client could choke on it, and about
-// a message: where the next hop takes no mail at all (521, RFC 7504) we do.
-func passedOn(r status.Reply) *status.Reply {
+// a message: where the next hop takes no mail at all (521, RFC 7504) we do. To a
+// client without SMTPUTF8 a reply is ASCII (RFC 6531 section 3.7.4.2); what
+// that cannot hold is written as in reports.
+func passedOn(r status.Reply, smtpUTF8 bool) *status.Reply {
 	if r.Closes() {
 		r.Code = status.PolicyReject.Reply().Code
 	}
 	if r.Enhanced[0] == 0 {
 		r.Enhanced = [3]int{r.Code / 100, 0, 0}
 	}
+	r.Text = strings.ToValidUTF8(r.Text, "?")
+	if !smtpUTF8 {
+		r.Text = escapeNonASCII(r.Text)
+	}
 	r.Text = strings.ToValidUTF8(r.Text[:min(len(r.Text), maxPassedOctets)], "")
 	return &r
+}
+
+// escapeNonASCII writes what is not ASCII as RFC 6533 section 3 does.
+func escapeNonASCII(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if r < utf8.RuneSelf {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, `\x{%X}`, r)
+		}
+	}
+	return b.String()
 }
 
 // maxPassedOctets leaves room for the codes in a reply line of RFC 5321 section

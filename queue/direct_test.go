@@ -385,11 +385,18 @@ func TestDirectNotTried(t *testing.T) {
 // is about one message.
 func TestDirectRefusal(t *testing.T) {
 	t.Parallel()
-	for _, row := range []struct{ said, want string }{
-		{"550 5.1.1 nobody", "550 5.1.1 nobody"},
-		{"552 too much", "552 5.0.0 too much"},
-		{"521 5.3.2 not here", "554 5.3.2 not here"},
-		{"550 5.7.1 " + strings.Repeat("ü", 300), "550 5.7.1 " + strings.Repeat("ü", maxPassedOctets/2)},
+	for _, row := range []struct {
+		said, want string
+		smtpUTF8   bool
+	}{
+		{"550 5.1.1 nobody", "550 5.1.1 nobody", false},
+		{"552 too much", "552 5.0.0 too much", false},
+		{"521 5.3.2 not here", "554 5.3.2 not here", false},
+		{"550 5.7.1 " + strings.Repeat("ü", 300), "550 5.7.1 " + strings.Repeat("ü", maxPassedOctets/2), true},
+		{"550 5.7.1 für \xff nicht", "550 5.7.1 für ? nicht", true},
+		// RFC 6531 section 3.7.4.2: a reply to this client is ASCII.
+		{"550 5.7.1 für \xff nicht", `550 5.7.1 f\x{FC}r ? nicht`, false},
+		{"550 5.7.1 " + strings.Repeat("ü", 300), "550 5.7.1 " + strings.Repeat(`\x{FC}`, 300)[:maxPassedOctets], false},
 	} {
 		var said status.Reply
 		text := row.said[4:]
@@ -397,7 +404,7 @@ func TestDirectRefusal(t *testing.T) {
 			text = row.said[10:]
 		}
 		said.Text = text
-		err := refusedByAll([]mail.Outcome{{Class: mail.Bounced, Reply: said, FromPeer: true}})
+		err := refusedByAll([]mail.Outcome{{Class: mail.Bounced, Reply: said, FromPeer: true}}, row.smtpUTF8)
 		if got := status.ReplyOf(err).String(); got != row.want {
 			t.Errorf("%s: client gets %q", row.said, got)
 		}

@@ -51,7 +51,7 @@ func (q *Queue) expireLocked(b *store.Batch, m *message, g int, now time.Time) {
 			rcpt.last = q.lastWordLocked(m.envelope.ReversePath, r, now)
 		}
 		rcpt.progress = failed
-		rcpt.owed = wantsFailure(r.Notify) && !m.envelope.ReversePath.IsNull()
+		rcpt.owed = q.rules(m).owesFailure(m.record, r.Notify)
 	}
 	w.state.due = now
 	w.finished = w.state.finished()

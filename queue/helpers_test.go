@@ -101,10 +101,12 @@ func (r *reports) Compose(w io.Writer, report mail.Report, now time.Time, id str
 		return mail.Envelope{}, r.fail
 	}
 	r.made = append(r.made, report)
+	to := report.Envelope.ReversePath
+	if report.Notice != mail.NoticeNone {
+		to = report.Postmaster
+	}
 	_, err := fmt.Fprintf(w, "Subject: report %d on %s\r\n\r\n", report.Kind, report.QueueID)
-	return mail.Envelope{Recipients: []mail.Recipient{{
-		Address: report.Envelope.ReversePath, Accepted: report.Envelope.ReversePath, Notify: mail.NotifyNever,
-	}}}, err
+	return mail.Envelope{Recipients: []mail.Recipient{{Address: to, Accepted: to, Notify: mail.NotifyNever}}}, err
 }
 
 func (r *reports) all() []mail.Report {

@@ -42,6 +42,7 @@ func (q *Queue) Run(ctx context.Context) error {
 	q.running, q.deliver = true, deliver
 	q.dispatchLocked()
 	q.mu.Unlock()
+	q.workers.Go(func() { q.sendNotices(ctx) })
 
 	q.keep(ctx)
 

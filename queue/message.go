@@ -122,6 +122,7 @@ func (q *Queue) rules(m *message) rules {
 	}
 	if m.envelope.ReversePath.IsNull() {
 		r.lifetime = q.cfg.BounceLifetime
+		r.doubleBounces = q.doubleBounces(m)
 	}
 	if m.expired {
 		r.lifetime = 0

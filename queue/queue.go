@@ -51,13 +51,15 @@ type Recipients interface {
 type Auditor interface{ Record(mail.Event) }
 
 // Deps are what the queue works with. Recipients may be nil: reports then go
-// to the reverse-path as it is. Audit may be nil.
+// to the reverse-path as it is. Notices may be nil: then the postmaster is told
+// nothing. Audit may be nil.
 type Deps struct {
 	Store      store.Store
 	Blobs      store.Blobs
 	Transport  Transport
 	Reports    Reports
 	Recipients Recipients
+	Notices    Notices
 	Audit      Auditor
 	Log        hclog.Logger
 }
@@ -73,6 +75,10 @@ type Submission struct {
 	Session      mail.SessionID // for the audit
 	// Hold keeps the message from being tried until it is released.
 	Hold bool
+	// Expanded are aliases and groups that stand for several recipients and
+	// whose sender asked to be told of success. He is told that they were
+	// reached; the recipients themselves ask for no report of success.
+	Expanded []mail.Recipient
 }
 
 // Queue is the queue. It is safe for concurrent use.
@@ -86,7 +92,8 @@ type Queue struct {
 	stopped chan struct{} // closed when Run has ended
 	started atomic.Bool
 
-	counts counts
+	counts  counts
+	notices notices
 
 	mu       sync.Mutex
 	running  bool
@@ -129,6 +136,7 @@ func New(cfg Config, deps Deps) (*Queue, error) {
 	}
 	q := &Queue{
 		cfg: cfg, deps: deps, log: deps.Log,
+		notices:   newNotices(),
 		changes:   make(chan *change, 256),
 		kick:      make(chan struct{}, 1),
 		stopped:   make(chan struct{}),
@@ -197,14 +205,28 @@ func (q *Queue) take(ctx context.Context, m *message, s Submission) error {
 		s.Content.Discard()
 		return err
 	}
+	expansion := q.expansion(m, &s)
+	if expansion != nil {
+		if err := q.addMessage(b, expansion.m, expansion.staged); err != nil {
+			expansion.staged.Discard()
+			s.Content.Discard()
+			return err
+		}
+		q.announce(expansion.m)
+	}
 	if !q.announce(m) {
+		q.drop(expansion)
 		s.Content.Discard()
 		return status.Errorf(status.Unknown, "queue id %s is in use", s.ID)
 	}
 	if _, err := q.deps.Store.Commit(ctx, b); err != nil {
 		q.withdraw(m)
+		q.drop(expansion)
 		s.Content.Discard()
 		return acceptError(err)
+	}
+	if expansion != nil {
+		q.queued(expansion, "report on "+string(m.id))
 	}
 	q.counts.accepted.Add(1)
 	q.auditAccept(m, s)

@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -50,11 +49,11 @@ func (q *Queue) sendReports(m *message) {
 		if len(about) == 0 {
 			continue
 		}
-		var out *outgoing
-		if out, err = q.compose(report, now); err != nil {
+		var made []*outgoing
+		if made, err = q.composeAll(report, now); err != nil {
 			break
 		}
-		reports, all = append(reports, out), append(all, about...)
+		reports, all = append(reports, made...), append(all, about...)
 	}
 	if err != nil {
 		discard(reports)
@@ -78,6 +77,28 @@ func (q *Queue) sendReports(m *message) {
 			q.reported(m, reports)
 		},
 	}
+}
+
+// composeAll makes a report and the postmaster's copy of it. There is none when
+// nobody wants it; then it counts as sent.
+func (q *Queue) composeAll(r mail.Report, now time.Time) ([]*outgoing, error) {
+	if r.Envelope.ReversePath.IsNull() && !q.address(&r, mail.NoticeDoubleBounce, now) {
+		return nil, nil
+	}
+	out, err := q.compose(r, now)
+	if errors.Is(err, mail.ErrNoReport) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	made := []*outgoing{out}
+	if r.Notice == mail.NoticeNone {
+		if out := q.copyFor(r, now); out != nil {
+			made = append(made, out)
+		}
+	}
+	return made, nil
 }
 
 // errDeleted means that an operator deleted the message meanwhile.
@@ -136,33 +157,6 @@ func (q *Queue) newReport(m *message, kind mail.ReportKind, about []told) mail.R
 type outgoing struct {
 	m      *message
 	staged store.Staged
-}
-
-// compose writes the report as a message of its own, which the composer keeps
-// small, and finds its way back to the sender.
-func (q *Queue) compose(r mail.Report, now time.Time) (*outgoing, error) {
-	ctx := context.Background()
-	id := NewID()
-	var text bytes.Buffer
-	env, err := q.deps.Reports.Compose(&text, r, now, string(id))
-	if err != nil {
-		return nil, fmt.Errorf("compose report: %w", err)
-	}
-	giveUp := now.Sub(r.Outcomes[0].At) > max(q.cfg.BounceLifetime, 0)
-	if env.Recipients, err = q.resolve(ctx, env.Recipients, giveUp); err != nil {
-		return nil, err
-	}
-	staged, err := q.Stage(ctx, &text)
-	if err != nil {
-		return nil, fmt.Errorf("stage report: %w", err)
-	}
-	env.Priority = r.Envelope.Priority
-	m, err := q.newMessage(Submission{ID: id, Envelope: env, Content: staged})
-	if err != nil {
-		staged.Discard()
-		return nil, err
-	}
-	return &outgoing{m, staged}, nil
 }
 
 // resolve asks who the addressees of a report stand for. One that is not ours
@@ -247,13 +241,12 @@ func (q *Queue) putOffReports(b *store.Batch, m *message) error {
 // reported ends the reporting on m and schedules the reports.
 func (q *Queue) reported(m *message, reports []*outgoing) {
 	for _, out := range reports {
-		q.log.Info("reported to sender", "qid", m.id, "report", out.m.id, "octets", out.m.ref.Octets)
-		q.counts.accepted.Add(1)
-		q.audit(mail.Event{
-			Kind: mail.EventAccept, Result: "ok", Service: "report", Queue: out.m.id, From: &mail.Address{},
-			To: addresses(out.m.groups[0]), Octets: out.m.ref.Octets, Detail: "report on " + string(m.id),
-		})
-		q.activate(out.m)
+		to := "sender"
+		if out.m.isNotice() {
+			to = "postmaster"
+		}
+		q.log.Info("reported to "+to, "qid", m.id, "report", out.m.id, "octets", out.m.ref.Octets)
+		q.queued(out, "report on "+string(m.id))
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -70,6 +70,7 @@ type rules struct {
 	minimalBackoff, maximalBackoff time.Duration
 	lifetime                       time.Duration // of this message; not above 0 for one attempt
 	delayWarning                   time.Duration
+	doubleBounces                  bool // of this message, to the postmaster
 }
 
 // settle applies the outcomes of one attempt, which are for the recipients
@@ -98,7 +99,7 @@ func (s *groupState) settle(m *record, recipients []mail.Recipient, outcomes []m
 			}
 		}
 		if rcpt.progress == failed {
-			rcpt.owed = wantsFailure(recipients[i].Notify) && !m.envelope.ReversePath.IsNull()
+			rcpt.owed = r.owesFailure(m, recipients[i].Notify)
 		}
 	}
 	s.due = next

@@ -195,6 +195,9 @@ func (q *fakeQueue) String() string {
 		for _, r := range s.Envelope.Recipients {
 			fmt.Fprintf(&b, "  to=%s accepted=%s orcpt=%q notify=%d route=%q\n", r.Address.Path(), r.Accepted.Path(), r.Original, r.Notify, r.Route.Transport)
 		}
+		for _, r := range s.Expanded {
+			fmt.Fprintf(&b, "  expanded=%s orcpt=%q\n", r.Address.Path(), r.Original)
+		}
 		for line := range strings.Lines(q.contents[i]) {
 			b.WriteString("  | " + strings.ReplaceAll(line, "\r\n", "\n"))
 		}

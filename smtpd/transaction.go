@@ -21,6 +21,9 @@ type transaction struct {
 	session  *session
 	tx       mail.Transaction
 	envelope recipientSet
+	// expanded are the recipients who turned out to be several, and of whom
+	// the sender wants to hear.
+	expanded []mail.Recipient
 	decision mail.Decision // the last one that refused nothing
 	refused  int           // recipients
 	audited  bool          // the chain has recorded the present refusal
@@ -75,6 +78,7 @@ func (t *transaction) accept(ctx context.Context, named mail.Recipient) error {
 	}
 	if !d.Discard {
 		final, err := t.session.handler.resolve(ctx, named, d.Resolved)
+		expanded := expand(named, final)
 		if err == nil {
 			err = t.session.handler.refusal(t.tx.Envelope.ReversePath, final)
 		}
@@ -85,9 +89,27 @@ func (t *transaction) accept(ctx context.Context, named mail.Recipient) error {
 			t.session.policy.Undo()
 			return err
 		}
+		if expanded {
+			t.expanded = append(t.expanded, named)
+		}
 	}
 	t.decision = d
 	return nil
+}
+
+// expand reports whether a recipient whose sender wants to hear of success
+// stands for several. He hears that it was reached, once, and not who they are
+// and how each fared (RFC 3461 section 5.2.7.3).
+func expand(named mail.Recipient, final []mail.Recipient) bool {
+	if len(final) < 2 || named.Notify&mail.NotifySuccess == 0 {
+		return false
+	}
+	for i := range final {
+		if final[i].Notify &^= mail.NotifySuccess; final[i].Notify == 0 {
+			final[i].Notify = mail.NotifyNever
+		}
+	}
+	return true
 }
 
 // ask puts a step of the transaction to the chain.
@@ -301,6 +323,7 @@ func (t *transaction) commit(ctx context.Context, staged store.Staged, octets in
 		ReceivedFrom: receivedFrom(t.tx.Client),
 		Session:      t.tx.Client.Session,
 		Hold:         t.decision.Hold,
+		Expanded:     t.expanded,
 	})
 	if err != nil {
 		return storeError(err)

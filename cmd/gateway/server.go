@@ -143,7 +143,7 @@ func (s *server) openGateway(ctx context.Context, f *config.File) error {
 		return err
 	}
 	s.queue, err = queue.New(f.Queue(), queue.Deps{
-		Store: e.kv, Blobs: e.pack, Transport: transport{&s.current}, Reports: reporter{&s.current},
+		Store: e.kv, Blobs: e.pack, Transport: transport{&s.current}, Reports: reporter{&s.current}, Notices: reporter{&s.current},
 		Recipients: ourRecipients{&s.current}, Audit: s.audit, Log: s.log.Named("queue"),
 	})
 	if err != nil {

@@ -56,8 +56,12 @@ type Config struct {
 	Files []File
 }
 
-// maxHeader bounds the header that is returned alone.
-const maxHeader = 50000
+// maxHeader bounds the header that is returned alone, maxBriefHeader that in a
+// brief report.
+const (
+	maxHeader      = 50000
+	maxBriefHeader = 4096
+)
 
 // Composer composes reports. It may be used concurrently.
 type Composer struct {

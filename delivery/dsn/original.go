@@ -36,9 +36,12 @@ func (p *report) readOriginal() {
 	if err != nil {
 		return
 	}
-	whole := p.returnsWhole() && size <= p.cfg.MaxReturned
+	whole := p.returnsWhole() && size <= p.cfg.MaxReturned && !p.Brief
 	limit := size
-	if !whole {
+	switch {
+	case p.Brief:
+		limit = min(size, maxBriefHeader)
+	case !whole:
 		limit = min(size, maxHeader)
 	}
 	octets := make([]byte, limit)
