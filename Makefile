@@ -38,7 +38,7 @@ build: ## build bin/postern
 	$(GO) build $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/postern ./cmd/gateway
 	@$(if $(TAGS),,echo 'built without PAM, which takes a C compiler and libpam0g-dev; all else is there')
 
-deps: ## install what the tests need (slapd, Dovecot, PAM headers, ...) where root or sudo allows
+deps: ## install what the tests need (slapd, Dovecot, Cyrus, PAM headers, ...) where root or sudo allows
 	@deploy/deps.sh
 
 # The headers may arrive with deps, so the tests start in a make of their own.

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Installs what the tests drive Postern against: slapd, Dovecot, PAM headers
+# Installs what the tests drive Postern against: slapd, Dovecot, Cyrus, PAM headers
 # and modules, swaks, curl, Python. Does nothing where all of it is there.
 # Where it cannot, it says what is missing and goes on: the tests that need it
 # are then skipped on a workstation, and fail where CI=true.
 set -eu
 
-packages="build-essential ca-certificates curl dovecot-core dovecot-imapd dovecot-lmtpd ldap-utils
-libnet-ssleay-perl libpam0g-dev libpam-wrapper libpam-modules python3 slapd swaks"
+packages="build-essential ca-certificates curl cyrus-common dovecot-core dovecot-imapd dovecot-lmtpd ldap-utils
+libnet-ssleay-perl libpam0g-dev libpam-wrapper libpam-modules python3 sasl2-bin slapd swaks"
 
 missing=""
 for package in $packages; do

@@ -51,6 +51,7 @@ type generation struct {
 	reporter  *dsn.Composer            // nil without a gateway
 	tasks     []task
 	rewriting
+	users users // who may still need the tasks after a reload
 }
 
 // source is a directory with what it reads from.

@@ -21,8 +21,6 @@ import (
 	"github.com/postern-mail/postern/admin"
 	"github.com/postern-mail/postern/audit"
 	"github.com/postern-mail/postern/authn/sasl"
-	"github.com/postern-mail/postern/backend/imapd"
-	"github.com/postern-mail/postern/backend/lmtpd"
 	"github.com/postern-mail/postern/backend/mailstore"
 	"github.com/postern-mail/postern/config"
 	"github.com/postern-mail/postern/internal/unixsock"
@@ -163,7 +161,7 @@ func (s *server) openSMTP(l *config.SMTPListener) error {
 	if err != nil {
 		return err
 	}
-	engine, err := smtp.NewServer(cfg, handler, s.log.Named("smtpd"))
+	engine, err := smtp.NewServer(cfg, counted{handler, &s.current.Load().users}, s.log.Named("smtpd"))
 	if err != nil {
 		return err
 	}
@@ -172,7 +170,7 @@ func (s *server) openSMTP(l *config.SMTPListener) error {
 		if err != nil {
 			return err
 		}
-		return engine.Reconfigure(cfg, handler)
+		return engine.Reconfigure(cfg, counted{handler, &g.users})
 	}
 	at := place{l.Name, l.Bind, l.SocketPermissions()}
 	return s.listen(at, engine.Serve, reconfigure, func() int { return engine.Stats().Sessions })
@@ -211,74 +209,15 @@ func (s *server) openBackend(ctx context.Context, f *config.File) error {
 	}
 	for i, l := range f.Backend.Listeners {
 		if l.Kind == config.KindLMTP {
-			err = s.openLMTP(i, l)
+			err = openDoor(s, i, lmtpDialect, s.lmtpDoor)
 		} else {
-			err = s.openIMAP(i, l)
+			err = openDoor(s, i, imapDialect, s.imapDoor)
 		}
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", l.Kind, err)
 		}
 	}
 	return nil
-}
-
-func (s *server) openLMTP(i int, l *config.BackendListener) error {
-	handler, err := lmtpd.New(s.current.Load().file.Deliveries(), lmtpd.Deps{
-		Store: s.mailstore, Accounts: mailboxes{&s.current}, Audit: s.audit,
-	}, s.log.Named("lmtpd"))
-	if err != nil {
-		return err
-	}
-	dialect := func(g *generation) (smtp.ServerConfig, error) {
-		l := g.file.Backend.Listeners[i]
-		cfg := l.LMTP(g.file)
-		var err error
-		cfg.TLS, err = certificate(g.file.Certificate(l.TLS))
-		return cfg, err
-	}
-	cfg, err := dialect(s.current.Load())
-	if err != nil {
-		return err
-	}
-	engine, err := smtp.NewServer(cfg, handler, s.log.Named("lmtpd"))
-	if err != nil {
-		return err
-	}
-	reconfigure := takeOver(dialect, func(cfg smtp.ServerConfig) error { return engine.Reconfigure(cfg, handler) })
-	return s.listen(place{l.Kind, l.Bind, backendSocket}, engine.Serve, reconfigure, func() int { return engine.Stats().Sessions })
-}
-
-// takeOver reconfigures a listener of the backend by what dialect makes of a
-// generation.
-func takeOver[C any](dialect func(*generation) (C, error), apply func(C) error) func(*generation) error {
-	return func(g *generation) error {
-		cfg, err := dialect(g)
-		if err != nil {
-			return err
-		}
-		return apply(cfg)
-	}
-}
-
-func (s *server) openIMAP(i int, l *config.BackendListener) error {
-	dialect := func(g *generation) (imapd.Config, error) {
-		l := g.file.Backend.Listeners[i]
-		cfg := l.IMAP(g.file)
-		var err error
-		cfg.TLS, err = certificate(g.file.Certificate(l.TLS))
-		return cfg, err
-	}
-	cfg, err := dialect(s.current.Load())
-	if err != nil {
-		return err
-	}
-	engine, err := imapd.New(cfg, imapd.Deps{
-		Store: s.mailstore, Auth: imapLogins{&s.current, i}, Accounts: mailboxes{&s.current}, Audit: s.audit,
-	}, s.log.Named("imapd"))
-	if err != nil {
-		return err
-	}
-	return s.listen(place{l.Kind, l.Bind, backendSocket}, engine.Serve, takeOver(dialect, engine.Reconfigure), engine.Sessions)
 }
 
 // place is where a listener listens.
@@ -387,9 +326,10 @@ func (s *server) ready() error {
 	return nil
 }
 
-// retirement is how long a replaced generation's helpers go on, for sessions
-// that began under it; of generations that follow each other fast, only the
-// last maxRetired have that long.
+// retirement is how long a replaced generation's helpers go on at least, for
+// questions under way; of generations that follow each other fast, only the last
+// maxRetired have that long. They go on in any case for sessions that began
+// under it.
 const (
 	retirement = 10 * time.Minute
 	maxRetired = 5
@@ -400,7 +340,7 @@ func (s *server) runGenerations(ctx context.Context) error {
 	defer close(s.ended)
 	var all sync.WaitGroup
 	defer all.Wait()
-	var stops []context.CancelFunc // of the generations, the present one last
+	var stops []func() // of the generations, the present one last
 	for {
 		select {
 		case <-ctx.Done():
@@ -417,7 +357,7 @@ func (s *server) runGenerations(ctx context.Context) error {
 			if n := len(stops); n > 0 {
 				time.AfterFunc(retirement, stops[n-1])
 			}
-			if stops = append(stops, stop); len(stops) > 1+maxRetired {
+			if stops = append(stops, func() { g.users.retire(stop) }); len(stops) > 1+maxRetired {
 				stops[0]()
 				stops = stops[1:]
 			}
