@@ -1,12 +1,10 @@
 package queue
 
 import (
-	"context"
 	"sync/atomic"
 	"time"
 
 	"github.com/postern-mail/postern/mail"
-	"github.com/postern-mail/postern/store"
 )
 
 // counts are kept for Stats.
@@ -43,22 +41,6 @@ func (q *Queue) Stats() Stats {
 	s.Active, s.InFlight = q.schedule.groups, q.schedule.inFlight
 	s.Down = q.schedule.unreachable()
 	return s
-}
-
-// countMessages counts what the store holds. It reads every message once.
-func (q *Queue) countMessages(ctx context.Context) error {
-	return q.deps.Store.View(ctx, func(v store.Snapshot) error {
-		for kind, n := range map[byte]*atomic.Int64{'m': &q.counts.queued, 'h': &q.counts.held} {
-			lo, hi := kindRange(kind)
-			for _, err := range v.Range(lo, hi, 0, false) {
-				if err != nil {
-					return err
-				}
-				n.Add(1)
-			}
-		}
-		return nil
-	})
 }
 
 // note logs, audits and counts the outcomes of an attempt, those that read the

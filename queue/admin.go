@@ -114,7 +114,7 @@ func (q *Queue) page(ctx context.Context, from, end []byte) (page []Message, nex
 
 // look reads and describes one message, also a damaged one.
 func (q *Queue) look(v store.Snapshot, id mail.QueueID) (Message, error) {
-	m, err := readMessage(v, id)
+	m, err := q.shards.readMessage(v, id)
 	if errors.Is(err, errRecord) {
 		return Message{ID: id, State: StateDamaged, Damage: err.Error()}, nil
 	}
@@ -140,7 +140,7 @@ func (q *Queue) Show(ctx context.Context, id mail.QueueID) (shown Message, err e
 func (q *Queue) Content(ctx context.Context, id mail.QueueID) (mail.Content, error) {
 	var ref store.Ref
 	err := q.deps.Store.View(ctx, func(v store.Snapshot) error {
-		m, err := readMessage(v, id)
+		m, err := q.shards.readMessage(v, id)
 		if err == nil {
 			ref = m.ref
 		}
@@ -265,6 +265,7 @@ func (q *Queue) Hold(ctx context.Context, id mail.QueueID) error {
 		}
 		m.held = true
 		q.counts.held.Add(1)
+		count(b, m.shard, 0, 1)
 		b.Put(holdKey(m.id), nil)
 		if m.untriedEntry {
 			b.Delete(m.untriedKey())
@@ -298,6 +299,7 @@ func (q *Queue) endHoldLocked(b *store.Batch, m *message) {
 	}
 	m.held = false
 	q.counts.held.Add(-1)
+	count(b, m.shard, 0, -1)
 	b.Delete(holdKey(m.id))
 	for g := range m.work {
 		if m.untried(g) && !m.untriedEntry {
@@ -340,6 +342,7 @@ func (q *Queue) deleteDamaged(ctx context.Context, id mail.QueueID) error {
 			if _, err := v.Get(holdKey(id)); err == nil {
 				held = 1
 			}
+			count(b, q.shards.of(id), -1, -held)
 			b.Delete(messageKey(id))
 			b.Delete(holdKey(id))
 			b.DeleteRange(partRange(id))
@@ -353,7 +356,7 @@ func (q *Queue) deleteDamaged(ctx context.Context, id mail.QueueID) error {
 		q.counts.queued.Add(-1)
 		q.counts.held.Add(-held)
 		q.mu.Lock()
-		q.rewindLocked(dueTimeKey(time.UnixMilli(0)))
+		q.rewindLocked(dueTimeKey(q.shards.of(id), time.UnixMilli(0)))
 		q.mu.Unlock()
 	})
 	if err == nil {
@@ -462,7 +465,7 @@ func (q *Queue) grasp(ctx context.Context, id mail.QueueID) (*message, error) {
 	q.mu.Unlock()
 	if m == nil {
 		err := q.deps.Store.View(ctx, func(v store.Snapshot) (err error) {
-			m, err = readMessage(v, id)
+			m, err = q.shards.readMessage(v, id)
 			return err
 		})
 		if errors.Is(err, store.ErrNotFound) {

@@ -40,27 +40,40 @@ func (q *Queue) isCrowded() bool {
 	return q.crowded
 }
 
-// lookAheadLocked has entries from key on looked at again.
-func (q *Queue) lookAheadLocked(key []byte) {
-	if bytes.Compare(key, q.ahead) < 0 {
-		q.ahead = key
+// lookAhead has entries from key on looked at again.
+func (s *shard) lookAhead(key []byte) {
+	if bytes.Compare(key, s.ahead) < 0 {
+		s.ahead = key
 	}
 }
 
-// loadAhead loads what is due with a priority behind the cursor, as far as
-// there is room, and returns when to go on.
-func (q *Queue) loadAhead(ctx context.Context, now time.Time) (wait time.Duration, err error) {
-	q.mu.Lock()
-	if bytes.Compare(q.ahead, q.cursor) < 0 {
-		q.ahead = q.cursor
+// loadAllAhead is loadAhead for every shard.
+func (q *Queue) loadAllAhead(ctx context.Context, now time.Time) (wait time.Duration, err error) {
+	wait = aheadWait
+	for _, s := range q.servedNow() {
+		again, err := q.loadAhead(ctx, s, now)
+		if err != nil {
+			return wait, err
+		}
+		wait = min(wait, again)
 	}
-	from := q.ahead
+	return wait, nil
+}
+
+// loadAhead loads what is due in a shard with a priority behind the cursor, as
+// far as there is room, and returns when to go on.
+func (q *Queue) loadAhead(ctx context.Context, s *shard, now time.Time) (wait time.Duration, err error) {
+	q.mu.Lock()
+	if bytes.Compare(s.ahead, s.cursor) < 0 {
+		s.ahead = s.cursor
+	}
+	from := s.ahead
 	q.mu.Unlock()
-	l := &loading{Queue: q, from: from, now: now}
-	next := dueTimeKey(now)
+	l := &loading{Queue: q, shard: s, from: from, now: now}
+	next := dueTimeKey(s.number, now)
 	err = q.deps.Store.View(ctx, func(v store.Snapshot) error {
 		n := 0
-		for pair, err := range v.Range(from, dueTimeKey(now.Add(time.Millisecond)), aheadAtOnce, false) {
+		for pair, err := range v.Range(from, dueTimeKey(s.number, now.Add(time.Millisecond)), aheadAtOnce, false) {
 			if err != nil {
 				return err
 			}
@@ -87,8 +100,8 @@ func (q *Queue) loadAhead(ctx context.Context, now time.Time) (wait time.Duratio
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if bytes.Equal(q.ahead, from) && bytes.Compare(next, from) > 0 {
-		q.ahead = next // nobody put anything before it meanwhile
+	if bytes.Equal(s.ahead, from) && bytes.Compare(next, from) > 0 {
+		s.ahead = next // nobody put anything before it meanwhile
 	}
 	if wait < 0 {
 		return 0, nil

@@ -32,8 +32,8 @@ func (q *Queue) loadLocked(m *message, g int, entry []byte) bool {
 	d := q.schedule.destination(q.destinationOf(m, g))
 	anywhere, here := q.schedule.room(d, m.envelope.ReversePath, m.envelope.Priority)
 	if !anywhere || !here {
-		if anywhere && entry != nil && (d.skipped == nil || string(entry) < string(d.skipped)) {
-			d.skipped = entry
+		if anywhere && entry != nil {
+			d.skip(entry)
 		}
 		return false
 	}
@@ -189,7 +189,9 @@ func (q *Queue) settleAttempt(it item, outcomes []mail.Outcome, took time.Durati
 // store is half as full as one sender may make it, or memory is half empty.
 func (q *Queue) refillLocked(d *destination) {
 	if d.skipped != nil && d.waiting() <= q.cfg.ActiveLimit/8 {
-		q.rewindLocked(d.skipped)
+		for _, key := range d.skipped {
+			q.rewindLocked(key)
+		}
 		d.skipped = nil
 	}
 	if q.crowded && q.schedule.groups <= q.cfg.ActiveLimit/2 {

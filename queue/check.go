@@ -30,6 +30,8 @@ const (
 	FoundOrphan FindingKind = "record without a message"
 	// FoundStale: a due entry that is not its message's. It does no harm.
 	FoundStale FindingKind = "due entry at a wrong time"
+	// FoundCount: there are more or fewer messages than are counted.
+	FoundCount FindingKind = "count is wrong"
 	// FoundUnknown: a key that the queue does not write.
 	FoundUnknown FindingKind = "unknown key"
 )
@@ -40,7 +42,8 @@ type Finding struct {
 	Queue mail.QueueID // "" where the key does not tell
 	Err   error        // the details; may be nil
 
-	key []byte // what Repair writes or removes; nil for nothing
+	key   []byte // what Repair writes or removes; nil for nothing
+	value []byte // what it writes there
 }
 
 func (f Finding) String() string {
@@ -61,6 +64,13 @@ func (f Finding) String() string {
 // at. The error is one that keeps it from going on.
 func Check(ctx context.Context, kv store.Store, blobs store.Blobs, report func(Finding), messages *atomic.Int64) error {
 	c := checker{kv: kv, blobs: blobs, report: report}
+	err := kv.View(ctx, func(v store.Snapshot) (err error) {
+		c.shards, c.counted, err = readLayout(v)
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	var found []error
 	for _, pass := range []struct {
 		kind byte
@@ -83,7 +93,7 @@ func Check(ctx context.Context, kv store.Store, blobs store.Blobs, report func(F
 			return err
 		}
 	}
-	return errors.Join(append(found, c.unknown(ctx))...)
+	return errors.Join(append(found, c.unknown(ctx), c.counts(ctx))...)
 }
 
 // References calls each for every reference that a message holds to its body.
@@ -105,9 +115,11 @@ func References(ctx context.Context, kv store.Store, each func(store.Ref)) (unre
 }
 
 type checker struct {
-	kv     store.Store
-	blobs  store.Blobs
-	report func(Finding)
+	kv      store.Store
+	blobs   store.Blobs
+	report  func(Finding)
+	shards  shards
+	counted bool
 }
 
 // checkAtOnce is how many records are read in one view.
@@ -126,7 +138,7 @@ func (c *checker) message(ctx context.Context, v store.Snapshot, id mail.QueueID
 		c.report(Finding{Kind: FoundUnknown, Err: fmt.Errorf("message key %q", id)})
 		return nil
 	}
-	m, err := readMessage(v, id)
+	m, err := c.shards.readMessage(v, id)
 	if errors.Is(err, errRecord) {
 		c.report(Finding{Kind: FoundDamaged, Queue: id, Err: err})
 		return nil
@@ -144,7 +156,7 @@ func (c *checker) message(ctx context.Context, v store.Snapshot, id mail.QueueID
 	for _, key := range m.dueKeys() {
 		if _, err := v.Get(key); errors.Is(err, store.ErrNotFound) {
 			e, _ := parseDueKey(key)
-			c.report(Finding{FoundNoDue, id, fmt.Errorf("%s of %s", groupText(e.group), e.due.UTC().Format(time.RFC3339)), key})
+			c.report(Finding{Kind: FoundNoDue, Queue: id, Err: fmt.Errorf("%s of %s", groupText(e.group), e.due.UTC().Format(time.RFC3339)), key: key})
 		} else if err != nil {
 			return err
 		}
@@ -180,7 +192,7 @@ func (c *checker) furtherParts(v store.Snapshot, m *message) error {
 			return err
 		}
 		n, _ := stateGroup(pair.Key)
-		c.report(Finding{FoundOrphan, m.id, fmt.Errorf("part %d", n), bytes.Clone(pair.Key)})
+		c.report(Finding{Kind: FoundOrphan, Queue: m.id, Err: fmt.Errorf("part %d", n), key: bytes.Clone(pair.Key)})
 	}
 	return nil
 }
@@ -201,7 +213,7 @@ func (c *checker) numbered(what string) func(context.Context, store.Snapshot, []
 func (c *checker) owned(v store.Snapshot, key []byte, id mail.QueueID, what string) error {
 	_, err := v.Get(messageKey(id))
 	if errors.Is(err, store.ErrNotFound) {
-		c.report(Finding{FoundOrphan, id, errors.New(what), bytes.Clone(key)})
+		c.report(Finding{Kind: FoundOrphan, Queue: id, Err: errors.New(what), key: bytes.Clone(key)})
 		return nil
 	}
 	return err
@@ -214,10 +226,10 @@ func (c *checker) due(_ context.Context, v store.Snapshot, key, _ []byte) error 
 		c.report(Finding{Kind: FoundUnknown, Err: fmt.Errorf("due key %x", key)})
 		return nil
 	}
-	m, err := readMessage(v, e.id)
+	m, err := c.shards.readMessage(v, e.id)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		c.report(Finding{FoundOrphan, e.id, errors.New("due entry"), bytes.Clone(key)})
+		c.report(Finding{Kind: FoundOrphan, Queue: e.id, Err: errors.New("due entry"), key: bytes.Clone(key)})
 		return nil
 	case errors.Is(err, errRecord):
 		return nil
@@ -229,13 +241,45 @@ func (c *checker) due(_ context.Context, v store.Snapshot, key, _ []byte) error 
 			return nil
 		}
 	}
-	c.report(Finding{FoundStale, e.id, fmt.Errorf("%s, %s", groupText(e.group), e.due.UTC().Format(time.RFC3339)), bytes.Clone(key)})
+	c.report(Finding{Kind: FoundStale, Queue: e.id, Err: fmt.Errorf("%s, %s", groupText(e.group), e.due.UTC().Format(time.RFC3339)), key: bytes.Clone(key)})
 	return nil
+}
+
+// counts holds what is there against what is counted. The first release kept no
+// counts.
+func (c *checker) counts(ctx context.Context) error {
+	if !c.counted {
+		return nil
+	}
+	there, err := countMessages(ctx, c.kv, c.shards)
+	if err != nil {
+		return err
+	}
+	return c.kv.View(ctx, func(v store.Snapshot) error {
+		for s := range there {
+			counted, err := readCounts(v, uint16(s))
+			if err != nil {
+				return err
+			}
+			c.compare(uint16(s), "messages", countedMessages, there[s].messages, counted.messages)
+			c.compare(uint16(s), "messages on hold", countedHeld, there[s].held, counted.held)
+		}
+		return nil
+	})
+}
+
+func (c *checker) compare(shard uint16, what string, kind byte, there, counted int64) {
+	if there != counted {
+		c.report(Finding{
+			Kind: FoundCount, Err: fmt.Errorf("%d %s in shard %d, %d are counted", there, what, shard, counted),
+			key: countKey(shard, kind), value: store.EncodeCounter(there),
+		})
+	}
 }
 
 // unknown looks for keys under the queue's tag of no kind that it writes.
 func (c *checker) unknown(ctx context.Context) error {
-	const kinds = "dhmpr" // in order
+	const kinds = "cdhmprv" // in order
 	from := []byte{tag}
 	for i := 0; i <= len(kinds); i++ {
 		end := []byte{tag + 1}

@@ -27,19 +27,22 @@ func TestCheck(t *testing.T) {
 		"a bad state":         {func(b *store.Batch, m *message) { b.Put(stateKey(m.id, 0), []byte("\x01")) }, []FindingKind{FoundDamaged}},
 		"the first due entry": {func(b *store.Batch, m *message) { b.Delete(m.untriedKey()) }, []FindingKind{FoundNoDue}},
 		"another due time": {func(b *store.Batch, m *message) {
-			b.Put(dueKey(dueEntry{time.Now(), m.id, 0}), nil)
+			b.Put(dueKey(dueEntry{0, time.Now(), m.id, 0}), nil)
 		}, []FindingKind{FoundStale}},
-		"on hold and due": {func(b *store.Batch, m *message) { b.Put(holdKey(m.id), nil) }, []FindingKind{FoundStale}},
+		"on hold and due": {func(b *store.Batch, m *message) { b.Put(holdKey(m.id), nil) }, []FindingKind{FoundStale, FoundCount}},
 		"the next due entry": {func(b *store.Batch, m *message) {
 			s := newGroupState(len(m.groups[0]))
 			s.due = m.arrived.Add(time.Hour)
 			b.Put(stateKey(m.id, 0), encodeState(&s))
 		}, []FindingKind{FoundNoDue}},
-		"the message": {func(b *store.Batch, m *message) { b.Delete(messageKey(m.id)) }, []FindingKind{FoundOrphan, FoundOrphan}},
+		"the message": {func(b *store.Batch, m *message) { b.Delete(messageKey(m.id)) }, []FindingKind{FoundOrphan, FoundOrphan, FoundCount}},
 		"a state and a hold of none": {func(b *store.Batch, _ *message) {
 			b.Put(stateKey("NONE", 1), nil)
 			b.Put(holdKey("NONE"), nil)
-		}, []FindingKind{FoundOrphan, FoundOrphan}},
+		}, []FindingKind{FoundOrphan, FoundOrphan, FoundCount}},
+		"a message counted twice": {func(b *store.Batch, m *message) { count(b, 0, 1, 0) }, []FindingKind{FoundCount}},
+		"a hold counted":          {func(b *store.Batch, m *message) { count(b, 0, 0, 1) }, []FindingKind{FoundCount}},
+		"a queue without counts":  {func(b *store.Batch, m *message) { b.Delete(layoutKey()) }, nil},
 		"other keys": {func(b *store.Batch, _ *message) {
 			for _, key := range []string{"qa", "qe1", "qz", "qm!", "qp1", "qr1", "qd1"} {
 				b.Put([]byte(key), nil)
@@ -72,7 +75,7 @@ func manyRecipients() (many []string) {
 func (r *rig) stored(id mail.QueueID) (m *message) {
 	r.t.Helper()
 	err := r.kv.View(context.Background(), func(v store.Snapshot) (err error) {
-		m, err = readMessage(v, id)
+		m, err = r.shards.readMessage(v, id)
 		return err
 	})
 	if err != nil {

@@ -57,6 +57,9 @@ type Config struct {
 	// ActiveLimit is the most groups of recipients in memory; 0 means 20000.
 	// The others wait in the store.
 	ActiveLimit int
+	// Shards is into how many parts a new queue is divided, for the processes
+	// that share it; 0 means 1. An old one stays as it is.
+	Shards int
 	// Grace is how long deliveries under way may take to end when the queue
 	// stops; 0 means 20 s.
 	Grace time.Duration
@@ -89,6 +92,7 @@ func (cfg Config) withDefaults() (Config, error) {
 		{&cfg.MaximalConcurrency, 20},
 		{&cfg.RecipientLimit, 50},
 		{&cfg.ActiveLimit, 20000},
+		{&cfg.Shards, 1},
 	} {
 		if *d.field == 0 {
 			*d.field = d.missing
@@ -101,6 +105,9 @@ func (cfg Config) withDefaults() (Config, error) {
 		return cfg, fmt.Errorf("queue: backoff from %v to %v", cfg.MinimalBackoff, cfg.MaximalBackoff)
 	}
 	cfg.InitialConcurrency = min(cfg.InitialConcurrency, cfg.MaximalConcurrency)
+	if cfg.Shards > maxShards {
+		return cfg, fmt.Errorf("queue: %d shards, at most %d", cfg.Shards, maxShards)
+	}
 	cfg.RecipientLimit = min(cfg.RecipientLimit, maxRecipientLimit)
 	return cfg, nil
 }

@@ -69,7 +69,7 @@ func TestDamaged(t *testing.T) {
 				if err := r.Delete(context.Background(), bad); err != nil {
 					t.Fatalf("delete: %v", err)
 				}
-				if keys := r.keys([]byte{tag}, []byte{tag, 'd'}); len(keys) > 0 {
+				if keys := r.ofMessages([]byte{tag}, []byte{tag, 'd'}); len(keys) > 0 {
 					t.Errorf("left of it: %q", keys)
 				}
 				if s := r.Stats(); s.Messages != 0 || s.Held != 0 {
@@ -82,7 +82,7 @@ func TestDamaged(t *testing.T) {
 				r.restart()
 				r.orphans = false
 				time.Sleep(time.Hour)
-				if keys := r.keys([]byte{tag}, []byte{tag + 1}); len(keys) > 0 {
+				if keys := r.ofMessages([]byte{tag}, []byte{tag + 1}); len(keys) > 0 {
 					t.Errorf("left of it after a restart: %q", keys)
 				}
 			})

@@ -101,7 +101,7 @@ func TestDirect(t *testing.T) {
 					row.change(&s)
 				}
 				delivered, refusal := r.direct(s)
-				stored := len(r.keys([]byte{tag}, []byte{tag + 1})) > 0 || r.Stats().Accepted > 0 && !delivered
+				stored := len(r.ofMessages([]byte{tag}, []byte{tag + 1})) > 0 || r.Stats().Accepted > 0 && !delivered
 				if delivered != row.want.delivered || (refusal != nil) != row.want.refused || stored != row.want.queued {
 					t.Errorf("delivered %t, refused %v, queued %t; want %+v", delivered, refusal, stored, row.want)
 				}

@@ -177,6 +177,7 @@ func (q *Queue) commitAll(ctx context.Context, changes []*change, batches []*sto
 		whole.Ops = append(whole.Ops, b.Ops...)
 		whole.Before = append(whole.Before, b.Before...)
 	}
+	whole.Ops = foldCounts(whole.Ops)
 	err := q.commit(ctx, whole)
 	if err != nil && len(changes) > 1 && !lasting(err) && ctx.Err() == nil {
 		for i, c := range changes {

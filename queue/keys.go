@@ -17,13 +17,27 @@ import (
 //	d <shard> <due> <id> <group> present while the group waits for its time;
 //	                             group 0 is the first attempt at all of them,
 //	                             group n+1 the next attempt at group n
+//	c <shard> m                  counter: messages in the shard
+//	c <shard> h                  counter: those of them on hold
+//	v                            version of the layout, number of shards
 //
-// The shard is there for queues with several owners; one process has shard 0.
-// A message without an entry under d is on hold.
+// A message's shard is a hash of its id. A message without an entry under d is
+// on hold.
+const tag = 'q'
+
+// What is counted in each shard.
 const (
-	tag   = 'q'
-	shard = 0
+	countedMessages = 'm'
+	countedHeld     = 'h'
 )
+
+const countKeyOctets = 5
+
+func countKey(shard uint16, what byte) []byte {
+	return []byte{tag, 'c', byte(shard >> 8), byte(shard), what}
+}
+
+func layoutKey() []byte { return []byte{tag, 'v'} }
 
 // firstAttempt stands in a due entry for all groups that were not tried.
 const firstAttempt = -1
@@ -67,25 +81,29 @@ func kindRange(kind byte) (lo, hi []byte) { return []byte{tag, kind}, []byte{tag
 
 // dueEntry is a due key, taken apart.
 type dueEntry struct {
+	shard uint16
 	due   time.Time
 	id    mail.QueueID
 	group int // firstAttempt, or the group
 }
 
 func dueKey(e dueEntry) []byte {
-	key := append(dueTimeKey(e.due), e.id...)
+	key := append(dueTimeKey(e.shard, e.due), e.id...)
 	return binary.BigEndian.AppendUint32(key, uint32(e.group+1))
 }
 
-// dueTimeKey is where entries of a time begin.
-func dueTimeKey(due time.Time) []byte {
+// dueTimeKey is where a shard's entries of a time begin.
+func dueTimeKey(shard uint16, due time.Time) []byte {
 	key := make([]byte, 0, 12+maxIDOctets+4)
 	key = binary.BigEndian.AppendUint16(append(key, tag, 'd'), shard)
 	return binary.BigEndian.AppendUint64(key, uint64(max(due.UnixMilli(), 0)))
 }
 
-// dueEnd bounds the due entries of the shard.
-func dueEnd() []byte { return binary.BigEndian.AppendUint16([]byte{tag, 'd'}, shard+1) }
+// dueEnd bounds the due entries of a shard.
+func dueEnd(shard uint16) []byte { return binary.BigEndian.AppendUint16([]byte{tag, 'd'}, shard+1) }
+
+// shardOfDue reads the shard out of a due key.
+func shardOfDue(key []byte) uint16 { return binary.BigEndian.Uint16(key[2:]) }
 
 func parseDueKey(key []byte) (dueEntry, bool) {
 	if len(key) < 4+8+1+4 {
@@ -96,6 +114,7 @@ func parseDueKey(key []byte) (dueEntry, bool) {
 		return dueEntry{}, false
 	}
 	return dueEntry{
+		shard: shardOfDue(key),
 		due:   time.UnixMilli(int64(binary.BigEndian.Uint64(key[4:]))),
 		id:    id,
 		group: int(binary.BigEndian.Uint32(key[len(key)-4:])) - 1,

@@ -13,22 +13,30 @@ import (
 
 // rewindLocked has the keeper look at the due index again from key on.
 func (q *Queue) rewindLocked(key []byte) {
-	if bytes.Compare(key, q.cursor) < 0 {
-		q.cursor = key
+	s := q.served[shardOfDue(key)]
+	if s == nil {
+		return
 	}
-	q.lookAheadLocked(key)
-	q.nextDue, q.crowded, q.passedOver = time.Time{}, false, 0
+	s.lookAhead(key)
+	if bytes.Compare(key, s.cursor) < 0 {
+		s.cursor = key
+	}
+	s.nextDue, q.crowded, q.passedOver = time.Time{}, false, 0
 	q.poke()
 }
 
 // noteDueLocked tells of a new due entry.
 func (q *Queue) noteDueLocked(due time.Time, key []byte) {
-	if bytes.Compare(key, q.cursor) < 0 {
-		q.cursor = key
+	s := q.served[shardOfDue(key)]
+	if s == nil {
+		return
 	}
-	q.lookAheadLocked(key)
-	if due.Before(q.nextDue) {
-		q.nextDue = due
+	s.lookAhead(key)
+	if bytes.Compare(key, s.cursor) < 0 {
+		s.cursor = key
+	}
+	if due.Before(s.nextDue) {
+		s.nextDue = due
 		q.poke()
 	}
 }
@@ -42,22 +50,28 @@ const idleWait = time.Minute
 func (q *Queue) load(ctx context.Context) (wait time.Duration, err error) {
 	now := time.Now()
 	q.mu.Lock()
-	if q.unread != nil && !now.Before(q.unreadAt) {
-		q.rewindLocked(q.unread)
-		q.unread = nil
+	for _, s := range q.served {
+		if s != nil && s.unread != nil && !now.Before(s.unreadAt) {
+			q.rewindLocked(s.unread)
+			s.unread = nil
+		}
 	}
 	q.schedule.wake(now)
 	q.dispatchLocked()
-	from, due := q.cursor, !q.crowded && !q.nextDue.After(now)
+	s := q.nextShardLocked(now)
+	var from []byte
+	if s != nil {
+		from = s.cursor
+	}
 	q.mu.Unlock()
-	if due {
-		if err := q.loadFrom(ctx, from, now); err != nil {
+	if s != nil {
+		if err := q.loadFrom(ctx, s, from, now); err != nil {
 			return time.Second, err
 		}
 	}
 	until := now.Add(idleWait)
 	if q.isCrowded() {
-		wait, err := q.loadAhead(ctx, now)
+		wait, err := q.loadAllAhead(ctx, now)
 		if err != nil {
 			return time.Second, err
 		}
@@ -65,8 +79,10 @@ func (q *Queue) load(ctx context.Context) (wait time.Duration, err error) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.crowded && q.nextDue.Before(until) {
-		until = q.nextDue
+	for _, s := range q.served {
+		if s != nil && !q.crowded && s.nextDue.Before(until) {
+			until = s.nextDue
+		}
 	}
 	if wake := q.schedule.nextWake; !wake.IsZero() && wake.Before(until) {
 		until = wake
@@ -74,17 +90,34 @@ func (q *Queue) load(ctx context.Context) (wait time.Duration, err error) {
 	return max(time.Until(until), 0), nil
 }
 
-// loading is one reading of the due index.
+// nextShardLocked returns the next shard, going round them, with something due
+// behind its cursor; nil for none, or when memory has no room.
+func (q *Queue) nextShardLocked(now time.Time) *shard {
+	if q.crowded {
+		return nil
+	}
+	for i := range q.served {
+		number := (int(q.lastRead) + 1 + i) % len(q.served)
+		if s := q.served[number]; s != nil && !s.nextDue.After(now) {
+			q.lastRead = uint16(number)
+			return s
+		}
+	}
+	return nil
+}
+
+// loading is one reading of a shard's due index.
 type loading struct {
 	*Queue
+	shard *shard
 	from  []byte
 	now   time.Time
 	stale []dueEntry // without a message
 }
 
-// loadFrom reads the due entries behind from and moves the cursor.
-func (q *Queue) loadFrom(ctx context.Context, from []byte, now time.Time) error {
-	l := &loading{Queue: q, from: from, now: now}
+// loadFrom reads the due entries of a shard behind from and moves its cursor.
+func (q *Queue) loadFrom(ctx context.Context, s *shard, from []byte, now time.Time) error {
+	l := &loading{Queue: q, shard: s, from: from, now: now}
 	err := q.deps.Store.View(ctx, func(v store.Snapshot) error {
 		if crowded, err := l.due(v); crowded || err != nil {
 			return err
@@ -100,7 +133,7 @@ func (q *Queue) loadFrom(ctx context.Context, from []byte, now time.Time) error 
 // due loads what is due. It reports whether memory was too small for that.
 func (l *loading) due(v store.Snapshot) (crowded bool, err error) {
 	n := 0
-	for pair, err := range v.Range(l.from, dueEnd(), loadAtOnce+1, false) {
+	for pair, err := range v.Range(l.from, dueEnd(l.shard.number), loadAtOnce+1, false) {
 		if err != nil {
 			return false, err
 		}
@@ -110,15 +143,15 @@ func (l *loading) due(v store.Snapshot) (crowded bool, err error) {
 			continue
 		}
 		if n++; e.due.After(l.now) || n > loadAtOnce {
-			l.passed(l.from, pair.Key, e.due)
+			l.passed(pair.Key, e.due)
 			return false, nil
 		}
 		key := bytes.Clone(pair.Key)
-		if found, ok := l.load(v, e, key); ok && l.crowd(l.from, key, found) {
+		if found, ok := l.load(v, e, key); ok && l.crowd(key, found) {
 			return true, nil
 		}
 	}
-	l.passed(l.from, dueTimeKey(l.now), l.now.Add(idleWait))
+	l.passed(dueTimeKey(l.shard.number, l.now), l.now.Add(idleWait))
 	return false, nil
 }
 
@@ -126,8 +159,8 @@ func (l *loading) due(v store.Snapshot) (crowded bool, err error) {
 // clock that was ahead has planned it, and to wait for that time could mean
 // years.
 func (l *loading) farAhead(v store.Snapshot) error {
-	from := dueTimeKey(l.now.Add(2 * l.cfg.MaximalBackoff))
-	for pair, err := range v.Range(from, dueEnd(), loadAtOnce, false) {
+	from := dueTimeKey(l.shard.number, l.now.Add(2*l.cfg.MaximalBackoff))
+	for pair, err := range v.Range(from, dueEnd(l.shard.number), loadAtOnce, false) {
 		if err != nil {
 			return err
 		}
@@ -164,20 +197,20 @@ func (l *loading) load(v store.Snapshot, e dueEntry, key []byte) (found room, ok
 func (l *loading) notRead(key []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.unread == nil || bytes.Compare(key, l.unread) < 0 {
-		l.unread = key
+	if s := l.shard; s.unread == nil || bytes.Compare(key, s.unread) < 0 {
+		s.unread = key
 	}
-	l.unreadAt = l.now.Add(idleWait)
+	l.shard.unreadAt = l.now.Add(idleWait)
 }
 
 // passed moves the cursor from where the reading began to key, unless somebody
 // moved it meanwhile, whose place is then read again.
-func (q *Queue) passed(from, key []byte, due time.Time) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if bytes.Equal(q.cursor, from) {
-		q.cursor = bytes.Clone(key)
-		q.nextDue = due
+func (l *loading) passed(key []byte, due time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if bytes.Equal(l.shard.cursor, l.from) {
+		l.shard.cursor = bytes.Clone(key)
+		l.shard.nextDue = due
 	}
 }
 
@@ -193,24 +226,24 @@ const (
 // crowd stops the loading at key when memory is full, or when so much was
 // passed over that looking further costs more than it brings. It goes on when
 // there is room again.
-func (q *Queue) crowd(from, key []byte, found room) (stop bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+func (l *loading) crowd(key []byte, found room) (stop bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	switch found {
 	case roomFound:
-		q.passedOver = 0
+		l.passedOver = 0
 		return false
 	case roomNotHere:
-		if q.passedOver++; q.passedOver <= q.cfg.ActiveLimit {
+		if l.passedOver++; l.passedOver <= l.cfg.ActiveLimit {
 			return false
 		}
-		q.crowded = true
+		l.crowded = true
 	case roomNowhere:
 		// Unless it became empty meanwhile, with nobody left to say so.
-		q.crowded = q.schedule.groups > q.cfg.ActiveLimit/2
+		l.crowded = l.schedule.groups > l.cfg.ActiveLimit/2
 	}
-	if bytes.Equal(q.cursor, from) {
-		q.cursor = key
+	if bytes.Equal(l.shard.cursor, l.from) {
+		l.shard.cursor = key
 	}
 	return true
 }
@@ -221,7 +254,7 @@ func (q *Queue) loadEntry(v store.Snapshot, e dueEntry, key []byte) (found room,
 	m := q.active[e.id]
 	q.mu.Unlock()
 	if m == nil {
-		if m, err = readMessage(v, e.id); err != nil {
+		if m, err = q.shards.readMessage(v, e.id); err != nil {
 			return roomFound, err
 		}
 	}
@@ -257,25 +290,25 @@ func (q *Queue) loadEntry(v store.Snapshot, e dueEntry, key []byte) (found room,
 
 // readMessage brings a message from the store, as it is there: store.ErrNotFound
 // when there is none, errRecord when what is there makes no sense.
-func readMessage(v store.Snapshot, id mail.QueueID) (*message, error) {
+func (n shards) readMessage(v store.Snapshot, id mail.QueueID) (*message, error) {
 	first, err := v.Get(messageKey(id))
 	if err != nil {
 		return nil, err
 	}
 	parts := 0
-	rec, err := decodeMessage(first, func(n int) ([]byte, error) {
-		parts = n + 1
-		octets, err := v.Get(partKey(id, n))
+	rec, err := decodeMessage(first, func(part int) ([]byte, error) {
+		parts = part + 1
+		octets, err := v.Get(partKey(id, part))
 		if errors.Is(err, store.ErrNotFound) {
 			// Not the absence of the message: that would be forgotten.
-			err = fmt.Errorf("%w: part %d is missing", errRecord, n)
+			err = fmt.Errorf("%w: part %d is missing", errRecord, part)
 		}
 		return octets, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	m := newMessage(id, rec)
+	m := n.newMessage(id, rec)
 	m.parts = parts
 	if err := readStates(v, m); err != nil {
 		return nil, err

@@ -10,7 +10,8 @@ import (
 // message is a queued message in memory. All but the record is guarded by
 // Queue.mu; only the keeper changes what is also in the store.
 type message struct {
-	id mail.QueueID
+	id    mail.QueueID
+	shard uint16
 	*record
 	parts   int // records of further groups
 	work    []group
@@ -56,12 +57,8 @@ type group struct {
 	after []*redirection
 }
 
-func newMessage(id mail.QueueID, r *record) *message {
-	return &message{id: id, record: r, work: make([]group, len(r.groups))}
-}
-
 func (m *message) untriedKey() []byte {
-	return dueKey(dueEntry{due: m.arrived, id: m.id, group: firstAttempt})
+	return dueKey(dueEntry{shard: m.shard, due: m.arrived, id: m.id, group: firstAttempt})
 }
 
 // firstEntry is the due entry that a message is accepted with.
@@ -73,7 +70,7 @@ func (m *message) firstEntry() []byte {
 }
 
 func (m *message) entryKey(g int) []byte {
-	return dueKey(dueEntry{due: m.work[g].entry, id: m.id, group: g})
+	return dueKey(dueEntry{shard: m.shard, due: m.work[g].entry, id: m.id, group: g})
 }
 
 // untried reports whether group g is still to be tried for the first time.
@@ -216,6 +213,7 @@ func (q *Queue) clearUntriedLocked(b *store.Batch, m *message) {
 // removeLocked adds to b the end of everything about m.
 func (q *Queue) removeLocked(b *store.Batch, m *message) {
 	m.removed = true
+	count(b, m.shard, -1, -m.heldCount())
 	b.Delete(messageKey(m.id))
 	for i := range m.parts {
 		b.Delete(partKey(m.id, i))
@@ -236,6 +234,14 @@ func (q *Queue) removeLocked(b *store.Batch, m *message) {
 	}
 	b.DeleteRange(stateRange(m.id))
 	q.deps.Blobs.Unlink(b, m.ref)
+}
+
+// heldCount is how many messages on hold m is.
+func (m *message) heldCount() int64 {
+	if m.held {
+		return 1
+	}
+	return 0
 }
 
 // forgetIfIdleLocked drops m from memory when nobody works on it.

@@ -86,6 +86,7 @@ type Queue struct {
 	cfg  Config
 	deps Deps
 	log  hclog.Logger
+	shards
 
 	changes chan *change  // to the keeper
 	kick    chan struct{} // a token: the keeper should look at the schedule
@@ -99,18 +100,8 @@ type Queue struct {
 	running  bool
 	active   map[mail.QueueID]*message // in memory
 	schedule schedule
-	// cursor is the place in the due index before which everything is in
-	// memory; nextDue is the time of the first entry behind it, as far as
-	// known.
-	cursor  []byte
-	nextDue time.Time
-	// ahead is the place before which nothing with a raised priority waits
-	// unseen; see loadAhead.
-	ahead []byte
-	// unread is the lowest due entry whose message the store did not give, nil
-	// for none; from unreadAt on it is read again.
-	unread   []byte
-	unreadAt time.Time
+	served   []*shard // by number; nil where another process does
+	lastRead uint16   // the shard whose due index was read last
 	// crowded stops the loading until memory has room again; passedOver counts
 	// due entries in a row for whose destination there was none.
 	crowded    bool
@@ -142,11 +133,15 @@ func New(cfg Config, deps Deps) (*Queue, error) {
 		stopped:   make(chan struct{}),
 		reporters: make(chan struct{}, maxReporters),
 		active:    make(map[mail.QueueID]*message),
-		cursor:    dueTimeKey(time.UnixMilli(0)),
 	}
 	q.schedule.init(cfg, deps.Transport)
-	if err := q.countMessages(context.Background()); err != nil {
+	ctx := context.Background()
+	if err := errors.Join(q.openLayout(ctx, cfg.Shards), q.loadCounts(ctx)); err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
+	}
+	q.served = make([]*shard, q.shards)
+	for s := range q.served {
+		q.served[s] = newShard(uint16(s))
 	}
 	return q, nil
 }
@@ -277,7 +272,7 @@ func (q *Queue) newMessage(s Submission) (*message, error) {
 		envelope: s.Envelope, receivedFrom: s.ReceivedFrom, groups: groups,
 	}
 	rec.envelope.Recipients = nil
-	m := newMessage(s.ID, &rec)
+	m := q.shards.newMessage(s.ID, &rec)
 	m.held = s.Hold
 	return m, nil
 }
@@ -328,6 +323,7 @@ func (q *Queue) addRecord(b *store.Batch, m *message) error {
 	if len(first) > store.MaxValueOctets {
 		return status.Errorf(status.ParameterSyntax, "envelope of %d octets", len(first))
 	}
+	count(b, m.shard, 1, m.heldCount())
 	b.Put(messageKey(m.id), first)
 	for i, p := range parts {
 		b.Put(partKey(m.id, i), p)

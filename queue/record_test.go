@@ -255,15 +255,16 @@ func TestDueKey(t *testing.T) {
 	t.Parallel()
 	var keys [][]byte
 	for _, e := range []dueEntry{
-		{time.UnixMilli(0), "0", firstAttempt},
-		{time.UnixMilli(1000), NewID(), firstAttempt},
-		{time.UnixMilli(1000), NewID(), 0},
-		{time.UnixMilli(1001), NewID(), 70_000},
-		{time.UnixMilli(1 << 45), "1", 0},
+		{0, time.UnixMilli(0), "0", firstAttempt},
+		{0, time.UnixMilli(1000), NewID(), firstAttempt},
+		{0, time.UnixMilli(1000), NewID(), 0},
+		{0, time.UnixMilli(1001), NewID(), 70_000},
+		{0, time.UnixMilli(1 << 45), "1", 0},
+		{3, time.UnixMilli(7), "2", 1},
 	} {
 		key := dueKey(e)
 		got, ok := parseDueKey(key)
-		if !ok || !got.due.Equal(e.due) || got.id != e.id || got.group != e.group {
+		if !ok || !got.due.Equal(e.due) || got.id != e.id || got.group != e.group || got.shard != e.shard {
 			t.Errorf("%+v reads back as %+v, %v", e, got, ok)
 		}
 		keys = append(keys, key)

@@ -41,7 +41,8 @@ type SalvagedRecipient struct {
 	Progress string
 }
 
-// Repair mends in kv what is safe to: it writes missing due entries, removes
+// Repair mends in kv what is safe to: it writes missing due entries, corrects
+// counts, removes
 // due entries, states, parts and holds that belong to no message, and takes
 // damaged messages out of the queue. What it removes of a message it gives to
 // salvage first, and removes it only when that returned nil, having made it
@@ -51,8 +52,15 @@ type SalvagedRecipient struct {
 // joins what kept it from a repair, or from going on.
 func Repair(ctx context.Context, kv store.Store, blobs store.Blobs, salvage func(Salvage) error, repaired func(f Finding, how string)) error {
 	r := repairer{kv: kv, blobs: blobs, salvage: salvage}
+	err := kv.View(ctx, func(v store.Snapshot) (err error) {
+		r.shards, r.counted, err = readLayout(v)
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	var failed []error
-	err := Check(ctx, kv, blobs, func(f Finding) {
+	err = Check(ctx, kv, blobs, func(f Finding) {
 		how, err := r.repair(ctx, f)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%v: not repaired: %w", f, err))
@@ -67,6 +75,15 @@ type repairer struct {
 	kv      store.Store
 	blobs   store.Blobs
 	salvage func(Salvage) error
+	shards  shards
+	counted bool
+}
+
+// gone adds to b that a message, or only its hold, is removed.
+func (r *repairer) gone(b *store.Batch, id mail.QueueID, messages, held int64) {
+	if r.counted {
+		count(b, r.shards.of(id), -messages, -held)
+	}
 }
 
 // repair mends one finding and says how; "" when it is not for us to mend.
@@ -81,11 +98,17 @@ func (r *repairer) repair(ctx context.Context, f Finding) (how string, err error
 	case f.Kind == FoundNoDue:
 		b.Put(f.key, nil)
 		how = "due entry written"
+	case f.Kind == FoundCount:
+		b.Put(f.key, f.value)
+		how = "count corrected"
 	case (f.Kind == FoundOrphan || f.Kind == FoundStale) && f.key != nil:
 		if err := r.keepRecord(ctx, f); err != nil {
 			return "", err
 		}
 		b.Delete(f.key)
+		if f.key[1] == 'h' {
+			r.gone(b, f.Queue, 0, 1)
+		}
 		how = "record removed"
 	default:
 		return "", nil
@@ -121,10 +144,14 @@ func (r *repairer) takeOut(ctx context.Context, f Finding, b *store.Batch) (how 
 	s := Salvage{Queue: f.Queue, Why: f.Err, Records: make(map[string][]byte)}
 	var ref store.Ref
 	var unknown error // why ref is
+	var held int64
 	err = r.kv.View(ctx, func(v store.Snapshot) error {
 		first, err := v.Get(messageKey(f.Queue))
 		if err != nil {
 			return err
+		}
+		if _, err := v.Get(holdKey(f.Queue)); err == nil {
+			held = 1
 		}
 		s.add(messageKey(f.Queue), first)
 		ref, unknown = decodeRef(first)
@@ -142,6 +169,7 @@ func (r *repairer) takeOut(ctx context.Context, f Finding, b *store.Batch) (how 
 	if err := r.salvage(s); err != nil {
 		return "", err
 	}
+	r.gone(b, f.Queue, 1, held)
 	b.Delete(messageKey(f.Queue))
 	b.Delete(holdKey(f.Queue))
 	b.DeleteRange(partRange(f.Queue))

@@ -57,8 +57,8 @@ func TestRepair(t *testing.T) {
 			b.Delete(m.untriedKey())
 		}},
 		"stale due entry": {damage: func(b *store.Batch, m *message) {
-			b.Put(dueKey(dueEntry{time.Now(), m.id, 0}), nil)
-			b.Put(dueKey(dueEntry{time.Now(), "NONE", 0}), nil)
+			b.Put(dueKey(dueEntry{0, time.Now(), m.id, 0}), nil)
+			b.Put(dueKey(dueEntry{0, time.Now(), "NONE", 0}), nil)
 			b.Put(holdKey("NONE"), nil)
 		}},
 		"damaged part": {damage: func(b *store.Batch, m *message) {

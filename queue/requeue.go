@@ -159,7 +159,7 @@ func (a *anew) addNew(b *store.Batch, m *message, recipients []mail.Recipient) e
 		return err
 	}
 	envelope.Recipients = nil
-	n := newMessage(a.id, &record{
+	n := a.shards.newMessage(a.id, &record{
 		arrived: time.Now().Truncate(time.Millisecond), ref: m.ref,
 		envelope: envelope, receivedFrom: m.receivedFrom, groups: groups,
 	})

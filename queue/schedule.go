@@ -60,9 +60,9 @@ type destination struct {
 	condemned   bool         // in schedule.condemned
 	last        mail.Outcome // of the last failed connection
 	listed      [2]uint32    // in runnable, a bit for each priority from the lowest
-	// skipped is the lowest due entry that was left in the store because the
-	// line was long enough; nil for none.
-	skipped []byte
+	// skipped holds, by shard, the lowest due entry that was left in the store
+	// because the line was long enough; nil for none.
+	skipped map[uint16][]byte
 }
 
 const (
@@ -116,6 +116,16 @@ func (s *schedule) room(d *destination, sender mail.Address, priority int8) (any
 	}
 	free := max(limit/2, 1) - d.waiting()
 	return s.groups < limit, d.lines[little].count(sender, atLeast)+d.lines[much].count(sender, atLeast) < free
+}
+
+// skip remembers a due entry that is left in the store.
+func (d *destination) skip(entry []byte) {
+	if d.skipped == nil {
+		d.skipped = make(map[uint16][]byte)
+	}
+	if lowest := d.skipped[shardOfDue(entry)]; lowest == nil || string(entry) < string(lowest) {
+		d.skipped[shardOfDue(entry)] = entry
+	}
 }
 
 // waiting is how many groups are in line.

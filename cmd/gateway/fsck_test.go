@@ -58,7 +58,7 @@ func TestFsck(t *testing.T) {
 				b.DeleteRange([]byte("qd"), []byte("qe"))
 				b.DeleteRange([]byte("qr"), []byte("qs"))
 			})
-		}, want: []string{"nobody refers to it", "nobody refers to it"}, contents: 2},
+		}, want: []string{"2 are counted", "nobody refers to it", "nobody refers to it"}, contents: 2},
 		"due entries": {damage: func(t *testing.T, data string) {
 			change(t, data, "queue", func(_ store.Snapshot, b *store.Batch) { b.DeleteRange([]byte("qd"), []byte("qe")) })
 		}, want: []string{"due entry is missing", "due entry is missing"}},

@@ -178,6 +178,7 @@ func (s *Store) build(reqs []*request) (*pebble.Batch, error) {
 			return nil, errors.Join(err, w.batch.Close())
 		}
 		if !ok {
+			s.counters.forgetAll()
 			if err := w.batch.Close(); err != nil {
 				return nil, err
 			}

@@ -88,6 +88,7 @@ type Store struct {
 	// The applier's own.
 	groupNumber uint64
 	txIDs       txIDWindow
+	counters    counters
 
 	mu      sync.Mutex
 	queue   []*request
@@ -115,7 +116,8 @@ func OpenOn(ctx context.Context, cfg Config, log hclog.Logger, dbFS vfs.FS, fsys
 	}
 	cfg = cfg.withDefaults()
 	s := &Store{
-		cfg: cfg, log: log, fs: fsys,
+		counters: counters{},
+		cfg:      cfg, log: log, fs: fsys,
 		space:   spaceCheck{fs: fsys, dir: cfg.Dir, reserve: cfg.ReserveOctets},
 		wake:    make(chan struct{}, 1),
 		applied: make(chan *group, 1),

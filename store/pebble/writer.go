@@ -137,13 +137,16 @@ func (w *writer) write(op *store.Op, result *store.Result) error {
 	case store.OpIfAbsent, store.OpIfEquals:
 		return nil
 	case store.OpPut:
+		w.store.counters.forget(op.Key)
 		return w.batch.Set(op.Key, op.Value, nil)
 	case store.OpDelete:
+		w.store.counters.forget(op.Key)
 		return w.batch.Delete(op.Key, nil)
 	case store.OpDeleteRange:
 		if bytes.Compare(op.Key, op.Value) >= 0 {
 			return nil
 		}
+		w.store.counters.forgetRange(op.Key, op.Value)
 		return w.batch.DeleteRange(op.Key, op.Value, nil)
 	case store.OpDecide:
 		return w.decide(op, result)
@@ -171,10 +174,14 @@ func (w *writer) count(op *store.Op, result *store.Result) error {
 	if op.Kind == store.OpNext {
 		result.Allocated = append(result.Allocated, present+1)
 	}
+	w.store.counters.note(op.Key, next)
 	return w.batch.Set(op.Key, store.EncodeCounter(next), nil)
 }
 
 func (w *writer) counter(key []byte) (int64, error) {
+	if n, known := w.store.counters[string(key)]; known {
+		return n, nil
+	}
 	value, closer, err := w.batch.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return 0, nil

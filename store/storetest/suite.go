@@ -285,6 +285,35 @@ func testCounters(t *testing.T, e Engine) {
 	want(t, "next after max", r.Allocated[0], 10)
 	commit(t, s, func(b *store.Batch) { b.Delete(k("c")) })
 	want(t, "deleted counter", counter(t, s, k("c")), 0)
+	commit(t, s, func(b *store.Batch) {
+		b.Add(k("c"), 1)
+		b.Put(k("c"), store.EncodeCounter(40))
+		b.Add(k("c"), 1)
+	})
+	want(t, "put and added", counter(t, s, k("c")), 41)
+	if err := commitErr(s, func(b *store.Batch) { b.Add(k("c"), 1); b.IfAbsent(k("c")) }); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("a precondition about a counter: %v", err)
+	}
+	refusal := errors.New("no")
+	err := commitErr(s, func(b *store.Batch) {
+		b.Add(k("c"), 1)
+		b.Decide(k("c"), func(func([]byte) ([]byte, error), *store.Batch) error { return refusal })
+	})
+	if !errors.Is(err, refusal) {
+		t.Error(err)
+	}
+	commit(t, s, func(b *store.Batch) { b.Add(k("c"), 1) })
+	want(t, "added after refusals", counter(t, s, k("c")), 42)
+	commit(t, s, func(b *store.Batch) { b.DeleteRange(k("c"), k("d")); b.Add(k("c"), 1) })
+	want(t, "range deleted, then added", counter(t, s, k("c")), 1)
+	commit(t, s, func(b *store.Batch) {
+		b.Decide(k("c"), func(get func([]byte) ([]byte, error), w *store.Batch) error {
+			w.Put(k("c"), store.EncodeCounter(7))
+			return nil
+		})
+		b.Add(k("c"), 1)
+	})
+	want(t, "decided, then added", counter(t, s, k("c")), 8)
 	commit(t, s, func(b *store.Batch) { b.Max(k("big"), 1<<62) })
 	if err := commitErr(s, func(b *store.Batch) { b.Add(k("big"), 1<<62) }); err == nil {
 		t.Error("a counter overflowed")
