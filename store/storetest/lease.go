@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -15,47 +16,61 @@ import (
 	"github.com/postern-mail/postern/store/lease"
 )
 
-// testLeases has holders with a TTL of a few milliseconds take one lease from
-// each other, in time and out of time, and write under it. However that goes,
-// epochs never go back in what was written, and each has one writer.
+// testLeases has holders take one lease from each other, in time and out of
+// time, and write under it. However that goes, epochs never go back in what was
+// written, and each has one writer.
 func testLeases(t *testing.T, e Engine) {
-	s := e.Open(t)
-	const holders, each = 4, 30
-	commit(t, s, func(b *store.Batch) { b.Put(k("written"), nil) })
-	var wg sync.WaitGroup
-	for n := range holders {
-		wg.Go(func() {
-			name := fmt.Sprint("holder", n)
-			h := lease.NewHolder(lease.Config{Prefix: k("beat/"), Name: name, TTL: 3 * time.Millisecond}, s, hclog.NewNullLogger())
-			for range each {
-				if err := h.Renew(t.Context()); err != nil && !errors.Is(err, lease.ErrFenced) {
-					t.Error(err)
-					return
-				}
-				l, err := h.Acquire(t.Context(), k("lease"))
-				if errors.Is(err, lease.ErrHeld) || errors.Is(err, lease.ErrFenced) {
-					continue
-				}
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				for range 3 {
-					writeUnder(t, s, l, name)
-				}
-				if n%2 == 0 { // the others are found silent
-					if err := l.Release(t.Context()); err != nil {
-						t.Error(err)
-					}
-				}
-			}
-		})
+	synctest.Test(t, func(t *testing.T) {
+		s := e.Open(t)
+		const holders, rounds = 4, 12
+		commit(t, s, func(b *store.Batch) { b.Put(k("written"), nil) })
+		var wg sync.WaitGroup
+		for n := range holders {
+			wg.Go(func() { takeTurns(t, s, n, rounds) })
+		}
+		wg.Wait()
+		if n := checkTurns(t, get(t, s, k("written"))); n < holders {
+			t.Errorf("only %d epochs wrote", n)
+		}
+	})
+}
+
+// takeTurns has one holder take the lease and write. Every other of them does
+// not give it back, but falls silent.
+func takeTurns(t *testing.T, s store.Store, n, rounds int) {
+	name := fmt.Sprint("holder", n)
+	h := lease.NewHolder(lease.Config{Prefix: k("beat/"), Name: name}, s, hclog.NewNullLogger())
+	for range rounds {
+		if err := h.Renew(t.Context()); err != nil && !errors.Is(err, lease.ErrFenced) {
+			t.Error(err)
+			return
+		}
+		l, err := h.Acquire(t.Context(), k("lease"))
+		if errors.Is(err, lease.ErrHeld) || errors.Is(err, lease.ErrFenced) {
+			time.Sleep(lease.DefaultTTL / 3)
+			continue
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for range 3 {
+			writeUnder(t, s, l, name)
+		}
+		if n%2 == 1 {
+			time.Sleep(time.Duration(n) * lease.DefaultTTL)
+			writeUnder(t, s, l, name)
+		} else if err := l.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
-	wg.Wait()
+}
+
+// checkTurns reads what was written, and returns under how many epochs.
+func checkTurns(t *testing.T, written string) (epochs int) {
 	var epoch int64
 	var writer string
-	writers := 0
-	for _, entry := range strings.Fields(get(t, s, k("written"))) {
+	for _, entry := range strings.Fields(written) {
 		var by string
 		var under int64
 		if _, err := fmt.Sscanf(strings.ReplaceAll(entry, ":", " "), "%s %d", &by, &under); err != nil {
@@ -65,13 +80,11 @@ func testLeases(t *testing.T, e Engine) {
 			t.Errorf("%s wrote under epoch %d after %s under %d", by, under, writer, epoch)
 		}
 		if under != epoch {
-			writers++
+			epochs++
 		}
 		epoch, writer = under, by
 	}
-	if writers < 2 {
-		t.Errorf("only %d epochs wrote", writers)
-	}
+	return epochs
 }
 
 // writeUnder notes writer and epoch, if the lease still is the newest.
