@@ -58,6 +58,7 @@ func (a *attempt) try(ctx context.Context, e Endpoint) {
 	what := demandOf(&a.d.Envelope)
 	e, err := e.planned(ctx, what)
 	if err != nil {
+		a.pool.tellRefused(e, err)
 		a.failOpen(err, e)
 		return
 	}

@@ -107,6 +107,8 @@ type Target struct {
 	Policies map[string]tlspolicy.Rule
 	// IgnoreMTASTS leaves what destinations publish by MTA-STS alone.
 	IgnoreMTASTS bool
+	// Sessions is told of connections by MX, for TLS reports; nil for nobody.
+	Sessions tlspolicy.Sessions
 	// CAFile holds the trusted certificates in PEM; "" means the system's.
 	CAFile string
 	// CertFile and KeyFile hold the certificate we show a server that asks for

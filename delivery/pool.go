@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/postern-mail/postern/delivery/tlspolicy"
 	"github.com/postern-mail/postern/internal/reload"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/smtp"
@@ -30,6 +31,7 @@ type poolConfig struct {
 	DownTime       time.Duration // for which an address out of reach is tried last
 	MaxSessions    int           // conversations one attempt may hold in turn
 	retryRefused   bool          // go on to the next endpoint after a transient refusal
+	sessions       tlspolicy.Sessions
 }
 
 // Pool holds the connections of one transport. Its methods may be called
@@ -73,7 +75,7 @@ func NewPool(t Target, hostname string, log hclog.Logger) (*Pool, error) {
 	if t.byMX() {
 		cfg.IdleTime = 5 * time.Second
 	}
-	cfg.retryRefused = t.protocol() == SMTP
+	cfg.retryRefused, cfg.sessions = t.protocol() == SMTP, t.Sessions
 	if t.IdleTime != 0 {
 		cfg.IdleTime = max(t.IdleTime, 0)
 	}
@@ -202,6 +204,7 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 		if ctx.Err() == nil && !protectionFailed(err) {
 			p.markDown(e, err)
 		}
+		p.tellFailed(e, err)
 		return nil, err
 	}
 	_, dropsRepeats := client.Extension("XPOSTERN")
@@ -216,6 +219,7 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	}
 	c := &Conn{Client: client, endpoint: e, born: time.Now()}
 	p.noteTLS(c)
+	p.tellSession(c)
 	return c, nil
 }
 

@@ -263,6 +263,9 @@ func (c *Client) PeerName() string { return c.peerName }
 // RemoteAddr is the peer's address.
 func (c *Client) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
 
+// LocalAddr is our end of the connection.
+func (c *Client) LocalAddr() net.Addr { return c.conn.LocalAddr() }
+
 // TLS returns the state of the connection's TLS; false when it is in the clear.
 func (c *Client) TLS() (tls.ConnectionState, bool) {
 	if conn, ok := c.conn.(*tls.Conn); ok {

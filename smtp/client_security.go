@@ -14,6 +14,12 @@ type clientTLSError struct{ err error }
 func (e *clientTLSError) Error() string { return "TLS handshake: " + e.err.Error() }
 func (e *clientTLSError) Unwrap() error { return e.err }
 
+// TLSFailed reports whether err of Dial is that of a TLS handshake.
+func TLSFailed(err error) bool {
+	var failed *clientTLSError
+	return errors.As(err, &failed)
+}
+
 // startTLS upgrades the connection as the policy says.
 func (c *Client) startTLS(ctx context.Context) error {
 	if c.cfg.ImplicitTLS || c.cfg.TLS == ClientTLSNone {

@@ -31,6 +31,8 @@ type STSPolicy struct {
 	Mode   STSMode
 	MX     []string // patterns, lower-case: a name, or "*." and one
 	MaxAge time.Duration
+
+	lines []string // as they came, for reports
 }
 
 // Allows reports whether mail may go to the MX host (RFC 8461 section 4.1).
@@ -83,6 +85,9 @@ func parseSTSPolicy(text string) (*STSPolicy, error) {
 	p := &STSPolicy{}
 	fields := make(map[string]string)
 	for line := range strings.Lines(text) {
+		if shown := strings.ToValidUTF8(strings.TrimRight(line, " \t\r\n"), "?"); shown != "" {
+			p.lines = append(p.lines, shown)
+		}
 		name, value, found := strings.Cut(strings.TrimRight(line, " \t\r\n"), ":")
 		if !found {
 			if name == "" {

@@ -44,8 +44,12 @@ type Plan struct {
 	// ruledOut is why the host is no place for the mail at all; only a plan
 	// under Testing has it.
 	ruledOut error
-	roots    *x509.CertPool
-	key      string
+	// published is what the domain is told about, nil for nothing, and fault
+	// what is wrong with it however a session goes.
+	published *Published
+	fault     error
+	roots     *x509.CertPool
+	key       string
 }
 
 // Required reports whether mail must not go in the clear.

@@ -178,7 +178,12 @@ func (d *Destination) plan(ctx context.Context, h Host) (*Plan, error) {
 		}
 	}
 	base := d.byRule(h)
-	if d.sts == nil {
+	switch {
+	case d.sts == nil && d.stsErr != nil:
+		base.published, base.fault = d.published(TypeSTS, nil), d.stsErr
+		return base, nil
+	case d.sts == nil:
+		base.published = d.published(NoPolicy, nil)
 		return base, nil
 	}
 	bySTS := d.bySTS(h)
@@ -190,7 +195,7 @@ func (d *Destination) plan(ctx context.Context, h Host) (*Plan, error) {
 		base.Testing = bySTS
 		return base, nil
 	case bySTS.ruledOut != nil:
-		return nil, status.New(status.TLSPolicyUnmet, bySTS.ruledOut)
+		return nil, d.refusal(status.TLSPolicyUnmet, TypeSTS, bySTS.ruledOut)
 	default:
 		return bySTS, nil
 	}
@@ -233,6 +238,7 @@ func (d *Destination) bySTS(h Host) *Plan {
 	p := &Plan{
 		Level: Secure, Source: FromMTASTS, Why: fmt.Sprintf("MTA-STS policy %s of %s", d.stsID, d.hop.Domain),
 		ServerName: h.Name, names: []string{strings.ToLower(h.Name)}, roots: d.policies.standard.roots,
+		published: d.published(TypeSTS, nil),
 	}
 	return p.seal()
 }
@@ -242,12 +248,13 @@ func (d *Destination) bySTS(h Host) *Plan {
 func (d *Destination) dane(ctx context.Context, h Host) (*Plan, error) {
 	base, records, err := d.tlsa(ctx, h)
 	if err != nil {
-		return nil, status.New(status.TLSPolicyUnknown, fmt.Errorf("%w: TLSA records of %s: %w", DNSSECInvalid, h.Name, err))
+		return nil, d.refusal(status.TLSPolicyUnknown, TypeTLSA, fmt.Errorf("%w: TLSA records of %s: %w", DNSSECInvalid, h.Name, err))
 	}
 	counting := usable(records)
 	switch {
 	case len(counting) > 0:
 		p := &Plan{Level: DANE, Source: FromDANE, Why: "TLSA records of " + base, ServerName: base, tlsa: counting}
+		p.published = d.published(TypeTLSA, tlsaText(records))
 		p.names = []string{strings.ToLower(base)}
 		if d.hop.MX {
 			p.names = append(p.names, strings.ToLower(d.hop.Domain))
@@ -257,12 +264,14 @@ func (d *Destination) dane(ctx context.Context, h Host) (*Plan, error) {
 		}
 		return p.seal(), nil
 	case d.rule.Level == DANEOnly && base == "":
-		return nil, status.New(status.TLSPolicyUnmet, fmt.Errorf("%w: level dane-only, but %s", DANERequired, d.whyNoDANE(h)))
+		return nil, d.refusal(status.TLSPolicyUnmet, TypeTLSA, fmt.Errorf("%w: level dane-only, but %s", DANERequired, d.whyNoDANE(h)))
 	case d.rule.Level == DANEOnly:
-		return nil, status.New(status.TLSPolicyUnmet, fmt.Errorf("%w: level dane-only, but no TLSA record of %s can be used", TLSAInvalid, base))
+		return nil, d.refusal(status.TLSPolicyUnmet, TypeTLSA, fmt.Errorf("%w: level dane-only, but no TLSA record of %s can be used", TLSAInvalid, base))
 	case base != "" && (d.sts == nil || d.sts.Mode != STSEnforce):
 		// RFC 7672 section 2.2: TLS all the same, without authentication.
 		p := &Plan{Level: Encrypt, Source: FromDANE, Why: "TLSA records of " + base + ", none of which can be used", ServerName: base}
+		p.published = d.published(TypeTLSA, tlsaText(records))
+		p.fault = fmt.Errorf("%w: no TLSA record of %s can be used", TLSAInvalid, base)
 		return p.seal(), nil
 	default:
 		return nil, nil
