@@ -176,6 +176,7 @@ func (c checker) gateway(g *Gateway) {
 		c.target(t)
 	}
 	c.tlsPolicies(g.TLSPolicy)
+	c.tlsReports(g.TLSReports)
 	for _, d := range g.Domains {
 		c.domains(d)
 	}

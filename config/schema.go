@@ -161,12 +161,13 @@ type Gateway struct {
 	SenderRelayFiles []string         `conf:"sender_relay_files" doc:"Files of keys and next hops, as Postfix's sender_dependent_relayhost_maps; asked when nothing else has a rule for the sender. Mail goes by the target smtp. Read again when they change."`
 	ProxyInterfaces  []netip.Prefix   `conf:"proxy_interfaces" doc:"Addresses outside of this machine under which its mx listeners are reached, by a proxy or address translator: MX records that lead there lead to us."`
 
-	Policies []*Policy `conf:"policy,block" example:"policy \"recipient\" { permit_mynetworks {} reject_unauth_destination {} }" doc:"What is decided when. Label: client, helo, sender, relay, recipient, data or end_of_data. Steps are Postfix's restrictions. They hold for listeners of mode mx; submission has lists of its own."`
-	Queue    *Queue    `conf:"queue,block" doc:"How mail waits."`
-	Reports  *Reports  `conf:"reports,block" doc:"What senders and the postmaster are told."`
-	Rewrite  *Rewrite  `conf:"rewrite,block" doc:"How addresses are rewritten, and who gets copies. Without it they stay as they are."`
-	SRS      *SRS      `conf:"srs,block" doc:"Sender rewriting for mail that is forwarded to other domains. Without it the sender stays."`
-	HopLimit int       `conf:"hopcount_limit" default:"50" doc:"Received fields a message may come with; more is a loop, and refused."`
+	Policies   []*Policy   `conf:"policy,block" example:"policy \"recipient\" { permit_mynetworks {} reject_unauth_destination {} }" doc:"What is decided when. Label: client, helo, sender, relay, recipient, data or end_of_data. Steps are Postfix's restrictions. They hold for listeners of mode mx; submission has lists of its own."`
+	Queue      *Queue      `conf:"queue,block" doc:"How mail waits."`
+	Reports    *Reports    `conf:"reports,block" doc:"What senders and the postmaster are told."`
+	Rewrite    *Rewrite    `conf:"rewrite,block" doc:"How addresses are rewritten, and who gets copies. Without it they stay as they are."`
+	SRS        *SRS        `conf:"srs,block" doc:"Sender rewriting for mail that is forwarded to other domains. Without it the sender stays."`
+	HopLimit   int         `conf:"hopcount_limit" default:"50" doc:"Received fields a message may come with; more is a loop, and refused."`
+	TLSReports *TLSReports `conf:"tls_reports,block" doc:"Reports to other domains on the TLS of their mail servers, once a day, where they ask for them (TLSRPT). Without this block none are made."`
 
 	MyNetworks     []netip.Prefix `conf:"mynetworks" default:"127.0.0.0/8 ::1/128" doc:"Networks whose clients may send anywhere without login. Wrong passwords of many people, as a web mailer brings them, do not shut out such a network."`
 	DelayReject    bool           `conf:"delay_reject" default:"true" doc:"Decide client, helo and sender lists at RCPT, so that the log tells the recipient."`

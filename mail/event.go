@@ -23,6 +23,7 @@ const (
 	EventExpunge    EventKind = "expunge"
 	EventConfig     EventKind = "configuration"
 	EventLifecycle  EventKind = "lifecycle"
+	EventTLSReport  EventKind = "tls-report"
 )
 
 // Event is one line of the audit: who did what, from where, with which result

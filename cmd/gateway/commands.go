@@ -31,6 +31,9 @@ func (s *server) commands() admin.Commands {
 		c["queue/summary"] = s.replySummary
 		s.queueActions(c)
 		c["route"] = s.replyRoute
+		c["tlsrpt/list"] = s.replyTLSReports
+		c["tlsrpt/show"] = s.replyTLSReport
+		c["tlsrpt/send"] = s.replySendTLSReport
 	}
 	return s.audited(c)
 }

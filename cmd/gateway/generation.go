@@ -62,13 +62,14 @@ type source struct {
 }
 
 // newGeneration builds the rooms of a configuration without touching the
-// network. The error holds everything that is wrong.
-func newGeneration(f *config.File, audit auditor, metrics prometheus.Registerer, log hclog.Logger) (*generation, error) {
+// network. sessions is told of connections to other servers; nil for nobody. The
+// error holds everything that is wrong.
+func newGeneration(f *config.File, audit auditor, metrics prometheus.Registerer, log hclog.Logger, sessions tlspolicy.Sessions) (*generation, error) {
 	for _, warning := range f.Warnings() {
 		log.Warn("configuration", "problem", warning)
 	}
 	g := &generation{file: f, made: time.Now(), sources: make(map[string]source), book: &addressBook{domains: make(map[mail.Domain]domainEntry)}, chains: make(map[string]*policy.Chain)}
-	b := &builder{generation: g, audit: audit, metrics: metrics, log: log, searchers: make(map[string]directory.Searcher)}
+	b := &builder{generation: g, audit: audit, metrics: metrics, log: log, sessions: sessions, searchers: make(map[string]directory.Searcher)}
 	b.directories()
 	if b.err != nil {
 		return nil, b.err // what follows would only repeat it
@@ -96,7 +97,8 @@ type builder struct {
 	log     hclog.Logger
 	err     error
 
-	sts *tlspolicy.STS
+	sessions tlspolicy.Sessions
+	sts      *tlspolicy.STS
 	// searchers are what the directories search, by their names.
 	searchers map[string]directory.Searcher
 }
@@ -306,6 +308,7 @@ func (b *builder) delivery() {
 			}
 			continue
 		}
+		t.Sessions = b.sessions
 		transport, err := relay.New(t, cfg.Hostname, b.resolver, b.sts, log)
 		if !b.failed("target "+name, err) {
 			transports[name] = outward{transport, b.outbound}

@@ -76,7 +76,7 @@ func root() *cobra.Command {
 	c.PersistentFlags().StringP("config", "c", defaultConfig, "configuration `FILE`")
 	c.AddCommand(
 		serveCommand(), demoCommand(), reloadCommand(), statusCommand(), configCommand(),
-		queueCommand(), sendmailCommand(), lookupCommand(), routeCommand(), rewriteCommand(), srsCommand(), reportsCommand(), passwordCommand(), auditCommand(), fsckCommand(), pamHelperCommand(), debugCommand(), versionCommand(),
+		queueCommand(), sendmailCommand(), lookupCommand(), routeCommand(), rewriteCommand(), srsCommand(), tlsrptCommand(), reportsCommand(), passwordCommand(), auditCommand(), fsckCommand(), pamHelperCommand(), debugCommand(), versionCommand(),
 	)
 	explainUsage(c)
 	return c

@@ -146,7 +146,7 @@ func (s *server) reload() (restart []string, err error) {
 	if slices.ContainsFunc(restart, func(what string) bool { return strings.Contains(what, "listener") }) {
 		return restart, fmt.Errorf("listeners were added, removed or moved, which takes a restart: %s", strings.Join(restart, ", "))
 	}
-	g, err := newGeneration(f, s.audit, s.metrics, s.log)
+	g, err := newGeneration(f, s.audit, s.metrics, s.log, &s.tlsSessions)
 	if err != nil {
 		return nil, err
 	}
@@ -196,6 +196,7 @@ func needsRestart(before, after *config.File) []string {
 	note("listener addresses", slices.Equal(before.Addresses(), after.Addresses()))
 	note("audit.sync_interval", before.Audit.Sync == after.Audit.Sync)
 	if before.Gateway != nil && after.Gateway != nil {
+		note("gateway.tls_reports", reflect.DeepEqual(before.TLSReports(), after.TLSReports()))
 		note("gateway.queue", before.Queue() == after.Queue() && before.MinFree("queue") == after.MinFree("queue"))
 	}
 	if before.Backend != nil && after.Backend != nil {

@@ -41,7 +41,9 @@ type server struct {
 	audit   countedAudit
 	metrics *prometheus.Registry
 	current current
-	started time.Time
+	// tlsSessions is told of connections to other servers.
+	tlsSessions tlsSessions
+	started     time.Time
 
 	stores    []*engine
 	queue     *queue.Queue     // nil without a gateway
@@ -92,7 +94,7 @@ func newServer(ctx context.Context, path string, f *config.File, log hclog.Logge
 		return s, err
 	}
 	s.audit = newCountedAudit(record, s.metrics)
-	g, err := newGeneration(f, s.audit, s.metrics, log)
+	g, err := newGeneration(f, s.audit, s.metrics, log, &s.tlsSessions)
 	if err != nil {
 		return s, err
 	}
@@ -145,6 +147,9 @@ func (s *server) openGateway(ctx context.Context, f *config.File) error {
 		Recipients: ourRecipients{&s.current}, Audit: s.audit, Log: s.log.Named("queue"),
 	})
 	if err != nil {
+		return err
+	}
+	if err := s.openReporter(f, e.kv); err != nil {
 		return err
 	}
 	for _, l := range f.Gateway.Listeners {
@@ -270,6 +275,9 @@ func (s *server) Run(ctx context.Context) error {
 	var middle, ground phase
 	if s.queue != nil {
 		middle = append(middle, task{"queue", s.queue.Run})
+	}
+	if r := s.tlsSessions.Load(); r != nil {
+		back = append(back, task{"TLS reports", r.Run}) // after the last delivery
 	}
 	if s.mailstore != nil {
 		ground = append(ground, task{"mailboxes", s.mailstore.Run})

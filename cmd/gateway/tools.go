@@ -77,7 +77,7 @@ func check(path string) (*config.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := newGeneration(f, discard{}, nil, hclog.NewNullLogger())
+	g, err := newGeneration(f, discard{}, nil, hclog.NewNullLogger(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func lookupCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			g, err := newGeneration(f, discard{}, nil, hclog.NewNullLogger())
+			g, err := newGeneration(f, discard{}, nil, hclog.NewNullLogger(), nil)
 			if err != nil {
 				return err
 			}

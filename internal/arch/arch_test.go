@@ -36,6 +36,8 @@ var rooms = map[string][]string{
 	"delivery":  {"smtp"},
 	"rewrite":   {},
 
+	"delivery/tlsrpt": {"delivery/tlspolicy", "store/..."},
+
 	"backend/mailstore": {"store/..."},
 	"backend/lmtpd":     {"smtp", "backend/mailstore", "store/..."},
 	"backend/imapd":     {"backend/mailstore/...", "store/..."},
