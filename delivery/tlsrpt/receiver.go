@@ -76,6 +76,6 @@ func parseReceiver(text string) (Receiver, error) {
 		address, err := mail.ParseAddress(decoded)
 		return Receiver{Mail: address}, err
 	default:
-		return Receiver{}, fmt.Errorf("receiver %q is neither mailto: nor https:", text)
+		return Receiver{}, fmt.Errorf("receiver %q is neither a mailto nor an https URI", text)
 	}
 }
