@@ -83,7 +83,7 @@ func rewriteCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			g, err := newGeneration(f, discard{}, nil, hclog.NewNullLogger())
+			g, err := newGeneration(f, discard{}, nil, hclog.NewNullLogger(), nil)
 			if err != nil {
 				return err
 			}
