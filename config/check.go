@@ -226,6 +226,7 @@ func (c checker) smtpListener(l *SMTPListener) {
 	for _, bind := range l.Bind {
 		c.address(l.rangeOf("bind"), bind, l.Mode == ModeLocal)
 	}
+	c.priorities(l)
 	c.tls(l.TLS)
 	if c.file.Certificate(l.TLS) == nil {
 		switch {

@@ -126,6 +126,7 @@ func (l *SMTPListener) Room(f *File, resolver smtpd.Resolver) smtp.ServerConfig 
 	if l.Mode == ModeLocal {
 		c.PeerIdentity = localUser
 	}
+	c.Priorities, c.MaxPriority = l.priorities()
 	if l.BareNewlines == "reject" {
 		c.BareNewline = smtp.BareNewlineReject
 	}
@@ -320,7 +321,8 @@ func (f *File) SMTPListener(name string) *SMTPListener {
 func (l *SMTPListener) Sessions(f *File) smtpd.Config {
 	return smtpd.Config{
 		Hostname: mail.Domain(f.Hostname), Service: l.Name, RequireAuth: l.Auth == "required",
-		CompleteHeader: l.Submission(), TraceLogin: l.Mode == ModeLocal, Postmaster: f.Postmaster(), MaxHops: f.Gateway.HopLimit,
+		Priority: int8(l.Priority), CompleteHeader: l.Submission(), TraceLogin: l.Mode == ModeLocal, Postmaster: f.Postmaster(),
+		MaxHops: f.Gateway.HopLimit,
 	}
 }
 

@@ -186,6 +186,9 @@ type SMTPListener struct {
 	Auth         string   `conf:"auth" oneof:"none optional required" doc:"Whether logins are offered or demanded. Empty: none on mx, required on submission."`
 	InsecureAuth bool     `conf:"allow_plaintext_auth" default:"false" doc:"Offer logins without TLS."`
 
+	Priority    int    `conf:"priority" default:"0" doc:"Priority (RFC 6710), from -9 to 9, of messages that ask for none."`
+	MaxPriority string `conf:"max_priority" doc:"Highest priority that a message may ask for (MT-PRIORITY, RFC 6710), from -9 to 9, or none: it cannot. submission, submissions, local: for those who are known; mx: for every client. Empty: none on mx, else 4."`
+
 	MaxMessage     Octets        `conf:"max_message" default:"50 MiB" doc:"Largest message."`
 	MaxRecipients  int           `conf:"max_recipients" default:"1000" doc:"Recipients in one transaction."`
 	MaxSessions    int           `conf:"max_sessions" default:"1000" doc:"Sessions at a time."`

@@ -170,6 +170,7 @@ func (a *attempt) send(ctx context.Context, c *smtp.Client) []smtp.ClientResult 
 			EnvelopeID:  env.EnvelopeID,
 			DeliveryID:  a.d.ID,
 			RequireTLS:  a.pool.asksRequireTLS(&env, c),
+			Priority:    env.Priority,
 		},
 		To:      make([]smtp.RcptCommand, len(a.open)),
 		Octets:  octets,

@@ -33,6 +33,7 @@ func (t *clientTransaction) mailCommand() string {
 	if from.RequireTLS && c.OffersRequireTLS() {
 		b.WriteString(" REQUIRETLS")
 	}
+	b.WriteString(c.priorityParameter(from.Priority))
 	if c.cfg.LMTP && c.offers("XPOSTERN") && from.DeliveryID != "" {
 		b.WriteString(" DELIVERYID=" + clientXtext(from.DeliveryID))
 	}

@@ -210,6 +210,9 @@ func (s *serverSession) extensions() string {
 	if s.client.TLS != nil { // RFC 8689 section 2
 		add("REQUIRETLS", "")
 	}
+	if s.offersPriority() {
+		add("MT-PRIORITY", "")
+	}
 	if s.set.Mode == ModeLMTP {
 		add("XPOSTERN", "")
 	}

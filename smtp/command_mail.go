@@ -20,12 +20,17 @@ func (s *serverSession) mail(arg string) error {
 	if cmd.DeclaredOctets > s.set.MaxMessageOctets {
 		return s.refuse(status.Errorf(status.MessageTooBig, "SIZE=%d", cmd.DeclaredOctets))
 	}
+	asked := cmd.Priority
+	cmd.Priority = min(asked, s.set.MaxPriority)
+	if !cmd.PriorityGiven {
+		cmd.Priority = 0
+	}
 	policy, err := s.policy.Mail(s.ctx, cmd)
 	if err != nil {
 		return s.refuse(err)
 	}
 	s.tx = &transaction{policy: policy, smtpUTF8: cmd.SMTPUTF8}
-	s.say(status.SenderOK)
+	s.sayMail(&cmd, asked)
 	return nil
 }
 
@@ -86,6 +91,10 @@ func (s *serverSession) setMailParameter(cmd *MailCommand, keyword, value string
 			err = badValue(keyword, value)
 		}
 		return s.client.TLS != nil && s.set.offers("REQUIRETLS"), err
+	case "MT-PRIORITY":
+		cmd.PriorityGiven = true
+		cmd.Priority, err = parsePriority(value)
+		return s.offersPriority(), err
 	case "AUTH":
 		if len(s.mechanisms()) == 0 {
 			return false, nil

@@ -63,6 +63,10 @@ type MailCommand struct {
 	DeliveryID string
 	// RequireTLS is REQUIRETLS (RFC 8689), which is taken under TLS only.
 	RequireTLS bool
+	// Priority is MT-PRIORITY (RFC 6710), no higher than the listener allows;
+	// PriorityGiven tells that it was given. A client sends one that is not 0.
+	Priority      int8
+	PriorityGiven bool
 }
 
 // RcptCommand is a RCPT command with its parameters.

@@ -62,7 +62,7 @@ const (
 
 // Keywords of EHLO that DiscardEHLO may name.
 var ehloKeywords = []string{
-	"PIPELINING", "SIZE", "STARTTLS", "AUTH", "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING", "REQUIRETLS", "XPOSTERN",
+	"PIPELINING", "SIZE", "STARTTLS", "AUTH", "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING", "REQUIRETLS", "MT-PRIORITY", "XPOSTERN",
 }
 
 // ServerConfig tells how to speak, and how much of it. For each number zero
@@ -89,6 +89,11 @@ type ServerConfig struct {
 	RequireTLS bool
 	// AllowInsecureAuth offers AUTH without TLS. For unix sockets and tests.
 	AllowInsecureAuth bool
+
+	// Priorities says to whom MT-PRIORITY is offered; what asks for more than
+	// MaxPriority gets that.
+	Priorities  PriorityPolicy
+	MaxPriority int8
 
 	// HeloRequired refuses MAIL before HELO or EHLO. LMTP always does.
 	HeloRequired bool

@@ -134,6 +134,9 @@ func (s *fakeSession) Mail(_ context.Context, from MailCommand) (Transaction, er
 	if from.RequireTLS {
 		protected = " requiretls"
 	}
+	if from.PriorityGiven {
+		protected += fmt.Sprintf(" priority=%d", from.Priority)
+	}
 	s.h.note("mail %s size=%d body=%s utf8=%t ret=%s envid=%q auth=%s id=%q%s",
 		from.ReversePath.Path(), from.DeclaredOctets, from.Body, from.SMTPUTF8, from.Return, from.EnvelopeID, auth, from.DeliveryID, protected)
 	if from.ReversePath.Local == "panic" {

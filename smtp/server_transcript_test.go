@@ -25,6 +25,8 @@ type transcriptConfig struct {
 	Recipients   int
 	Line         int
 	SoftErrors   int
+	Priorities   PriorityPolicy
+	MaxPriority  int8
 	HardErrors   int
 	Junk         int
 	Discard      []string
@@ -36,7 +38,7 @@ func (c transcriptConfig) server(t *testing.T, serverTLS *tls.Config) ServerConf
 	cfg := ServerConfig{
 		Hostname: "mx.test", AllowInsecureAuth: c.InsecureAuth, HeloRequired: c.HeloRequired, RequireTLS: c.RequireTLS,
 		MaxMessageOctets: c.Message, MaxRecipients: c.Recipients, MaxLineOctets: c.Line,
-		SoftErrors: c.SoftErrors, HardErrors: c.HardErrors, MaxJunkCommands: c.Junk, DiscardEHLO: c.Discard,
+		Priorities: c.Priorities, MaxPriority: c.MaxPriority, SoftErrors: c.SoftErrors, HardErrors: c.HardErrors, MaxJunkCommands: c.Junk, DiscardEHLO: c.Discard,
 	}
 	for _, m := range []Mode{ModeMX, ModeSubmission, ModeLMTP} {
 		if m.String() == c.Mode {

@@ -191,6 +191,9 @@ func (q *fakeQueue) String() string {
 		if s.Envelope.RequireTLS || s.Envelope.TLSOptional {
 			fmt.Fprintf(&b, " requiretls=%t tls-optional=%t", s.Envelope.RequireTLS, s.Envelope.TLSOptional)
 		}
+		if p := s.Envelope.Priority; p != 0 {
+			fmt.Fprintf(&b, " priority=%d", p)
+		}
 		b.WriteByte('\n')
 		for _, r := range s.Envelope.Recipients {
 			fmt.Fprintf(&b, "  to=%s accepted=%s orcpt=%q notify=%d route=%q\n", r.Address.Path(), r.Accepted.Path(), r.Original, r.Notify, r.Route.Transport)

@@ -26,6 +26,8 @@ type Config struct {
 	Service string
 	// RequireAuth refuses MAIL before authentication (530).
 	RequireAuth bool
+	// Priority is that of messages which ask for none (RFC 6710).
+	Priority int8
 	// CompleteHeader adds Date and Message-ID where they are missing, as a
 	// submission server may (RFC 6409 section 8). Not for mail of others.
 	CompleteHeader bool

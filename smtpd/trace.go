@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -60,6 +61,10 @@ func (t *transaction) trace(b *strings.Builder, now time.Time) {
 	if client.TLS != nil {
 		// RFC 8314 section 7.4 registers the clause.
 		b.WriteString("\r\n\ttls " + inert(client.TLS.Cipher) + " (" + inert(client.TLS.Version) + ")")
+	}
+	if p := t.tx.Envelope.Priority; p != 0 {
+		// RFC 6710 registers the clause.
+		b.WriteString("\r\n\tPRIORITY " + strconv.Itoa(int(p)))
 	}
 	b.WriteString(";\r\n\t" + now.Format(dateLayout) + "\r\n")
 }

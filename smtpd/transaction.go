@@ -35,6 +35,9 @@ type transaction struct {
 }
 
 func newTransaction(s *session, from smtp.MailCommand) *transaction {
+	if !from.PriorityGiven {
+		from.Priority = s.handler.cfg.Priority
+	}
 	return &transaction{
 		session: s,
 		tx: mail.Transaction{
@@ -49,6 +52,7 @@ func newTransaction(s *session, from smtp.MailCommand) *transaction {
 				Return:         from.Return,
 				EnvelopeID:     from.EnvelopeID,
 				RequireTLS:     from.RequireTLS,
+				Priority:       from.Priority,
 			},
 		},
 	}

@@ -38,6 +38,7 @@ type scene struct {
 	AcceptFails  bool
 	NextHop      string // "takes" or "refuses" mail while the client waits
 	Trusted      bool   // the client is in our networks
+	Priority     int8   // of what asks for none; others may ask for up to 4
 }
 
 // from gives connections of a pipe an address.
@@ -104,7 +105,7 @@ func (sc scene) build(t testing.TB, q *fakeQueue, audit *recorder) *Handler {
 	}
 	handler, err := New(Config{
 		Hostname: "mx.example.com", Service: service, RequireAuth: sc.Submission, CompleteHeader: sc.Submission,
-		TraceLogin: sc.TraceLogin, MaxEnvelope: sc.MaxEnvelope, MaxHops: 3,
+		Priority: sc.Priority, TraceLogin: sc.TraceLogin, MaxEnvelope: sc.MaxEnvelope, MaxHops: 3,
 		Postmaster: mailAddress("bob@example.com"),
 	}, Deps{
 		Policy: chain, Domains: directory, Recipients: directory, Authn: fakeAuthn{}, Queue: q, Audit: audit, Logger: hclog.NewNullLogger(),
@@ -122,6 +123,9 @@ func (sc scene) serve(t *testing.T, l net.Listener, serverTLS *tls.Config) stage
 	cfg := smtp.ServerConfig{Name: "test", Hostname: "mx.example.com", TLS: serverTLS, MaxMessageOctets: sc.MaxMessage}
 	if sc.Submission {
 		cfg.Mode = smtp.ModeSubmission
+	}
+	if sc.Priority != 0 {
+		cfg.Priorities, cfg.MaxPriority = smtp.PriorityForAll, 4
 	}
 	if sc.Hostname != "" {
 		cfg.LookupHostname = func(context.Context, netip.Addr) string { return sc.Hostname }

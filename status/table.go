@@ -15,6 +15,7 @@ const (
 	OK
 	SenderOK
 	RecipientOK
+	PriorityChanged
 	MessageAccepted
 	Delivered
 	StartTLS
@@ -149,6 +150,7 @@ var table = [reasonCount]row{
 	OK:              {"OK", 250, e(2, 0, 0), "Ok", ""},
 	SenderOK:        {"SenderOK", 250, e(2, 1, 0), "Ok", ""},
 	RecipientOK:     {"RecipientOK", 250, e(2, 1, 5), "Ok", ""},
+	PriorityChanged: {"PriorityChanged", 250, e(2, 3, 6), "is the priority the message gets", ""},
 	MessageAccepted: {"MessageAccepted", 250, e(2, 0, 0), "Ok: queued", ""},
 	Delivered:       {"Delivered", 250, e(2, 0, 0), "Saved", ""},
 	StartTLS:        {"StartTLS", 220, e(2, 0, 0), "Ready to start TLS", ""},
