@@ -241,7 +241,7 @@ func (t *Target) Room() delivery.Target {
 	r := delivery.Target{
 		Name: t.Name, Protocol: delivery.Protocol(t.Protocol), Addresses: t.Address, Fallback: t.Fallback, TLS: tlspolicy.Level(t.TLS),
 		CAFile: t.CAFile, CertFile: t.CertFile, KeyFile: t.KeyFile, ServerName: t.ServerName, Login: t.User, PasswordFile: t.PasswordFile,
-		LoginsFile: t.LoginsFile, Mechanisms: t.Mechanisms, PlaintextAuth: t.InsecureAuth,
+		LoginsFile: t.LoginsFile, Mechanisms: t.Mechanisms, PlaintextAuth: t.InsecureAuth, KeepEightBit: !t.Convert8Bit, Chunking: t.Chunking,
 		MaxConnections: t.MaxConns, IdleTime: t.IdleTime, CutThrough: delivery.CutThrough(t.CutThrough),
 		Timeouts: smtp.ClientTimeouts{Greeting: t.Timeout, Command: t.Timeout, DataInit: t.Timeout, DataBlock: t.Timeout, DataDone: 2 * t.Timeout},
 	}

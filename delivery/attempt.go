@@ -153,11 +153,7 @@ func (a *attempt) dropsRepeats(c *smtp.Client) bool {
 func (a *attempt) send(ctx context.Context, c *smtp.Client) []smtp.ClientResult {
 	content, octets, err := a.content()
 	if err != nil {
-		results := make([]smtp.ClientResult, len(a.open))
-		for i := range results {
-			results[i].Err = status.New(status.StoreDown, err)
-		}
-		return results
+		return allResults(len(a.open), status.New(status.StoreDown, err))
 	}
 	defer content.Close()
 	env := a.d.Envelope
@@ -176,6 +172,9 @@ func (a *attempt) send(ctx context.Context, c *smtp.Client) []smtp.ClientResult 
 		Octets:  octets,
 		Content: content,
 	}
+	if err := a.pool.downgrade(&m, c, content); err != nil {
+		return allResults(len(a.open), err)
+	}
 	if _, offered := c.Extension("SMTPUTF8"); env.SMTPUTF8 && !offered {
 		m.From.SMTPUTF8 = headerNeedsUTF8(content)
 	}
@@ -184,6 +183,15 @@ func (a *attempt) send(ctx context.Context, c *smtp.Client) []smtp.ClientResult 
 		m.To[n] = smtp.RcptCommand{ForwardPath: rcpt.Address, Original: rcpt.Original, Notify: rcpt.Notify}
 	}
 	return c.Send(ctx, m)
+}
+
+// allResults are those of a conversation that could not begin because of err.
+func allResults(n int, err error) []smtp.ClientResult {
+	results := make([]smtp.ClientResult, n)
+	for i := range results {
+		results[i].Err = err
+	}
+	return results
 }
 
 // content opens the message and checks that it is whole.
@@ -264,7 +272,7 @@ func (a *attempt) worthAnother(r smtp.ClientResult) bool {
 		return false
 	}
 	switch status.Of(r.Err) {
-	case status.ConnectionLost, status.PeerNoSMTPUTF8, status.PeerNoRequireTLS:
+	case status.ConnectionLost, status.PeerNo8BitMIME, status.PeerNoSMTPUTF8, status.PeerNoRequireTLS:
 		return true
 	case status.RemoteReply:
 		// A farewell is a connection lost with notice.

@@ -131,6 +131,12 @@ type Target struct {
 	// Mechanisms are those of smtp.ClientMechanisms to use, the first one that
 	// the server offers; none means as in smtp.ClientConfig.
 	Mechanisms []string
+	// KeepEightBit sends octets above 127 as they are to a server of SMTP that
+	// does not offer 8BITMIME, in place of converting them.
+	KeepEightBit bool
+	// Chunking sends content by BDAT to servers of SMTP that offer it; those of
+	// LMTP always get it so.
+	Chunking bool
 	// Timeouts bound each step; a zero field means Postfix's default, but for
 	// Connect with lmtp, which means 5 s. With lmtp and several addresses
 	// Connect is 1 s and Greeting 5 s at most: a partner waits to take over.
@@ -259,7 +265,7 @@ func (t Target) client(hostname string) (smtp.ClientConfig, error) {
 		TLSConfig:   &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(64)},
 		Login:       t.Login, Mechanisms: t.Mechanisms, PlaintextAuth: t.PlaintextAuth,
 		// To strangers DATA is the better trodden path.
-		Chunking: t.protocol() == LMTP,
+		Chunking: t.protocol() == LMTP || t.Chunking,
 		Timeouts: t.Timeouts,
 		Dial:     t.Dial,
 	}

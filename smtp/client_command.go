@@ -1,8 +1,10 @@
 package smtp
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/postern-mail/postern/mail"
 )
@@ -61,7 +63,7 @@ func (t *clientTransaction) rcptCommand(to RcptCommand) string {
 		line += " NOTIFY=" + clientNotify(to.Notify)
 	}
 	if kind, address, found := strings.Cut(to.Original, ";"); found && clientIsAtom(kind) {
-		line += " ORCPT=" + kind + ";" + clientXtext(address)
+		line += " ORCPT=" + kind + ";" + clientOriginal(kind, address)
 	}
 	return line
 }
@@ -80,6 +82,24 @@ func clientNotify(n mail.Notify) string {
 		}
 	}
 	return strings.Join(words, ",")
+}
+
+// clientOriginal encodes the address of ORCPT. In one of type utf-8, characters
+// outside ASCII are embedded by their number, which any peer that offers DSN can
+// pass on (RFC 6533 section 3, utf-8-addr-xtext).
+func clientOriginal(kind, address string) string {
+	if !strings.EqualFold(kind, "utf-8") || !utf8.ValidString(address) {
+		return clientXtext(address)
+	}
+	var b strings.Builder
+	for _, r := range address {
+		if r >= '!' && r <= '~' && r != '+' && r != '=' && r != '\\' {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, `\x{%02X}`, r)
+		}
+	}
+	return b.String()
 }
 
 // clientXtext encodes a parameter value (RFC 3461 section 4). Octets above

@@ -128,6 +128,7 @@ const (
 	RouteRefused
 	RouteDeferred
 	RouteDiscarded
+	PeerNo8BitMIME
 
 	reasonCount
 )
@@ -256,6 +257,7 @@ var table = [reasonCount]row{
 	RouteRefused:     {"RouteRefused", 550, e(5, 0, 0), "Mail to this address is refused", ""},
 	RouteDeferred:    {"RouteDeferred", 450, e(4, 0, 0), "Mail to this address has to wait", ""},
 	RouteDiscarded:   {"RouteDiscarded", 250, e(2, 0, 0), "Discarded", ""},
+	PeerNo8BitMIME:   {"PeerNo8BitMIME", 554, e(5, 6, 3), "Conversion to seven bits is required, but not possible", ""},
 }
 
 var none [3]int
