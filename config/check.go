@@ -372,8 +372,10 @@ func (c checker) tls(t *TLS) {
 	if t == nil {
 		return
 	}
-	c.readable(&t.block, "cert_file", t.CertFile)
-	c.readable(&t.block, "key_file", t.KeyFile)
+	for _, pair := range t.Pairs() {
+		c.readable(&pair.block, "cert_file", pair.CertFile)
+		c.readable(&pair.block, "key_file", pair.KeyFile)
+	}
 }
 
 // Certificate returns the TLS block in effect where own stands, or nil.

@@ -57,6 +57,8 @@ type TLS struct {
 	CertFile   string `conf:"cert_file" required:"the server's certificate with its chain, PEM" doc:"Certificate with its chain, PEM. Read again on reload."`
 	KeyFile    string `conf:"key_file" required:"the certificate's private key, PEM" doc:"Private key, PEM. Read again on reload."`
 	MinVersion string `conf:"min_version" default:"1.2" oneof:"1.2 1.3" doc:"Oldest TLS version accepted."`
+
+	Others []*Pair `conf:"certificate,block" example:"certificate { cert_file = \"/etc/postern/rsa.pem\" key_file = \"/etc/postern/rsa.key\" }" doc:"Further certificates: for other names, which clients ask for by SNI, or with another kind of key, such as RSA for those that know no ECDSA. The first that fits what a client says is shown, beginning with cert_file, and cert_file where none does."`
 }
 
 // DNS says how names are looked up.

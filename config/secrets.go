@@ -54,8 +54,11 @@ func (f *File) Warnings() []string {
 		all = append(all, fmt.Sprintf("%s:%d: %s %s is readable by everybody: chmod o-r it", at.Filename, at.Start.Line, name, path))
 	}
 	certificate := func(t *TLS) {
-		if t != nil {
-			look(&t.block, "key_file", t.KeyFile)
+		if t == nil {
+			return
+		}
+		for _, pair := range t.Pairs() {
+			look(&pair.block, "key_file", pair.KeyFile)
 		}
 	}
 	certificate(f.TLS)

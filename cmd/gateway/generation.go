@@ -326,16 +326,20 @@ func (b *builder) delivery() {
 	}
 }
 
-// certificate reads a listener's certificate, or returns nil when it has none.
+// certificate reads a listener's certificates, or returns nil when it has none.
+// Of several crypto/tls takes the first that suits a client.
 func certificate(t *config.TLS) (*tls.Config, error) {
 	if t == nil {
 		return nil, nil
 	}
-	pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("certificate %s: %w", t.CertFile, err)
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	for _, p := range t.Pairs() {
+		pair, err := tls.LoadX509KeyPair(p.CertFile, p.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %s: %w", p.CertFile, err)
+		}
+		c.Certificates = append(c.Certificates, pair)
 	}
-	c := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	if t.MinVersion == "1.3" {
 		c.MinVersion = tls.VersionTLS13
 	}
