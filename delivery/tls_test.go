@@ -243,9 +243,28 @@ func TestTLSMatrix(t *testing.T) {
 		{"dane, authority, name of the next hop", tlspolicy.DANE, nil, forNextHop, func(i *internet) { i.tlsa(i.ta(i.ca)) }, "Verified dane"},
 		{"dane, authority, expired", tlspolicy.DANE, nil, expired, func(i *internet) { i.tlsa(i.ta(i.ca)) }, notTrusted},
 		{"dane, another authority", tlspolicy.DANE, nil, good, func(i *internet) { i.tlsa(i.ta(i.other)) }, notTrusted},
+		{"dane, strongest digest only", tlspolicy.DANE, nil, good, both(ownKey, func(i *internet) { i.tlsa("3 1 2 " + strings.Repeat("ab", 64)) }), notTrusted},
+		{"dane, no MX records", tlspolicy.DANE, nil, untrusted, func(i *internet) {
+			i.dns.Remove("example.com")
+			i.dns.Add("example.com. 0 IN A 127.0.0.1", "_"+i.port+"._tcp.example.com. 0 IN TLSA "+i.ee(i.cert))
+		}, "Verified dane"},
+		{"dane, MX at the end of an alias", tlspolicy.DANE, nil, func(i *internet) { c := i.ca.Issue("hosted.example.com"); i.serve(&c) }, func(i *internet) {
+			i.dns.Remove("example.com")
+			i.dns.Add("example.com. 0 IN CNAME hosted.example.com.", "hosted.example.com. 0 IN MX 10 mx.example.com.")
+			i.tlsa(i.ta(i.ca))
+		}, "Verified dane"},
+		{"dane, MX lookup fails", tlspolicy.DANE, nil, good, func(i *internet) { ownKey(i); i.dns.Fail("example.com", "MX", "SERVFAIL") }, "deferred NameServiceDown"},
+		{"dane, address lookup fails", tlspolicy.DANE, nil, good, func(i *internet) {
+			ownKey(i)
+			i.dns.Fail("mx.example.com", "A", "SERVFAIL")
+			i.dns.Fail("mx.example.com", "AAAA", "SERVFAIL")
+		}, "deferred NameServiceDown"},
 		{"dane-only", tlspolicy.DANEOnly, nil, untrusted, ownKey, "Verified dane"},
 		{"dane-only without TLSA", tlspolicy.DANEOnly, nil, good, nothing, "deferred TLSPolicyUnmet"},
 		{"sts", tlspolicy.May, nil, good, sts(stsEnforce), "Verified mta-sts"},
+		{"sts, wildcard certificate", tlspolicy.May, nil, func(i *internet) { c := i.ca.Issue("*.example.com"); i.serve(&c) }, sts(stsEnforce), "Verified mta-sts"},
+		{"sts, wildcard for another level", tlspolicy.May, nil, func(i *internet) { c := i.ca.Issue("*.mx.example.com"); i.serve(&c) }, sts(stsEnforce), notTrusted},
+		{"sts, pattern for another level", tlspolicy.May, nil, good, sts(strings.Replace(stsEnforce, "mx: mx.", "mx: *.mx.", 1)), "deferred TLSPolicyUnmet"},
 		{"sts, expired", tlspolicy.May, nil, expired, sts(stsEnforce), notTrusted},
 		{"sts, wrong name", tlspolicy.May, nil, forNextHop, sts(stsEnforce), notTrusted},
 		{"sts, untrusted", tlspolicy.May, nil, untrusted, sts(stsEnforce), notTrusted},
@@ -273,6 +292,52 @@ func TestTLSMatrix(t *testing.T) {
 			delivered := got[0].Class == mail.Delivered
 			if n := len(i.server.letters()); n != 1 && delivered || n != 0 && !delivered {
 				t.Errorf("the server has %d letters", n)
+			}
+		})
+	}
+}
+
+// TestServerName: what is asked for by SNI is the name under which the TLSA
+// records stand (RFC 7672 section 8.1), else the MX host's.
+func TestServerName(t *testing.T) {
+	t.Parallel()
+	alias := func(i *internet) {
+		i.dns.Remove("mx.example.com")
+		i.dns.Add("mx.example.com. 0 IN CNAME real.example.com.", "real.example.com. 0 IN A 127.0.0.1")
+	}
+	for _, row := range []struct {
+		name      string
+		published func(*internet)
+		want      string
+	}{
+		{"no policy", func(*internet) {}, "mx.example.com"},
+		{"alias without policy", alias, "mx.example.com"},
+		{"TLSA records of the host", func(i *internet) { i.tlsa(i.ee(i.cert)) }, "mx.example.com"},
+		{"TLSA records at the end of the alias", func(i *internet) {
+			alias(i)
+			i.dns.Add("_" + i.port + "._tcp.real.example.com. 0 IN TLSA " + i.ee(i.cert))
+		}, "real.example.com"},
+		{"TLSA records at the alias", func(i *internet) { alias(i); i.tlsa(i.ee(i.cert)) }, "mx.example.com"},
+		{"policy", func(i *internet) { i.publishSTS(stsEnforce) }, "mx.example.com"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			i := newInternet(t)
+			asked := make(chan string, 10)
+			cert := i.ca.Issue("mx.example.com")
+			i.serve(&cert, func(cfg *tls.Config) {
+				cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+					asked <- hello.ServerName
+					return nil, nil
+				}
+			})
+			row.published(i)
+			got := through(i.relay(delivery.Target{TLS: tlspolicy.DANE}), i.port, message("x@example.com"))
+			if got[0].Class != mail.Delivered || len(asked) != 1 {
+				t.Fatalf("%d handshakes: %+v", len(asked), got[0])
+			}
+			if name := <-asked; name != row.want {
+				t.Errorf("asked for %q, want %q", name, row.want)
 			}
 		})
 	}
