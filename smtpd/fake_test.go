@@ -89,6 +89,22 @@ func (f *fakeDirectory) Owners(_ context.Context, a mail.Address) ([]string, err
 	return nil, nil
 }
 
+// fakeTable maps addresses; what leads to "down" is not known.
+type fakeTable map[string]string
+
+func (fakeTable) Name() string { return "fake" }
+
+func (f fakeTable) Lookup(_ context.Context, key string) ([]string, error) {
+	switch value := f[key]; value {
+	case "":
+		return nil, nil
+	case "down":
+		return nil, errors.New("ldap1.corp.internal: connection refused")
+	default:
+		return []string{value}, nil
+	}
+}
+
 // fakeAuthn takes any login with the password "secret"; "down" finds the
 // directory down.
 type fakeAuthn struct{}
@@ -193,6 +209,9 @@ func (q *fakeQueue) String() string {
 		}
 		if p := s.Envelope.Priority; p != 0 {
 			fmt.Fprintf(&b, " priority=%d", p)
+		}
+		if s.Envelope.SMTPUTF8 {
+			b.WriteString(" smtputf8")
 		}
 		b.WriteByte('\n')
 		for _, r := range s.Envelope.Recipients {

@@ -61,10 +61,11 @@ func (t *transaction) rewrite(ctx context.Context, h *head, facts headerFacts) (
 		r.utf8 = r.header && !rewrite.IsASCII(section) && rewrite.IsASCII(before)
 	}
 	if w.MakesCopies() {
-		if r.copies, err = w.Copies(ctx, r.reversePath, t.named()); err != nil {
+		copies, err := w.Copies(ctx, r.reversePath, t.named())
+		if err != nil {
 			return nil, err
 		}
-		if err := t.copy(ctx, r.copies); err != nil {
+		if r.copies, err = t.copy(ctx, copies); err != nil {
 			return nil, err
 		}
 	}
@@ -72,29 +73,33 @@ func (t *transaction) rewrite(ctx context.Context, h *head, facts headerFacts) (
 	return section, nil
 }
 
-// copy adds those who get copies and nobody tells of it. Who gets the mail
-// anyway gets it once. An address that nobody has is a mistake in the
-// configuration, for which senders wait: a copy that is asked for is not left
-// out.
-func (t *transaction) copy(ctx context.Context, copies []rewrite.Copy) error {
+// copy adds those who get copies and nobody tells of it, and returns whom it
+// added: who gets the mail anyway gets it once. An address that nobody has is a
+// mistake in the configuration, for which senders wait: a copy that is asked
+// for is not left out.
+func (t *transaction) copy(ctx context.Context, copies []rewrite.Copy) (added []rewrite.Copy, err error) {
 	for _, c := range copies {
 		to := mail.Recipient{Address: c.To, Accepted: c.To, Notify: mail.NotifyNever}
 		final, err := t.session.handler.resolve(ctx, to, nil)
 		if status.Of(err).Permanent() {
 			t.session.handler.deps.Logger.Error("nobody gets a copy; name another address in the configuration", "address", c.To.String(), "setting", c.By, "error", err)
-			return status.Errorf(status.ConfigurationError, "%s %s: %w", c.By, c.To, err)
+			return nil, status.Errorf(status.ConfigurationError, "%s %s: %w", c.By, c.To, err)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		final = slices.DeleteFunc(final, func(r mail.Recipient) bool { _, known := t.envelope.find(r); return known })
+		if len(final) == 0 {
+			continue
+		}
 		// The client's recipients keep to the limit; what the configuration
 		// adds must not make it wait.
 		if err := t.envelope.add(final, len(t.envelope.all)+len(final)); err != nil {
-			return err
+			return nil, err
 		}
+		added = append(added, c)
 	}
-	return nil
+	return added, nil
 }
 
 // breakLoops looks for recipients whose mail is forwarded and who had this

@@ -20,6 +20,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/smtptest"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/rewrite"
 	"github.com/postern-mail/postern/smtp"
 )
 
@@ -39,6 +40,10 @@ type scene struct {
 	NextHop      string // "takes" or "refuses" mail while the client waits
 	Trusted      bool   // the client is in our networks
 	Priority     int8   // of what asks for none; others may ask for up to 4
+	// Canonical maps addresses; "down" as result is a table that does not
+	// answer. AlwaysBcc get copies.
+	Canonical map[string]string
+	AlwaysBcc []string
 }
 
 // from gives connections of a pipe an address.
@@ -88,7 +93,9 @@ func (sc scene) build(t testing.TB, q *fakeQueue, audit *recorder) *Handler {
 		lists[policy.List(name)] = specs
 	}
 	directory := &fakeDirectory{down: sc.DirectoryOff}
-	cfg := policy.Config{EarlyReject: sc.Early, TableDir: "testdata"}
+	// Policy asks about rewritten recipients by itself, in front of the
+	// directory; here smtpd alone does.
+	cfg := policy.Config{EarlyReject: sc.Early, TableDir: "testdata", AcceptUnlisted: sc.Canonical != nil}
 	if sc.Trusted {
 		cfg.Networks = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
 	}
@@ -109,12 +116,38 @@ func (sc scene) build(t testing.TB, q *fakeQueue, audit *recorder) *Handler {
 		Postmaster: mailAddress("bob@example.com"),
 	}, Deps{
 		Policy: chain, Domains: directory, Recipients: directory, Authn: fakeAuthn{}, Queue: q, Audit: audit, Logger: hclog.NewNullLogger(),
+		Rewrite: sc.rewriter(t),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	handler.newID = q.newID // the same in every run
 	return handler
+}
+
+// rewriter is nil where a transcript speaks of no rewriting.
+func (sc scene) rewriter(t testing.TB) *rewrite.Rewriter {
+	t.Helper()
+	if sc.Canonical == nil && sc.AlwaysBcc == nil {
+		return nil
+	}
+	cfg := rewrite.Config{
+		Origin: "example.com", Delimiter: "+",
+		Canonical: rewrite.Map{Tables: []rewrite.Table{fakeTable(sc.Canonical)}, Classes: []rewrite.Class{
+			rewrite.EnvelopeSender, rewrite.EnvelopeRecipient, rewrite.HeaderSender, rewrite.HeaderRecipient,
+		}},
+	}
+	if sc.Trusted {
+		cfg.HeaderClients.Networks = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+	}
+	for _, a := range sc.AlwaysBcc {
+		cfg.AlwaysBcc = append(cfg.AlwaysBcc, mailAddress(a))
+	}
+	r, err := rewrite.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 func (sc scene) serve(t *testing.T, l net.Listener, serverTLS *tls.Config) stage {
