@@ -33,6 +33,8 @@ func checkHere(t *testing.T, name, text string) {
 			content = cert
 		case ".ldif":
 			content = ldif.OpenLDAP().LDIF
+		case ".keys":
+			content = []byte("a key of the length that is asked for\n")
 		case "":
 			content = nil // a table
 		}

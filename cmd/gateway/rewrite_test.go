@@ -22,7 +22,7 @@ func rewritten(t *testing.T, outside *outsideServer) *site {
 	text = variant(t, text, "  mynetworks = []\n", `  mynetworks = []
   rewrite {
     myorigin           = "example.com"
-    canonical_maps     = "texthash:canonical"
+    canonical_maps     = ["texthash:canonical", "query:company/uids"]
     sender_bcc_maps    = "regexp:copies"
     masquerade_domains = "example.com"
     smtp_generic_maps  = "texthash:generic"
@@ -30,6 +30,14 @@ func rewritten(t *testing.T, outside *outsideServer) *site {
   srs {
     domain       = "srs.example.com"
     secret_files = "{{.Dir}}/srs.key"
+  }
+`)
+	text = variant(t, text, "  base = \"dc=example,dc=com\"\n", `  base = "dc=example,dc=com"
+  table "uids" {
+    use              = "rewrite"
+    domain           = "uid.example.com"
+    query_filter     = "(uid=%u)"
+    result_attribute = "mail"
   }
 `)
 	s := newSite(t, "", nil)
@@ -112,6 +120,12 @@ func TestRewriting(t *testing.T) {
 		if !strings.Contains(out, line) {
 			t.Errorf("no %q in:\n%s", line, out)
 		}
+	}
+	if out := s.run("rewrite", "carol+x@uid.example.com"); !strings.Contains(out, "envelope_recipient  Carol+x@example.com\n") {
+		t.Errorf("the directory's table is not asked:\n%s", out)
+	}
+	if code := code(s.inject("x@far.example", []string{"carol@uid.example.com"}, "x")); code != 554 {
+		t.Errorf("a table of maps is asked for aliases: %d", code)
 	}
 	audit := read(t, filepath.Join(s.Dir, "audit.log"))
 	for _, part := range []string{`"result":"copied"`, `"stage":"sender_bcc_maps"`, "reverse-path rewritten to \\u003ca.anders@example.com\\u003e; addresses in the header rewritten"} {
