@@ -287,11 +287,12 @@ func (r *rig) nothingStored() {
 	r.check()
 }
 
-// ofMessages returns the keys in a range that are not of the queue as a whole.
+// ofMessages returns the keys in a range that are not of the queue as a whole,
+// nor of a pack that nothing lies in any more and that will be collected.
 func (r *rig) ofMessages(lo, hi []byte) []string {
 	r.t.Helper()
 	return slices.DeleteFunc(r.keys(lo, hi), func(key string) bool {
-		return strings.HasPrefix(key, "qc") || strings.HasPrefix(key, "qv")
+		return strings.HasPrefix(key, "qc") || strings.HasPrefix(key, "qv") || strings.HasPrefix(key, "bl")
 	})
 }
 
