@@ -75,7 +75,7 @@ fuzz: ## fuzz every parser of outside bytes, FUZZTIME each (default 20s)
 	done
 
 install: build ## install the binary, man page, systemd units and PAM service below PREFIX
-	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) deploy/install.sh bin/postern
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) SENDMAIL=$(SENDMAIL) deploy/install.sh bin/postern
 
 clean: ## remove what build and run made
 	rm -rf bin .postern

@@ -1,5 +1,10 @@
 #!/bin/sh
-# Installs Postern: PREFIX=/usr/local DESTDIR= deploy/install.sh BINARY
+# Installs Postern: PREFIX=/usr/local DESTDIR= SENDMAIL= deploy/install.sh BINARY
+#
+# The commands sendmail, mailq and newaliases are links below
+# PREFIX/libexec/postern. With SENDMAIL=/usr/sbin they are also made there,
+# sendmail, and in bin beside it, mailq and newaliases, where nobody else's
+# commands are: those of another mail system are never touched.
 #
 # Programs, manuals, units and examples go below PREFIX and are replaced. What
 # an administrator edits (/etc/postern/postern.hcl, /etc/pam.d/postern,
@@ -15,6 +20,7 @@ here=$(dirname "$0")
 bindir=$prefix/bin
 libdir=$prefix/lib
 share=$prefix/share
+commands=$prefix/libexec/postern
 
 # put MODE SOURCE TARGET replaces TARGET, with the places of PREFIX filled in.
 put() {
@@ -36,6 +42,27 @@ keep() {
 mkdir -p "$destdir$bindir"
 install -m 0755 "$binary" "$destdir$bindir/postern.new"
 mv -f "$destdir$bindir/postern.new" "$destdir$bindir/postern" # a running one keeps its file
+
+# link TARGET makes TARGET lead to the program, unless it is somebody else's.
+link() {
+	mkdir -p "$(dirname "$destdir$1")"
+	if [ -e "$destdir$1" ] || [ -L "$destdir$1" ]; then
+		if [ "$(readlink "$destdir$1")" != "$bindir/postern" ]; then
+			echo "install: $1 is another mail system's and is left alone"
+		fi
+		return
+	fi
+	ln -s "$bindir/postern" "$destdir$1"
+}
+
+for command in sendmail mailq newaliases; do
+	link "$commands/$command"
+done
+if [ -n "${SENDMAIL:-}" ]; then
+	link "$SENDMAIL/sendmail"
+	link "$(dirname "$SENDMAIL")/bin/mailq"
+	link "$(dirname "$SENDMAIL")/bin/newaliases"
+fi
 
 put 0644 "$here/man/postern.8" "$share/man/man8/postern.8"
 put 0644 "$here/man/postern.hcl.5" "$share/man/man5/postern.hcl.5"
@@ -63,4 +90,6 @@ Postern is installed. As root, to run it:
   systemctl enable --now postern
 and, where passwords are verified by PAM:
   systemctl enable --now postern-pam.socket
+and, for programs of this machine that call sendmail, with a listener of mode local:
+  SENDMAIL=/usr/sbin make install                 # where no other mail system is installed
 END

@@ -17,9 +17,20 @@ import (
 // seen.
 type Direct interface{ Direct(destination string) bool }
 
-// directPatience bounds how long a client waits for a next hop before the
-// queue takes its message.
-const directPatience = 30 * time.Second
+// A client waits for a next hop before the queue takes its message: for
+// directPatience, and a second more for each directPace octets, which have to be
+// sent and stored, but never so long that it gives up itself (RFC 5321 section
+// 4.5.3.2.6 asks ten minutes of it; many wait for five).
+const (
+	directPatience    = 30 * time.Second
+	directPace        = 512 << 10
+	maxDirectPatience = 4 * time.Minute
+)
+
+// patience is how long a next hop may take with a message of so many octets.
+func patience(octets int64) time.Duration {
+	return min(directPatience+time.Duration(octets/directPace)*time.Second, maxDirectPatience)
+}
 
 // Submit takes responsibility for a message as Accept does, but brings it to
 // its next hop first where that is Direct: a message taken there needs no
@@ -102,7 +113,7 @@ func (q *Queue) beginDirect(m *message) *destination {
 // deliverDirect makes the attempt, with the id that those of the queue would
 // have.
 func (q *Queue) deliverDirect(ctx context.Context, m *message, body store.Staged) []mail.Outcome {
-	ctx, cancel := context.WithTimeout(ctx, directPatience)
+	ctx, cancel := context.WithTimeout(ctx, patience(m.ref.Octets))
 	defer cancel()
 	d := mail.Delivery{
 		QueueID: m.id, ID: deliveryID(m.id, 0), Envelope: m.envelope, Octets: m.ref.Octets, Attempt: 1,
@@ -116,7 +127,7 @@ func (q *Queue) deliverDirect(ctx context.Context, m *message, body store.Staged
 // say for so long is as good as out of reach: the next clients do not wait.
 func (q *Queue) endDirect(it item, outcomes []mail.Outcome, took time.Duration) {
 	c := contactOf(outcomes)
-	if took >= directPatience && outcomes[0].Class == mail.Deferred {
+	if took >= patience(it.m.ref.Octets) && outcomes[0].Class == mail.Deferred {
 		c = unreachable
 	}
 	q.mu.Lock()

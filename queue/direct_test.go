@@ -439,3 +439,40 @@ func TestUncertain(t *testing.T) {
 		})
 	}
 }
+
+// TestDirectLarge: a large message may take its time, and the destination is
+// none the worse for it; whatever takes too long is queued.
+func TestDirectLarge(t *testing.T) {
+	t.Parallel()
+	for octets, want := range map[int64]time.Duration{
+		0: directPatience, 100 << 10: directPatience, 50 << 20: directPatience + 100*time.Second, 10 << 30: maxDirectPatience,
+	} {
+		if got := patience(octets); got != want {
+			t.Errorf("%d octets: %v, want %v", octets, got, want)
+		}
+	}
+	inBubble(t, Config{}, func(t *testing.T, r *rig) {
+		r.transport.deliver = func(ctx context.Context, _ mail.Delivery, _ mail.Recipient) mail.Outcome {
+			select {
+			case <-time.After(35 * time.Second):
+				return fine
+			case <-ctx.Done():
+				return offline
+			}
+		}
+		r.startWhole()
+		s := r.submit("alice@a.test", "bob@near.test")
+		large, err := r.Stage(context.Background(), strings.NewReader(strings.Repeat("a letter of many lines\r\n", 4<<20/24)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Content.Discard()
+		s.Content = large
+		if delivered, refusal := r.direct(s); !delivered || refusal != nil {
+			t.Errorf("4 MiB in 35 s: delivered %v, %v", delivered, refusal)
+		}
+		if down := r.Stats().Down; len(down) > 0 {
+			t.Errorf("down: %v", down)
+		}
+	})
+}
