@@ -186,6 +186,7 @@ func (c checker) gateway(g *Gateway) {
 	c.targetExists(&g.block, "relay", g.Relay)
 	c.routing(g)
 	c.reports(g.Reports)
+	c.intake(g)
 	c.rewriting(g)
 	c.policies(g.Policies)
 	c.chains(g)

@@ -113,7 +113,7 @@ func (l *SMTPListener) Room(f *File, resolver smtpd.Resolver) smtp.ServerConfig 
 		Name: l.Name, Mode: smtp.ModeMX, Hostname: f.Hostname,
 		ImplicitTLS: l.Mode == ModeSubmissions, AllowInsecureAuth: l.InsecureAuth,
 		HeloRequired: l.HeloRequired, DiscardEHLO: l.Discard,
-		MaxMessageOctets: int64(l.MaxMessage), MaxRecipients: l.MaxRecipients,
+		MaxMessageOctets: int64(l.MaxMessage), MaxRecipients: l.MaxRecipients, MaxLineOctets: f.Gateway.LineLength,
 		MaxSessions: l.MaxSessions, MaxSessionsPerClient: orNoLimit(l.MaxPerClient), ExemptClients: f.Gateway.MyNetworks,
 		CommandTimeout: l.CommandTimeout, BlockTimeout: l.DataTimeout, Grace: f.Grace,
 	}
@@ -293,7 +293,7 @@ func (b *Backend) Room() mailstore.Config {
 // MinFree is the free space, in octets, that the store of a role keeps.
 func (f *File) MinFree(role string) int64 {
 	if role == "queue" {
-		return int64(f.Gateway.Queue.MinFree)
+		return f.queueMinFree()
 	}
 	return int64(f.Backend.MinFree)
 }
@@ -304,6 +304,7 @@ func (f *File) Queue() queue.Config {
 	return queue.Config{
 		MinimalBackoff: q.MinimalBackoff, MaximalBackoff: q.MaximalBackoff, Lifetime: q.Lifetime, BounceLifetime: q.BounceLifetime,
 		DelayWarning: q.DelayWarning, Workers: q.Workers, MaximalConcurrency: q.PerDestination, Grace: f.Grace,
+		MaxMessages: int64(q.MaxMessages),
 	}
 }
 
@@ -322,7 +323,8 @@ func (l *SMTPListener) Sessions(f *File) smtpd.Config {
 	return smtpd.Config{
 		Hostname: mail.Domain(f.Hostname), Service: l.Name, RequireAuth: l.Auth == "required",
 		Priority: int8(l.Priority), CompleteHeader: l.Submission(), TraceLogin: l.Mode == ModeLocal, Postmaster: f.Postmaster(),
-		MaxHops: f.Gateway.HopLimit,
+		MaxHops:        f.Gateway.HopLimit,
+		MaxHeaderField: int(f.Gateway.HeaderSize), FlowDelay: f.Gateway.Queue.FlowDelay, FlowExempt: f.Gateway.MyNetworks,
 	}
 }
 

@@ -171,6 +171,10 @@ type Gateway struct {
 	HopLimit   int         `conf:"hopcount_limit" default:"50" doc:"Received fields a message may come with; more is a loop, and refused."`
 	TLSReports *TLSReports `conf:"tls_reports,block" doc:"Reports to other domains on the TLS of their mail servers, once a day, where they ask for them (TLSRPT). Without this block none are made."`
 
+	MessageSize Octets `conf:"message_size_limit" default:"50 MiB" doc:"Largest message, where the listener does not say max_message. Postfix's default, 10240000, is less than people send today. queue_minfree is at least one and a half of the largest."`
+	HeaderSize  Octets `conf:"header_size_limit" default:"102400" doc:"Largest field of a message's header; the whole header may have four times that. A message beyond is refused (552 5.3.4) where Postfix cuts the field."`
+	LineLength  int    `conf:"line_length_limit" default:"2048" doc:"Longest command line, 512 to 12288 octets. Lines of messages may have any length."`
+
 	MyNetworks     []netip.Prefix `conf:"mynetworks" default:"127.0.0.0/8 ::1/128" doc:"Networks whose clients may send anywhere without login. Wrong passwords of many people, as a web mailer brings them, do not shut out such a network."`
 	DelayReject    bool           `conf:"delay_reject" default:"true" doc:"Decide client, helo and sender lists at RCPT, so that the log tells the recipient."`
 	UnlistedRcpt   bool           `conf:"reject_unlisted_recipient" default:"true" doc:"Refuse recipients in our domains that the directory does not know, after the recipient list."`
@@ -191,7 +195,7 @@ type SMTPListener struct {
 	Priority    int    `conf:"priority" default:"0" doc:"Priority (RFC 6710), from -9 to 9, of messages that ask for none."`
 	MaxPriority string `conf:"max_priority" doc:"Highest priority that a message may ask for (MT-PRIORITY, RFC 6710), from -9 to 9, or none: it cannot. submission, submissions, local: for those who are known; mx: for every client. Empty: none on mx, else 4."`
 
-	MaxMessage     Octets        `conf:"max_message" default:"50 MiB" doc:"Largest message."`
+	MaxMessage     Octets        `conf:"max_message" doc:"Largest message. Empty: message_size_limit."`
 	MaxRecipients  int           `conf:"max_recipients" default:"1000" doc:"Recipients in one transaction."`
 	MaxSessions    int           `conf:"max_sessions" default:"1000" doc:"Sessions at a time."`
 	MaxPerClient   int           `conf:"max_sessions_per_client" default:"50" doc:"Sessions at a time from one address; 0 for no limit. Clients in mynetworks are not counted."`
@@ -270,7 +274,9 @@ type Queue struct {
 	Lifetime       time.Duration `conf:"maximal_queue_lifetime" default:"5d" doc:"When delivery is given up and the sender is told."`
 	BounceLifetime time.Duration `conf:"bounce_queue_lifetime" default:"5d" doc:"The same for reports."`
 	DelayWarning   time.Duration `conf:"delay_warning_time" default:"0s" doc:"When the sender is told of a delay. 0s: never."`
-	MinFree        Octets        `conf:"queue_minfree" default:"100 MiB" doc:"Free space below which mail is put off with 452."`
+	MinFree        Octets        `conf:"queue_minfree" default:"100 MiB" doc:"Free space below which mail is put off with 452; at least one and a half of the largest message, as in Postfix."`
+	MaxMessages    int           `conf:"max_queue_messages" default:"0" doc:"Messages in the queue from which on mail is put off with 452 that its next hop does not take at once; reports are always taken. 0: any number, as room on the disk is bounded anyway."`
+	FlowDelay      time.Duration `conf:"in_flow_delay" default:"1s" doc:"How long the answer to a queued message waits while mail comes in faster than it goes out: when memory has no room for all that could be tried, or four fifths of max_queue_messages are queued. Not for clients in mynetworks and users of this machine. 0s: not at all."`
 	Workers        int           `conf:"workers" default:"64" doc:"Deliveries at a time."`
 	PerDestination int           `conf:"destination_concurrency" default:"20" doc:"Deliveries at a time to one destination."`
 }

@@ -25,6 +25,9 @@ type Stats struct {
 	Delivered int64
 	Deferred  int64
 	Bounced   int64
+	// NoSpace: mail is put off for want of room on the disk. Full: for the
+	// number of messages. Pressed: mail comes in faster than it goes out.
+	NoSpace, Full, Pressed bool
 	// Down lists the destinations that cannot be reached.
 	Down []string
 }
@@ -36,6 +39,7 @@ func (q *Queue) Stats() Stats {
 		Messages: c.queued.Load(), Held: c.held.Load(), Accepted: c.accepted.Load(),
 		Delivered: c.delivered.Load(), Deferred: c.deferred.Load(), Bounced: c.bounced.Load(),
 	}
+	s.NoSpace, s.Full, s.Pressed = q.Full(), q.isFull(), q.Pressed()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s.Active, s.InFlight = q.schedule.groups, q.schedule.inFlight

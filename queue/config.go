@@ -60,6 +60,9 @@ type Config struct {
 	// Shards is into how many parts a new queue is divided, for the processes
 	// that share it; 0 means 1. An old one stays as it is.
 	Shards int
+	// MaxMessages is the most messages that may be queued before new ones are
+	// put off; 0 means any number. Reports are always taken.
+	MaxMessages int64
 	// Grace is how long deliveries under way may take to end when the queue
 	// stops; 0 means 20 s.
 	Grace time.Duration

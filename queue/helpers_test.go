@@ -92,6 +92,7 @@ var (
 type reports struct {
 	mu   sync.Mutex
 	fail error
+	long int // octets more than needed
 	made []mail.Report
 }
 
@@ -106,7 +107,7 @@ func (r *reports) Compose(w io.Writer, report mail.Report, now time.Time, id str
 	if report.Notice != mail.NoticeNone {
 		to = report.Postmaster
 	}
-	_, err := fmt.Fprintf(w, "Subject: report %d on %s\r\n\r\n", report.Kind, report.QueueID)
+	_, err := fmt.Fprintf(w, "Subject: report %d on %s\r\n\r\n%s", report.Kind, report.QueueID, strings.Repeat("x", r.long))
 	return mail.Envelope{Recipients: []mail.Recipient{{Address: to, Accepted: to, Notify: mail.NotifyNever}}}, err
 }
 

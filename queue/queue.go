@@ -95,6 +95,7 @@ type Queue struct {
 
 	counts  counts
 	notices notices
+	intake  intake
 
 	mu       sync.Mutex
 	running  bool
@@ -156,33 +157,13 @@ func (q *Queue) Stage(ctx context.Context, r io.Reader) (store.Staged, error) {
 	return staged, err
 }
 
-// CheckSpace returns status.MailSystemFull when a message of declared octets
-// would not fit: for MAIL and DATA, before anybody sends it.
-func (q *Queue) CheckSpace(declared int64) error {
-	space, ok := q.deps.Store.(store.Space)
-	if !ok {
-		return nil
-	}
-	err := space.CheckSpace(max(declared, 0))
-	if errors.Is(err, store.ErrFull) {
-		return status.New(status.MailSystemFull, err)
-	}
-	if err != nil {
-		return status.New(status.StoreDown, err)
-	}
-	return nil
-}
-
-// Full reports whether nothing can be accepted for want of space.
-func (q *Queue) Full() bool { return q.CheckSpace(0) != nil }
-
 // Accept queues a message. When it returns nil the message is on stable
 // storage and the queue's; it may then be on its way already. On an error
 // nothing was queued, but for one that is store.ErrUnknown, after which it may
 // have been; the content is discarded. ctx should be the server's, not the
 // session's: a client that hangs up must not undo an accepted message.
 //
-// Reasons: MailSystemFull, TooManyRecipients, NoValidRecipients, StoreDown.
+// Reasons: MailSystemFull, QueueFull, TooManyRecipients, NoValidRecipients, StoreDown.
 func (q *Queue) Accept(ctx context.Context, s Submission) error {
 	m, err := q.newMessage(s)
 	if err != nil {
@@ -195,6 +176,11 @@ func (q *Queue) Accept(ctx context.Context, s Submission) error {
 // take makes m durable and the queue's. A message that was tried already comes
 // with its state.
 func (q *Queue) take(ctx context.Context, m *message, s Submission) error {
+	// A message that some of its recipients have already must not come again.
+	if m.work[0].state == nil && q.isFull() {
+		s.Content.Discard()
+		return q.errFull()
+	}
 	b := store.NewBatch()
 	if err := q.addMessage(b, m, s.Content); err != nil {
 		s.Content.Discard()

@@ -141,6 +141,7 @@ func (x *fakeExchange) Identity() mail.Identity { return x.identity }
 // fakeQueue keeps what it accepted.
 type fakeQueue struct {
 	full, acceptFails, forget bool
+	noPlace, pressed          bool
 	nextHop                   string
 
 	mu        sync.Mutex
@@ -164,6 +165,15 @@ func (q *fakeQueue) CheckSpace(declared int64) error {
 	}
 	return nil
 }
+
+func (q *fakeQueue) Admit(*mail.Envelope) error {
+	if q.noPlace {
+		return status.New(status.QueueFull, nil)
+	}
+	return nil
+}
+
+func (q *fakeQueue) Pressed() bool { return q.pressed }
 
 func (q *fakeQueue) Stage(_ context.Context, r io.Reader) (store.Staged, error) {
 	content, err := io.ReadAll(r)

@@ -9,10 +9,11 @@ import (
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/rewrite"
+	"github.com/postern-mail/postern/status"
 )
 
-// maxHeadOctets is how much of a message is looked at for its header. What
-// lies beyond is passed on unseen.
+// maxHeadOctets is how much of a message is looked at for its header before it
+// is certain that it has one. What is no header is passed on unseen beyond.
 const maxHeadOctets = 100 << 10
 
 // incoming counts what is read of a message and keeps the reader's error.
@@ -35,13 +36,17 @@ func (r *incoming) Read(p []byte) (int, error) {
 // head is the beginning of a message, read until its header section ends.
 type head struct {
 	buffer *[maxHeadOctets]byte
-	used   int
+	octets []byte // in buffer while they fit
+	// cut tells that what looked like a header went on as something else, and
+	// was not read to an empty line.
+	cut bool
 }
 
 var headBuffers = sync.Pool{New: func() any { return new([maxHeadOctets]byte) }}
 
 func newHead() *head {
-	return &head{buffer: headBuffers.Get().(*[maxHeadOctets]byte)}
+	buffer := headBuffers.Get().(*[maxHeadOctets]byte)
+	return &head{buffer: buffer, octets: buffer[:0]}
 }
 
 // free gives the buffer back; neither facts' strings nor the queue keep it.
@@ -52,40 +57,80 @@ var (
 	headerEnd = []byte("\r\n\r\n")
 )
 
-// read fills the head until it holds the whole header section, the message
-// ends, or the buffer is full.
-func (h *head) read(r io.Reader) error {
-	for h.used < len(h.buffer) {
-		n, err := r.Read(h.buffer[h.used:])
-		from := max(0, h.used-len(headerEnd)+1)
-		h.used += n
-		if bytes.HasPrefix(h.buffer[:h.used], lineEnd) || bytes.Contains(h.buffer[from:h.used], headerEnd) {
-			return nil
-		}
+// sectionLimit is how many times the largest field the whole header section
+// may have: it is in memory while the message comes in.
+const sectionLimit = 4
+
+// read fills the head until it holds the whole header section or the message
+// ends. A field of more than limit octets is HeaderTooBig, and so is a section
+// of more than sectionLimit times that.
+func (h *head) read(r io.Reader, limit int) error {
+	for {
+		n, err := r.Read(h.octets[len(h.octets):cap(h.octets)])
+		from := max(0, len(h.octets)-len(headerEnd)+1)
+		h.octets = h.octets[:len(h.octets)+n]
 		switch {
-		case errors.Is(err, io.EOF):
-			return nil
+		case bytes.HasPrefix(h.octets, lineEnd) || bytes.Contains(h.octets[from:], headerEnd), errors.Is(err, io.EOF):
+			_, err := h.within(limit)
+			return err
 		case err != nil:
 			return err
+		case len(h.octets) < cap(h.octets):
+			continue
+		}
+		ended, err := h.within(limit)
+		if err != nil {
+			return err
+		}
+		if ended {
+			h.cut = true
+			return nil
+		}
+		h.octets = append(make([]byte, 0, 2*cap(h.octets)), h.octets...)
+	}
+}
+
+// within holds the header section to its limits and reports whether it ended:
+// by the empty line, or by a line that is no field.
+func (h *head) within(limit int) (ended bool, err error) {
+	if len(h.octets) <= limit && len(h.octets) < cap(h.octets) {
+		return true, nil
+	}
+	field := 0 // where the present one begins
+	for at := 0; at < len(h.octets) && !ended; {
+		line := h.octets[at:]
+		if end := bytes.IndexByte(line, '\n'); end >= 0 {
+			line = line[:end+1]
+		}
+		switch {
+		case at > 0 && (line[0] == ' ' || line[0] == '\t'):
+		case len(bytes.TrimRight(line, "\r\n")) == 0, isHeadless(line):
+			ended = true
+			continue
+		default:
+			field = at
+		}
+		if at += len(line); at-field > limit || at > sectionLimit*limit {
+			return false, status.Errorf(status.HeaderTooBig, "header of %d octets, a field of %d", at, at-field)
 		}
 	}
-	return nil
+	return ended, nil
 }
 
 // section returns the header section, whole fields only.
 func (h *head) section() []byte {
-	return rewrite.Section(h.buffer[:h.used], h.used < len(h.buffer))
+	return rewrite.Section(h.octets, !h.cut)
 }
 
 // reader returns what was read, from the start.
-func (h *head) reader() io.Reader { return bytes.NewReader(h.buffer[:h.used]) }
+func (h *head) reader() io.Reader { return bytes.NewReader(h.octets) }
 
 // readerWith returns what was read with another header section.
 func (h *head) readerWith(section []byte) io.Reader {
 	if section == nil {
 		return h.reader()
 	}
-	return io.MultiReader(bytes.NewReader(section), bytes.NewReader(h.buffer[len(h.section()):h.used]))
+	return io.MultiReader(bytes.NewReader(section), bytes.NewReader(h.octets[len(h.section()):]))
 }
 
 // headerFacts is what is to be known of a message's header.
@@ -109,7 +154,7 @@ func (f *headerFacts) tlsOptional() bool { return f.requirements == 1 && f.refus
 
 // facts looks through the header section.
 func (h *head) facts() headerFacts {
-	rest := h.buffer[:h.used]
+	rest := h.octets
 	f := headerFacts{headless: isHeadless(rest)}
 	for len(rest) > 0 {
 		line := rest

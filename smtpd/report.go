@@ -111,6 +111,7 @@ type counters struct {
 	recipients map[bool]prometheus.Counter
 	octets     prometheus.Counter
 	seconds    prometheus.Observer
+	slowed     prometheus.Counter
 }
 
 // newCounters registers the metrics, or finds them registered by a handler
@@ -125,6 +126,7 @@ func newCounters(registry prometheus.Registerer, service string) (*counters, err
 		open:       r.gauge("gateway_smtpd_sessions_open", "Sessions open now.", "service").WithLabelValues(service),
 		octets:     r.counter("gateway_smtpd_message_octets_total", "Octets of messages answered 250.", "service").WithLabelValues(service),
 		seconds:    r.histogram("gateway_smtpd_transaction_seconds", "Time from MAIL to the 250 for the message.", "service").WithLabelValues(service),
+		slowed:     r.counter("gateway_smtpd_slowed_total", "Answers held back by in_flow_delay.", "service").WithLabelValues(service),
 		messages:   map[string]prometheus.Counter{},
 		recipients: map[bool]prometheus.Counter{},
 	}
@@ -188,6 +190,12 @@ func (c *counters) sessionEnds() {
 func (c *counters) recipient(accepted bool) {
 	if c != nil {
 		c.recipients[accepted].Inc()
+	}
+}
+
+func (c *counters) heldBack() {
+	if c != nil {
+		c.slowed.Inc()
 	}
 }
 

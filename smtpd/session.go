@@ -72,7 +72,7 @@ func (s *session) Mail(ctx context.Context, from smtp.MailCommand) (smtp.Transac
 		return nil, err
 	}
 	if err := s.handler.deps.Queue.CheckSpace(from.DeclaredOctets); err != nil {
-		s.handler.deps.Logger.Warn("no room for mail", "sid", s.client.Session, "error", err)
+		s.handler.deps.Logger.Debug("no room for mail", "sid", s.client.Session, "error", err)
 		err = storeError(err)
 		t.recordRefusal(err, nil)
 		return nil, err

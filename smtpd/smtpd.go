@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,6 +42,15 @@ type Config struct {
 	// MaxHops is how many Received fields a message may arrive with before it
 	// is taken for a loop; 0 is 50.
 	MaxHops int
+	// MaxHeaderField is the largest header field, in octets; a message with a
+	// larger one, or with a header of more than four times that, is refused.
+	// 0 is 102400, Postfix's header_size_limit.
+	MaxHeaderField int
+	// FlowDelay is how long the answer to a message that was queued waits while
+	// mail comes in faster than it goes out, for clients outside of
+	// FlowExempt; 0 is not at all.
+	FlowDelay  time.Duration
+	FlowExempt []netip.Prefix
 	// MaxEnvelope bounds the recipients of one message after aliases and
 	// groups; 0 is 10000. What a message's record in the queue can hold is
 	// bounded besides.
@@ -51,6 +62,12 @@ type Queue interface {
 	// CheckSpace returns status.MailSystemFull when a message of the declared
 	// size, 0 when unknown, has no room.
 	CheckSpace(declared int64) error
+	// Admit returns status.QueueFull when the queue holds as many messages as it
+	// may and the message would have to go there.
+	Admit(e *mail.Envelope) error
+	// Pressed reports whether mail comes in faster than it goes out. It is
+	// cheap.
+	Pressed() bool
 	// Stage reads content to its end. An error of content is returned.
 	Stage(ctx context.Context, content io.Reader) (store.Staged, error)
 	// Submit brings the message to its next hop or makes it durable, and the
@@ -116,8 +133,8 @@ func New(cfg Config, deps Deps) (*Handler, error) {
 	if _, err := mail.ParseDomain(string(cfg.Hostname)); err != nil {
 		return nil, fmt.Errorf("smtpd hostname: %w", err)
 	}
-	if cfg.MaxHops < 0 || cfg.MaxEnvelope < 0 {
-		return nil, errors.New("smtpd: hops and envelope size must not be negative")
+	if cfg.MaxHops < 0 || cfg.MaxEnvelope < 0 || cfg.MaxHeaderField < 0 || cfg.FlowDelay < 0 {
+		return nil, errors.New("smtpd: limits must not be negative")
 	}
 	cfg = cfg.withDefaults()
 	count, err := newCounters(deps.Metrics, cfg.Service)
@@ -136,6 +153,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxHops == 0 {
 		c.MaxHops = 50
+	}
+	if c.MaxHeaderField == 0 {
+		c.MaxHeaderField = 102400
 	}
 	if c.MaxEnvelope == 0 {
 		c.MaxEnvelope = 10000

@@ -263,14 +263,14 @@ func TestHeaderFacts(t *testing.T) {
 		{"TLS not required", "TLS-Required: no\r\n\r\n", headerFacts{requirements: 1, refusals: 1}},
 		{"TLS not required, folded", "Tls-required :\r\n\tNo\r\n\r\nTLS-Required: No\r\n", headerFacts{requirements: 1, refusals: 1}},
 		{"TLS required by another word", "TLS-Required: Yes\r\nTLS-Required: No\r\n\r\n", headerFacts{requirements: 2, refusals: 1}},
-		{"long beyond the buffer", "X: " + strings.Repeat("x", maxHeadOctets) + "\r\nDate: y\r\n\r\n", headerFacts{}},
+		{"long beyond the buffer", strings.Repeat("X: "+strings.Repeat("x", maxHeadOctets/2)+"\r\n", 3) + "Date: y\r\n\r\n", headerFacts{date: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			for _, step := range []int{1, 7, 1 << 20} {
 				h := newHead()
 				r := &chunks{rest: tt.message, step: step}
-				if err := h.read(r); err != nil {
+				if err := h.read(r, 102400); err != nil {
 					t.Fatal(err)
 				}
 				if got := h.facts(); !reflect.DeepEqual(got, tt.want) {
@@ -290,7 +290,7 @@ func TestTLSOptional(t *testing.T) {
 		"TLS-Required: No\r\nTLS-Required: No\r\n": false, "TLS-Required: No\r\nTLS-Required: x\r\n": false,
 	} {
 		h := newHead()
-		if err := h.read(strings.NewReader(text + "\r\n")); err != nil {
+		if err := h.read(strings.NewReader(text+"\r\n"), 102400); err != nil {
 			t.Fatal(err)
 		}
 		if f := h.facts(); f.tlsOptional() != want {
@@ -304,18 +304,27 @@ func FuzzHeaderFacts(f *testing.F) {
 	for _, seed := range []string{"", "\r\n", "Received: a\r\n\r\nbody", "Message-ID:\r\n <x>\r\n\r\n", "Date : x\r\n", ":\r\n", "r\n\nm:\r\n"} {
 		f.Add(seed, 3)
 	}
+	f.Add(strings.Repeat("A: b\r\n c\r\n", 40), -1)
+	f.Add("A: "+strings.Repeat("b", 70)+"\r\n\r\n", -1)
 	f.Fuzz(func(t *testing.T, message string, step int) {
 		h := newHead()
 		defer h.free()
 		r := &chunks{rest: message, step: max(1, step)}
-		if err := h.read(r); err != nil {
-			t.Fatal(err)
+		limit := 102400
+		if step < 0 {
+			limit = 64
+		}
+		if err := h.read(r, limit); err != nil {
+			if status.Of(err) != status.HeaderTooBig || len(message) <= limit {
+				t.Fatalf("%q: %v", message, err)
+			}
+			return
 		}
 		facts := h.facts()
 		if facts.received > strings.Count(strings.ToLower(message), "received") {
 			t.Errorf("%d Received fields in %q", facts.received, message)
 		}
-		if got := string(h.buffer[:h.used]) + r.rest; got != message {
+		if got := string(h.octets) + r.rest; got != message {
 			t.Errorf("read lost octets: %q of %q", got, message)
 		}
 	})

@@ -229,6 +229,9 @@ func refusable(err error) error {
 // Data implements smtp.Transaction.
 func (t *transaction) Data(ctx context.Context) error {
 	err := t.askAll(ctx, mail.PhaseData)
+	if err == nil {
+		err = t.admit()
+	}
 	if err != nil {
 		t.recordRefusal(err, nil)
 	}
@@ -259,6 +262,7 @@ func (t *transaction) Content(ctx context.Context, r io.Reader) ([]status.Reply,
 	}
 	t.session.accepted++
 	t.report()
+	t.holdBack(ctx)
 	reply := status.MessageAccepted.Reply()
 	if reply.Text = "Ok: queued as "; t.delivered {
 		reply.Text = "Ok: delivered as "
@@ -276,7 +280,7 @@ func (t *transaction) receive(ctx context.Context, in *incoming) error {
 	}
 	head := newHead()
 	defer head.free()
-	if err := head.read(in); err != nil {
+	if err := head.read(in, t.session.handler.cfg.MaxHeaderField); err != nil {
 		return err
 	}
 	facts := head.facts()

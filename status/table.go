@@ -94,9 +94,11 @@ const (
 
 	// Sizes and limits.
 	MessageTooBig
+	HeaderTooBig
 	TooManyRecipients
 	MailboxFull
 	MailSystemFull
+	QueueFull
 	TooManyConnections
 	MailLoop
 	ForwardingLoop
@@ -225,9 +227,11 @@ var table = [reasonCount]row{
 	AddressAmbiguous: {"AddressAmbiguous", 451, e(4, 3, 5), "Address claimed twice", ""},
 
 	MessageTooBig:      {"MessageTooBig", 552, e(5, 3, 4), "Message size exceeds fixed limit", "LIMIT"},
+	HeaderTooBig:       {"HeaderTooBig", 552, e(5, 3, 4), "Message header exceeds fixed limit", "LIMIT"},
 	TooManyRecipients:  {"TooManyRecipients", 452, e(4, 5, 3), "Too many recipients", ""},
 	MailboxFull:        {"MailboxFull", 452, e(4, 2, 2), "Mailbox full", "OVERQUOTA"},
 	MailSystemFull:     {"MailSystemFull", 452, e(4, 3, 1), "Insufficient system storage", "UNAVAILABLE"},
+	QueueFull:          {"QueueFull", 452, e(4, 3, 1), "Mail queue is full, try again later", "UNAVAILABLE"},
 	TooManyConnections: {"TooManyConnections", 421, e(4, 7, 0), "Too many connections", "UNAVAILABLE"},
 	MailLoop:           {"MailLoop", 554, e(5, 4, 6), "Too many hops", ""},
 	ForwardingLoop:     {"ForwardingLoop", 554, e(5, 4, 6), "Mail forwarding loop", ""},

@@ -50,6 +50,8 @@ var (
 	metricQueued     = newMetric(prometheus.GaugeValue, "gateway_queue_messages", "Messages queued, held ones included.")
 	metricHeld       = newMetric(prometheus.GaugeValue, "gateway_queue_held_messages", "Messages on hold.")
 	metricInFlight   = newMetric(prometheus.GaugeValue, "gateway_queue_deliveries_in_flight", "Deliveries under way.")
+	metricQueueFull  = newMetric(prometheus.GaugeValue, "gateway_queue_full", "1 while mail is put off for want of room (disk) or places (messages).", "reason")
+	metricPressed    = newMetric(prometheus.GaugeValue, "gateway_queue_intake_slowed", "1 while mail comes in faster than it goes out, and in_flow_delay holds.")
 	metricUnreached  = newMetric(prometheus.GaugeValue, "gateway_queue_destinations_unreachable", "Destinations whose last connection failed.")
 	metricAccepted   = newMetric(prometheus.CounterValue, "gateway_queue_accepted_total", "Messages accepted into the queue, reports included.")
 	metricRecipients = newMetric(prometheus.CounterValue, "gateway_queue_recipients_total", "Outcomes of attempts, by recipient.", "outcome")
@@ -59,7 +61,7 @@ var (
 func (s *server) Describe(out chan<- *prometheus.Desc) {
 	for _, m := range []metric{
 		metricBuild, metricLoaded, metricSessions, metricDirectory, metricFree, metricStoreUp, metricQueued,
-		metricHeld, metricInFlight, metricUnreached, metricAccepted, metricRecipients,
+		metricHeld, metricInFlight, metricQueueFull, metricPressed, metricUnreached, metricAccepted, metricRecipients,
 	} {
 		out <- m.Desc
 	}
@@ -96,6 +98,9 @@ func (s *server) Collect(out chan<- prometheus.Metric) {
 		put(metricQueued, float64(q.Messages))
 		put(metricHeld, float64(q.Held))
 		put(metricInFlight, float64(q.InFlight))
+		put(metricQueueFull, truth(q.NoSpace), "disk")
+		put(metricQueueFull, truth(q.Full), "messages")
+		put(metricPressed, truth(q.Pressed))
 		put(metricUnreached, float64(len(q.Down)))
 		put(metricAccepted, float64(q.Accepted))
 		put(metricRecipients, float64(q.Delivered), mail.Delivered.String())
