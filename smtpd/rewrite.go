@@ -135,6 +135,7 @@ func (h *Handler) forwarded(r mail.Recipient) bool {
 // lead to is on record for the first only.
 func (t *transaction) withoutLooping(ctx context.Context, looping map[mail.Address]bool) error {
 	var all recipientSet
+	var expanded []mail.Recipient
 	for _, r := range t.tx.Envelope.Recipients {
 		final := []mail.Recipient{r}
 		if looping[r.Accepted.Fold()] {
@@ -144,11 +145,14 @@ func (t *transaction) withoutLooping(ctx context.Context, looping map[mail.Addre
 			if final, err = t.session.handler.resolve(ctx, r, nil); err != nil {
 				return err
 			}
+			if expand(r, final) {
+				expanded = append(expanded, r)
+			}
 		}
 		if err := all.add(final, t.session.handler.cfg.MaxEnvelope); err != nil {
 			return err
 		}
 	}
-	t.envelope = all
+	t.envelope, t.expanded = all, expanded
 	return nil
 }
