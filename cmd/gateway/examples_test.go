@@ -35,6 +35,9 @@ func checkHere(t *testing.T, name, text string) {
 			content = ldif.OpenLDAP().LDIF
 		case ".keys":
 			content = []byte("a key of the length that is asked for\n")
+		case ".d":
+			must(t, os.MkdirAll(here, 0o700))
+			return here
 		case "":
 			content = nil // a table
 		}
