@@ -305,7 +305,7 @@ func outage(o mail.Outcome) bool { return o.Class == mail.Deferred && o.Remote !
 // another host may have.
 func lacks(err error) bool {
 	reason := status.Of(err)
-	return reason == status.PeerNoSMTPUTF8 || reason == status.PeerNoRequireTLS
+	return reason == status.PeerNo8BitMIME || reason == status.PeerNoSMTPUTF8 || reason == status.PeerNoRequireTLS
 }
 
 // outcome classes the result of a conversation.
