@@ -15,12 +15,13 @@ func TestIntakeLimits(t *testing.T) {
 		gateway, listener     string
 		message, minFree      int64
 		header, line, delayMS int
+		lifetime              time.Duration
 	}{
-		"defaults":                {"", "", 50 << 20, 100 << 20, 102400, 2048, 1000},
-		"Postfix's":               {"message_size_limit = 10240000\nqueue { queue_minfree = 0 }\n", "", 10240000, 15360000, 102400, 2048, 1000},
-		"larger":                  {"message_size_limit = \"100 MiB\"\n", "", 100 << 20, 150 << 20, 102400, 2048, 1000},
-		"listener's own":          {"message_size_limit = \"10 MiB\"\n", "max_message = \"200 MiB\"\n", 200 << 20, 300 << 20, 102400, 2048, 1000},
-		"space of the operator's": {"queue {\n queue_minfree = \"1 GiB\"\n in_flow_delay = \"0s\"\n}\nheader_size_limit = \"1 MiB\"\nline_length_limit = 1024\n", "", 50 << 20, 1 << 30, 1 << 20, 1024, 0},
+		"defaults":                {"", "", 50 << 20, 100 << 20, 102400, 2048, 1000, 5 * 24 * time.Hour},
+		"Postfix's":               {"message_size_limit = 10240000\nqueue { queue_minfree = 0 }\n", "", 10240000, 15360000, 102400, 2048, 1000, 5 * 24 * time.Hour},
+		"larger":                  {"message_size_limit = \"100 MiB\"\n", "", 100 << 20, 150 << 20, 102400, 2048, 1000, 5 * 24 * time.Hour},
+		"listener's own":          {"message_size_limit = \"10 MiB\"\n", "max_message = \"200 MiB\"\n", 200 << 20, 300 << 20, 102400, 2048, 1000, 5 * 24 * time.Hour},
+		"space of the operator's": {"queue {\n queue_minfree = \"1 GiB\"\n in_flow_delay = \"0s\"\n maximal_queue_lifetime = \"0s\"\n}\nheader_size_limit = \"1 MiB\"\nline_length_limit = 1024\n", "", 50 << 20, 1 << 30, 1 << 20, 1024, 0, -1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -29,6 +30,9 @@ func TestIntakeLimits(t *testing.T) {
 			f, err := Load(write(t, map[string]string{"postern.hcl": text, "people.ldif": "", "senders": ""}))
 			if err != nil {
 				t.Fatal(err)
+			}
+			if q := f.Queue(); q.Lifetime != tt.lifetime || q.MaxMessages != 0 {
+				t.Errorf("queue %+v", q)
 			}
 			l := f.Gateway.Listeners[0]
 			wire, session := l.Room(f, nil), l.Sessions(f)

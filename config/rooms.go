@@ -302,7 +302,7 @@ func (f *File) MinFree(role string) int64 {
 func (f *File) Queue() queue.Config {
 	q := f.Gateway.Queue
 	return queue.Config{
-		MinimalBackoff: q.MinimalBackoff, MaximalBackoff: q.MaximalBackoff, Lifetime: q.Lifetime, BounceLifetime: q.BounceLifetime,
+		MinimalBackoff: q.MinimalBackoff, MaximalBackoff: q.MaximalBackoff, Lifetime: orNever(q.Lifetime), BounceLifetime: orNever(q.BounceLifetime),
 		DelayWarning: q.DelayWarning, Workers: q.Workers, MaximalConcurrency: q.PerDestination, Grace: f.Grace,
 		MaxMessages: int64(q.MaxMessages),
 	}

@@ -271,7 +271,7 @@ type Queue struct {
 	block
 	MinimalBackoff time.Duration `conf:"minimal_backoff" default:"300s" doc:"Shortest wait before another attempt."`
 	MaximalBackoff time.Duration `conf:"maximal_backoff" default:"4000s" doc:"Longest wait before another attempt."`
-	Lifetime       time.Duration `conf:"maximal_queue_lifetime" default:"5d" doc:"When delivery is given up and the sender is told."`
+	Lifetime       time.Duration `conf:"maximal_queue_lifetime" default:"5d" doc:"When delivery is given up and the sender is told. 0s: after one attempt."`
 	BounceLifetime time.Duration `conf:"bounce_queue_lifetime" default:"5d" doc:"The same for reports."`
 	DelayWarning   time.Duration `conf:"delay_warning_time" default:"0s" doc:"When the sender is told of a delay. 0s: never."`
 	MinFree        Octets        `conf:"queue_minfree" default:"100 MiB" doc:"Free space below which mail is put off with 452; at least one and a half of the largest message, as in Postfix."`

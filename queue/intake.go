@@ -132,7 +132,7 @@ func (q *Queue) Pressed() bool {
 	crowded, active := q.crowded, q.schedule.groups
 	q.mu.Unlock()
 	n, limit, was := q.counts.queued.Load(), q.cfg.MaxMessages, q.intake.pressed.Load()
-	pressed := crowded || limit > 0 && (n >= limit/5*4 || was && n >= limit/10*7)
+	pressed := crowded || limit > 0 && (n*5 >= limit*4 || was && n*10 >= limit*7)
 	if q.intake.pressed.Swap(pressed) != pressed {
 		what := "mail comes in no faster than it goes out: intake is not slowed any more"
 		if pressed {

@@ -253,6 +253,9 @@ func TestPressed(t *testing.T) {
 			r.counts.queued.Store(step.n)
 			look(step.want)
 		}
+		r.cfg.MaxMessages = 3
+		r.counts.queued.Store(2)
+		look(false)
 		if lines(&log, "mail comes in faster") != 3 || lines(&log, "mail comes in no faster") != 3 {
 			t.Errorf("log\n%s", log.String())
 		}

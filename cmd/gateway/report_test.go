@@ -20,11 +20,27 @@ func TestReportOfSuccess(t *testing.T) {
 	must(t, c.Auth(sasl.NewPlainClient("", "alice", ldif.Password("alice"))))
 	must(t, c.Mail("alice@example.com", nil))
 	must(t, c.Rcpt("bob@example.com", &gosmtp.RcptOptions{Notify: []gosmtp.DSNNotify{gosmtp.DSNNotifySuccess}}))
-	w, err := c.Data()
-	must(t, err)
-	_, err = w.Write([]byte("Subject: tell me\r\n\r\n"))
-	must(t, err)
-	must(t, w.Close())
+	// A recipient who is refused here is reported on by nobody.
+	if err := c.Rcpt("nobody@example.com", nil); err == nil {
+		t.Error("nobody@example.com is taken")
+	}
+	send := func(header string) {
+		t.Helper()
+		w, err := c.Data()
+		must(t, err)
+		_, err = w.Write([]byte(header + "\r\n"))
+		must(t, err)
+		must(t, w.Close())
+	}
+	send("Subject: tell me\r\n")
 	s.waitFor("bob", "tell me", 1)
 	s.waitFor("alice", "Successful Mail Delivery Report", 1)
+
+	// In the language that the message asks for.
+	must(t, c.Mail("alice@example.com", nil))
+	must(t, c.Rcpt("bob@example.com", &gosmtp.RcptOptions{Notify: []gosmtp.DSNNotify{gosmtp.DSNNotifySuccess}}))
+	send("Subject: sag es mir\r\nAccept-Language: de-AT, en;q=0.1\r\n")
+	s.waitFor("bob", "sag es mir", 1)
+	s.waitFor("alice", "Zugestellt: Ihre Nachricht ist angekommen", 1)
+	s.waitFor("alice", "Undelivered", 0)
 }
