@@ -90,15 +90,13 @@ func (q *Queue) List(ctx context.Context, f Filter) iter.Seq2[Message, error] {
 
 func (q *Queue) page(ctx context.Context, from, end []byte) (page []Message, next []byte, err error) {
 	err = q.deps.Store.View(ctx, func(v store.Snapshot) error {
-		var ids []mail.QueueID
-		for pair, err := range v.Range(from, end, listAtOnce, false) {
-			if err != nil {
-				return err
-			}
-			ids = append(ids, mail.QueueID(pair.Key[2:]))
+		all, err := readPage(v, from, end, listAtOnce)
+		if err != nil {
+			return err
 		}
+		ids := all.ids
 		for _, id := range ids {
-			m, err := q.look(v, id)
+			m, err := q.look(all, id)
 			if err != nil {
 				return fmt.Errorf("read %s: %w", id, err)
 			}
