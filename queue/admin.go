@@ -329,6 +329,9 @@ const resultDeleted = "deleted"
 func (q *Queue) deleteDamaged(ctx context.Context, id mail.QueueID) error {
 	var held int64
 	err := q.do(ctx, func(b *store.Batch) error {
+		if err := q.ownShard(b, id); err != nil {
+			return err
+		}
 		return q.deps.Store.View(ctx, func(v store.Snapshot) error {
 			first, err := v.Get(messageKey(id))
 			if err != nil {
@@ -435,7 +438,9 @@ func (q *Queue) operateThen(ctx context.Context, id mail.QueueID, action string,
 			return err
 		}
 		q.mu.Lock()
-		err = act(b, m)
+		if err = q.ownLocked(b, m); err == nil {
+			err = act(b, m)
+		}
 		q.mu.Unlock()
 		if err != nil {
 			q.letGo(m)
@@ -477,6 +482,12 @@ func (q *Queue) grasp(ctx context.Context, id mail.QueueID) (*message, error) {
 	defer q.mu.Unlock()
 	if m.removed || m.busy {
 		return nil, fmt.Errorf("%s: %w", id, ErrNoMessage)
+	}
+	if m.home == nil {
+		m.home = q.homeLocked(m.shard)
+	}
+	if m.home == nil || !m.home.open() {
+		return nil, fmt.Errorf("%s: %w", id, ErrElsewhere)
 	}
 	q.active[id] = m
 	m.graspedBy++

@@ -68,7 +68,7 @@ func (q *Queue) deadLocked(it item) bool {
 		q.restLocked(it.m, it.group)
 		return true
 	}
-	if !it.m.held && !it.m.removed {
+	if !it.m.held && !it.m.removed && it.m.home.open() {
 		it.m.work[it.group].place = inFlight
 		return false
 	}
@@ -95,7 +95,7 @@ func (q *Queue) attempt(it item) []mail.Outcome {
 	if s := m.work[it.group].state; s != nil {
 		attempt, recipients = s.attempts+1, stillPending(s, recipients)
 	}
-	ctx, envelope := q.deliver, m.envelope // of which an operator may change the priority
+	ctx, envelope := m.home.deliver, m.envelope // of which an operator may change the priority
 	q.mu.Unlock()
 	d := mail.Delivery{
 		QueueID: m.id, ID: deliveryID(m.id, it.group), Envelope: envelope,
@@ -153,7 +153,7 @@ func (q *Queue) settleAttempt(it item, outcomes []mail.Outcome, took time.Durati
 	m := it.m
 	q.mu.Lock()
 	again := q.schedule.done(it, contactOf(outcomes), outcomes[0], now, jitter()) &&
-		!nextAttempt(m.arrived, now, 1, q.rules(m), 0).IsZero() && !m.held && !m.removed && m.work[it.group].after == nil
+		!nextAttempt(m.arrived, now, 1, q.rules(m), 0).IsZero() && !m.held && !m.removed && !m.home.lost && m.work[it.group].after == nil
 	if again {
 		m.work[it.group].place = ready
 		q.schedule.pushBack(it)
@@ -167,9 +167,13 @@ func (q *Queue) settleAttempt(it item, outcomes []mail.Outcome, took time.Durati
 	if !again {
 		q.note(it.m, it.group, outcomes, took)
 		q.changes <- &change{
+			outcomeOf: m,
 			prepare: func(b *store.Batch) error {
 				q.mu.Lock()
 				defer q.mu.Unlock()
+				if err := q.ownLocked(b, m); err != nil {
+					return err
+				}
 				q.settleLocked(b, m, it.group, outcomes, now)
 				return nil
 			},
@@ -204,6 +208,10 @@ func (q *Queue) refillLocked(d *destination) {
 // record. Where they could not be recorded the group stays out of reach: the
 // next start finds it as it was and tries it again.
 func (q *Queue) settled(it item, err error) {
+	if q.isLost(it.m) {
+		q.log.Warn("outcome is not on record: another process serves the message, and tries it again", "qid", it.m.id)
+		return
+	}
 	if err != nil {
 		q.log.Error("outcome is not on record, the recipients will be tried again after a restart",
 			"qid", it.m.id, "err", err)

@@ -279,7 +279,7 @@ func (c *checker) compare(shard uint16, what string, kind byte, there, counted i
 
 // unknown looks for keys under the queue's tag of no kind that it writes.
 func (c *checker) unknown(ctx context.Context) error {
-	const kinds = "cdhmprv" // in order
+	const kinds = "cdhimprsvw" // in order
 	from := []byte{tag}
 	for i := 0; i <= len(kinds); i++ {
 		end := []byte{tag + 1}

@@ -57,8 +57,12 @@ type Config struct {
 	// ActiveLimit is the most groups of recipients in memory; 0 means 20000.
 	// The others wait in the store.
 	ActiveLimit int
+	// Owner names this process among those that share the queue. "" means that
+	// nobody else has the store open: it serves everything.
+	Owner string
 	// Shards is into how many parts a new queue is divided, for the processes
-	// that share it; 0 means 1. An old one stays as it is.
+	// that share it; 0 means 64 with an Owner and 1 without. An old one stays
+	// as it is.
 	Shards int
 	// MaxMessages is the most messages that may be queued before new ones are
 	// put off; 0 means any number. Reports are always taken.
@@ -66,6 +70,14 @@ type Config struct {
 	// Grace is how long deliveries under way may take to end when the queue
 	// stops; 0 means 20 s.
 	Grace time.Duration
+}
+
+// shardsFor is how many shards a new queue gets.
+func shardsFor(owner string) int {
+	if owner == "" {
+		return 1
+	}
+	return sharedShards
 }
 
 const maxRecipientLimit = 200
@@ -95,7 +107,7 @@ func (cfg Config) withDefaults() (Config, error) {
 		{&cfg.MaximalConcurrency, 20},
 		{&cfg.RecipientLimit, 50},
 		{&cfg.ActiveLimit, 20000},
-		{&cfg.Shards, 1},
+		{&cfg.Shards, shardsFor(cfg.Owner)},
 	} {
 		if *d.field == 0 {
 			*d.field = d.missing

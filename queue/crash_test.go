@@ -320,6 +320,13 @@ func TestOneBadChange(t *testing.T) {
 		if !slices.Equal(left, ids[7:8]) {
 			t.Errorf("left: %q", left)
 		}
+		// Once the store takes it, it is on record, without another delivery.
+		f.refuse.Store(nil)
+		time.Sleep(time.Minute)
+		r.empty()
+		if n := len(r.transport.delivered("bob@b.test")); n != len(ids) {
+			t.Errorf("%d deliveries of %d messages", n, len(ids))
+		}
 		r.stop()
 	})
 }

@@ -16,6 +16,16 @@ type change struct {
 	prepare func(b *store.Batch) error
 	// done is told when the writes are durable, or why there are none.
 	done func(error)
+	// outcomeOf is the message of which this records an outcome, which has
+	// happened whatever the store says: it is recorded later then. nil for
+	// changes that may as well fail.
+	outcomeOf *message
+}
+
+// postponed is a change whose writes the store refused.
+type postponed struct {
+	until  time.Time
+	change *change
 }
 
 // Bounds of what the keeper commits at once.
@@ -40,17 +50,52 @@ func (q *Queue) Run(ctx context.Context) error {
 	defer stop()
 	q.mu.Lock()
 	q.running, q.deliver = true, deliver
+	for _, s := range q.served {
+		if s != nil {
+			s.deliver = deliver
+		}
+	}
 	q.dispatchLocked()
 	q.mu.Unlock()
 	q.workers.Go(func() { q.sendNotices(ctx) })
 
+	endSharing := q.startSharing(ctx)
 	q.keep(ctx)
 
 	q.mu.Lock()
 	q.running = false
 	q.mu.Unlock()
 	q.drain(stop)
-	return nil
+	return endSharing()
+}
+
+// startSharing shares the queue, if it is shared. The returned function gives
+// all shards back.
+func (q *Queue) startSharing(ctx context.Context) (end func() error) {
+	if !q.isShared() {
+		return func() error { return nil }
+	}
+	alive, leave := context.WithCancel(context.WithoutCancel(ctx))
+	left := make(chan error, 1)
+	go func() { left <- q.holder.Run(alive) }()
+	shared := make(chan struct{})
+	go func() {
+		defer close(shared)
+		q.share(ctx)
+	}()
+	return func() error {
+		<-shared
+		leave()
+		err := <-left
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		for _, s := range q.served {
+			if s != nil {
+				q.loseLocked(s)
+			}
+		}
+		return err
+	}
 }
 
 // keep is the keeper. What has happened is recorded also while ctx ends: the
@@ -69,6 +114,7 @@ func (q *Queue) keep(ctx context.Context) {
 		case <-q.kick:
 		case <-timer.C:
 		}
+		q.retryPostponed(record, time.Now())
 		q.deferDoomed(ctx, record)
 		wait, err := q.load(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -103,6 +149,7 @@ func (q *Queue) drain(stop context.CancelFunc) {
 		case c := <-q.changes:
 			q.change(ctx, c)
 		default:
+			q.retryPostponed(ctx, time.Now().Add(2*idleWait))
 			return
 		}
 	}
@@ -181,13 +228,55 @@ func (q *Queue) commitAll(ctx context.Context, changes []*change, batches []*sto
 	err := q.commit(ctx, whole)
 	if err != nil && len(changes) > 1 && !lasting(err) && ctx.Err() == nil {
 		for i, c := range changes {
-			c.done(q.commit(ctx, batches[i]))
+			q.finish(c, batches[i], q.confirmed(ctx, q.commit(ctx, batches[i])))
 		}
 		return
 	}
-	for _, c := range changes {
-		c.done(err)
+	err = q.confirmed(ctx, err)
+	for i, c := range changes {
+		q.finish(c, batches[i], err)
 	}
+}
+
+// finish tells how c went, or has an outcome recorded later that the store
+// refused for a reason of its own.
+func (q *Queue) finish(c *change, b *store.Batch, err error) {
+	m := c.outcomeOf
+	if err == nil || m == nil || lasting(err) || q.isLost(m) {
+		c.done(err)
+		return
+	}
+	q.log.Error("outcome is recorded later", "qid", m.id, "err", err)
+	again := *c
+	again.prepare = func(now *store.Batch) error {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if m.ended {
+			return nil // what came later has made an end of the message
+		}
+		now.Ops, now.Before = append(now.Ops, b.Ops...), append(now.Before, b.Before...)
+		return q.ownLocked(now, m)
+	}
+	q.postponed = append(q.postponed, postponed{time.Now().Add(idleWait), &again})
+}
+
+// retryPostponed makes the changes again that were refused before.
+func (q *Queue) retryPostponed(ctx context.Context, now time.Time) {
+	var due []*change
+	for len(q.postponed) > 0 && !now.Before(q.postponed[0].until) {
+		due = append(due, q.postponed[0].change)
+		q.postponed = q.postponed[1:]
+	}
+	q.changeAll(ctx, due)
+}
+
+// confirmed returns the error of a commit. One that was refused may have been
+// so because a shard is another process's by now: that is known from then on.
+func (q *Queue) confirmed(ctx context.Context, err error) error {
+	if q.isShared() && errors.Is(err, store.ErrConflict) {
+		q.confirm(ctx)
+	}
+	return err
 }
 
 // lasting reports whether err will be the same for every batch.
@@ -281,9 +370,13 @@ func (q *Queue) deferDoomed(ctx, record context.Context) {
 // suspension defers a group without an attempt.
 func (q *Queue) suspension(it item, now time.Time) *change {
 	return &change{
+		outcomeOf: it.m,
 		prepare: func(b *store.Batch) error {
 			q.mu.Lock()
 			defer q.mu.Unlock()
+			if err := q.ownLocked(b, it.m); err != nil {
+				return err
+			}
 			recipients := it.m.groups[it.group]
 			if s := it.m.work[it.group].state; s != nil {
 				recipients = stillPending(s, recipients)

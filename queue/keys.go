@@ -20,6 +20,11 @@ import (
 //	c <shard> m                  counter: messages in the shard
 //	c <shard> h                  counter: those of them on hold
 //	v                            version of the layout, number of shards
+//	s <shard>                    lease of the process that serves the shard
+//	w <holder>                   heartbeat of a process
+//	i <shard> <id>               a message that another than the shard's process
+//	                             accepted, until that one has seen it; its due
+//	                             time
 //
 // A message's shard is a hash of its id. A message without an entry under d is
 // on hold.

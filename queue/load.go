@@ -80,7 +80,7 @@ func (q *Queue) load(ctx context.Context) (wait time.Duration, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, s := range q.served {
-		if s != nil && !q.crowded && s.nextDue.Before(until) {
+		if s != nil && !s.leaving && !q.crowded && s.nextDue.Before(until) {
 			until = s.nextDue
 		}
 	}
@@ -98,7 +98,7 @@ func (q *Queue) nextShardLocked(now time.Time) *shard {
 	}
 	for i := range q.served {
 		number := (int(q.lastRead) + 1 + i) % len(q.served)
-		if s := q.served[number]; s != nil && !s.nextDue.After(now) {
+		if s := q.served[number]; s != nil && !s.leaving && !s.nextDue.After(now) {
 			q.lastRead = uint16(number)
 			return s
 		}
@@ -127,7 +127,7 @@ func (q *Queue) loadFrom(ctx context.Context, s *shard, from []byte, now time.Ti
 	if err != nil || len(l.stale) == 0 {
 		return err
 	}
-	return q.dropEntries(ctx, l.stale)
+	return l.dropStale(ctx)
 }
 
 // due loads what is due. It reports whether memory was too small for that.
@@ -249,21 +249,25 @@ func (l *loading) crowd(key []byte, found room) (stop bool) {
 }
 
 // loadEntry brings the groups of one due entry into memory.
-func (q *Queue) loadEntry(v store.Snapshot, e dueEntry, key []byte) (found room, err error) {
-	q.mu.Lock()
-	m := q.active[e.id]
-	q.mu.Unlock()
+func (l *loading) loadEntry(v store.Snapshot, e dueEntry, key []byte) (found room, err error) {
+	l.mu.Lock()
+	m := l.active[e.id]
+	l.mu.Unlock()
 	if m == nil {
-		if m, err = q.shards.readMessage(v, e.id); err != nil {
+		if m, err = l.shards.readMessage(v, e.id); err != nil {
 			return roomFound, err
 		}
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.active[e.id] == nil {
-		q.active[e.id] = m
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.shard.open() {
+		return roomFound, nil
 	}
-	defer q.forgetIfIdleLocked(m)
+	if l.active[e.id] == nil {
+		m.home = l.shard
+		l.active[e.id] = m
+	}
+	defer l.forgetIfIdleLocked(m)
 	if m.busy || m.removed || m.held {
 		return roomFound, nil
 	}
@@ -276,15 +280,15 @@ func (q *Queue) loadEntry(v store.Snapshot, e dueEntry, key []byte) (found room,
 			continue // only a report is owed
 		}
 		switch {
-		case q.loadLocked(m, g, key):
-		case q.schedule.groups >= q.cfg.ActiveLimit:
+		case l.loadLocked(m, g, key):
+		case l.schedule.groups >= l.cfg.ActiveLimit:
 			return roomNowhere, nil
 		default:
 			found = roomNotHere
 		}
 	}
-	q.reportIfOwedLocked(m)
-	q.dispatchLocked()
+	l.reportIfOwedLocked(m)
+	l.dispatchLocked()
 	return found, nil
 }
 
@@ -359,13 +363,14 @@ func (m *message) findEntries() {
 	}
 }
 
-// dropEntries removes due entries without a message.
-func (q *Queue) dropEntries(ctx context.Context, entries []dueEntry) error {
+// dropStale removes due entries without a message.
+func (l *loading) dropStale(ctx context.Context) error {
 	b := store.NewBatch()
 	b.UseReserve = true
-	for _, e := range entries {
-		q.log.Warn("due entry without a message", "qid", e.id)
+	l.shard.guard(b)
+	for _, e := range l.stale {
+		l.log.Warn("due entry without a message", "qid", e.id)
 		b.Delete(dueKey(e))
 	}
-	return q.commit(ctx, b)
+	return l.commit(ctx, b)
 }

@@ -12,6 +12,7 @@ import (
 type message struct {
 	id    mail.QueueID
 	shard uint16
+	home  *shard // the shard as it was served when m came into memory
 	*record
 	parts   int // records of further groups
 	work    []group
@@ -67,6 +68,14 @@ func (m *message) firstEntry() []byte {
 		return m.entryKey(0)
 	}
 	return m.untriedKey()
+}
+
+// firstDue is the time of firstEntry.
+func (m *message) firstDue() time.Time {
+	if m.work[0].state != nil {
+		return m.work[0].entry
+	}
+	return m.arrived
 }
 
 func (m *message) entryKey(g int) []byte {

@@ -174,7 +174,7 @@ func (q *Queue) sendNotice(r mail.Report, now time.Time) {
 			if err := q.addMessage(b, out.m, out.staged); err != nil {
 				return err
 			}
-			if !q.announce(out.m) {
+			if !q.announce(b, out.m) {
 				return fmt.Errorf("queue id %s is in use", out.m.id)
 			}
 			return nil
@@ -264,7 +264,7 @@ func (q *Queue) brief() bool { return q.CheckSpace(reportRoom) != nil }
 // small, and finds its way to the reader.
 func (q *Queue) compose(r mail.Report, now time.Time) (*outgoing, error) {
 	ctx := context.Background()
-	id := NewID()
+	id := q.newIDLike(r.QueueID)
 	r.Brief = q.brief()
 	var text bytes.Buffer
 	env, err := q.deps.Reports.Compose(&text, r, now, string(id))

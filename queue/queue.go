@@ -14,6 +14,7 @@ import (
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 	"github.com/postern-mail/postern/store"
+	"github.com/postern-mail/postern/store/lease"
 )
 
 // Transport brings messages to their next hop. Implemented by delivery.
@@ -101,14 +102,19 @@ type Queue struct {
 	running  bool
 	active   map[mail.QueueID]*message // in memory
 	schedule schedule
-	served   []*shard // by number; nil where another process does
-	lastRead uint16   // the shard whose due index was read last
+	holder   *lease.Holder // of the shards' leases; nil where nobody else has the store
+	served   []*shard      // by number; nil where another process does
+	lastRead uint16        // the shard whose due index was read last
 	// crowded stops the loading until memory has room again; passedOver counts
 	// due entries in a row for whose destination there was none.
 	crowded    bool
 	passedOver int
 
-	ending    <-chan struct{} // the keeper's: closed when Run was told to end
+	// The keeper's own: closed when Run was told to end; and what it has to try
+	// again, by time.
+	ending    <-chan struct{}
+	postponed []postponed
+
 	workers   sync.WaitGroup
 	deliver   context.Context // for deliveries; ends after the grace time
 	reporters chan struct{}   // a token for each report being composed
@@ -140,9 +146,8 @@ func New(cfg Config, deps Deps) (*Queue, error) {
 	if err := errors.Join(q.openLayout(ctx, cfg.Shards), q.loadCounts(ctx)); err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
-	q.served = make([]*shard, q.shards)
-	for s := range q.served {
-		q.served[s] = newShard(uint16(s))
+	if err := q.divideUp(ctx); err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
 	}
 	return q, nil
 }
@@ -181,6 +186,16 @@ func (q *Queue) take(ctx context.Context, m *message, s Submission) error {
 		s.Content.Discard()
 		return q.errFull()
 	}
+	for {
+		err := q.tryTake(ctx, m, s)
+		if !errors.Is(err, errFenced) {
+			return err
+		} // and leave it in the inbox of who has the shard
+	}
+}
+
+// tryTake is take; errFenced when m's shard was lost meanwhile.
+func (q *Queue) tryTake(ctx context.Context, m *message, s Submission) error {
 	b := store.NewBatch()
 	if err := q.addMessage(b, m, s.Content); err != nil {
 		s.Content.Discard()
@@ -193,9 +208,9 @@ func (q *Queue) take(ctx context.Context, m *message, s Submission) error {
 			s.Content.Discard()
 			return err
 		}
-		q.announce(expansion.m)
+		q.announce(b, expansion.m)
 	}
-	if !q.announce(m) {
+	if !q.announce(b, m) {
 		q.drop(expansion)
 		s.Content.Discard()
 		return status.Errorf(status.Unknown, "queue id %s is in use", s.ID)
@@ -203,6 +218,10 @@ func (q *Queue) take(ctx context.Context, m *message, s Submission) error {
 	if _, err := q.deps.Store.Commit(ctx, b); err != nil {
 		q.withdraw(m)
 		q.drop(expansion)
+		if q.isShared() && errors.Is(err, store.ErrConflict) {
+			q.confirm(ctx)
+			return errFenced
+		}
 		s.Content.Discard()
 		return acceptError(err)
 	}
@@ -330,13 +349,21 @@ func (q *Queue) addRecord(b *store.Batch, m *message) error {
 }
 
 // announce makes m known before its commit, so that the keeper, who may find
-// its due entry at once, leaves it to who accepts it.
-func (q *Queue) announce(m *message) bool {
+// its due entry at once, leaves it to who accepts it. A message for a shard of
+// another process goes into that one's inbox.
+func (q *Queue) announce(b *store.Batch, m *message) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.active[m.id] != nil {
 		return false
 	}
+	if m.home = q.homeLocked(m.shard); m.home == nil {
+		if !m.held {
+			b.Put(inboxKey(m.shard, m.id), inboxValue(m.firstDue()))
+		}
+		return true
+	}
+	m.home.guard(b)
 	m.busy = true
 	q.active[m.id] = m
 	return true
@@ -347,7 +374,9 @@ func (q *Queue) announce(m *message) bool {
 func (q *Queue) withdraw(m *message) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	delete(q.active, m.id)
+	if q.active[m.id] == m {
+		delete(q.active, m.id)
+	}
 	q.rewindLocked(m.firstEntry())
 }
 
@@ -361,6 +390,9 @@ func (q *Queue) activate(m *message) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	m.busy = false
+	if m.home == nil || m.home.lost {
+		return // who has the shard finds it
+	}
 	if m.work[0].state != nil {
 		m.moving++ // until it rests
 		q.restLocked(m, 0)

@@ -23,7 +23,7 @@ var reportKinds = []mail.ReportKind{mail.ReportFailed, mail.ReportRelayed, mail.
 // reportIfOwedLocked starts the reports that are owed once every group of m is
 // at rest: so one report tells of all that happened in a round.
 func (q *Queue) reportIfOwedLocked(m *message) {
-	if !q.running || m.moving > 0 || m.reporting || m.removed || !m.owesReports(q.rules(m), time.Now()) {
+	if !q.running || m.moving > 0 || m.reporting || m.removed || !m.home.open() || !m.owesReports(q.rules(m), time.Now()) {
 		return
 	}
 	m.reporting = true
@@ -198,8 +198,11 @@ func (q *Queue) queueReports(b *store.Batch, m *message, reports []*outgoing, ab
 	if m.removed {
 		return errDeleted
 	}
+	if err := q.ownLocked(b, m); err != nil {
+		return err
+	}
 	for _, out := range reports {
-		out.m.busy = true
+		out.m.busy, out.m.home = true, m.home
 		q.active[out.m.id] = out.m
 	}
 	touched := make(map[int]bool)
@@ -228,6 +231,9 @@ func (q *Queue) queueReports(b *store.Batch, m *message, reports []*outgoing, ab
 func (q *Queue) putOffReports(b *store.Batch, m *message) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if err := q.ownLocked(b, m); err != nil {
+		return err
+	}
 	again := time.Now().Add(q.cfg.MinimalBackoff)
 	for g := range m.work {
 		if s := m.work[g].state; s != nil && s.owed() && s.pending() == 0 && !m.removed {

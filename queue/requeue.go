@@ -45,7 +45,7 @@ func (q *Queue) Requeue(ctx context.Context, id mail.QueueID) (Requeued, error) 
 			return Requeued{}, err
 		}
 	}
-	a.id = NewID()
+	a.id = q.newIDLike(id)
 	err = q.operateThen(ctx, id, "requeue as "+string(a.id), a.addLocked, a.done)
 	if err != nil {
 		return Requeued{}, err
@@ -169,6 +169,7 @@ func (a *anew) addNew(b *store.Batch, m *message, recipients []mail.Recipient) e
 	}
 	a.deps.Blobs.Share(b, m.ref)
 	n.busy = true
+	n.home = m.home
 	a.active[n.id] = n
 	a.m, a.result.ID = n, n.id
 	return nil

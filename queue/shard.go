@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/store"
+	"github.com/postern-mail/postern/store/lease"
 )
 
 // shards is into how many parts the queue is divided. Its number is settled
@@ -57,6 +58,15 @@ type shard struct {
 	// for none; from unreadAt on it is read again.
 	unread   []byte
 	unreadAt time.Time
+
+	// lease is what makes the shard this process's; nil where nobody else has
+	// the store.
+	lease *lease.Lease
+	// deliver is for the deliveries of the shard; stop ends it.
+	deliver context.Context
+	stop    context.CancelFunc
+	leaving bool // nothing new begins, it is to be given back
+	lost    bool // another process's by now; what is under way is of no avail
 }
 
 func newShard(number uint16) *shard {

@@ -42,7 +42,7 @@ func (h *Holder) Acquire(ctx context.Context, key []byte) (*Lease, error) {
 	if _, err := h.kv.Commit(ctx, b); errors.Is(err, store.ErrConflict) {
 		return nil, ErrHeld
 	} else if err != nil {
-		// Should it be ours after all, the next call takes it anew.
+		h.renounce() // it may be ours after all
 		return nil, fmt.Errorf("acquire lease: %w", err)
 	}
 	return h.take(&Lease{holder: h, key: bytes.Clone(key), record: next, value: next.encode(), lost: make(chan struct{})})
@@ -110,6 +110,7 @@ func (l *Lease) Release(ctx context.Context) error {
 	l.Guard(b)
 	b.Put(l.key, record{epoch: l.record.epoch}.encode())
 	if _, err := l.holder.kv.Commit(ctx, b); err != nil && !errors.Is(err, store.ErrConflict) {
+		l.holder.renounce()
 		return fmt.Errorf("release lease: %w", err)
 	}
 	return nil

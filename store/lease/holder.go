@@ -42,6 +42,9 @@ type Holder struct {
 	// pending is a heartbeat whose outcome is not known, begun at pendingAt.
 	pending   *store.Batch
 	pendingAt time.Time
+	// renounced is set when leases may be this life's that nobody here uses: a
+	// new life frees them.
+	renounced bool
 	leases    map[string]*Lease
 	seen      map[holderID]sighting
 	stop      *time.Timer // ends all leases when the beat is too old
@@ -66,7 +69,7 @@ func NewHolder(cfg Config, kv store.Store, log hclog.Logger) *Holder {
 // bearLocked begins a new life.
 func (h *Holder) bearLocked() {
 	_, _ = rand.Read(h.id[:]) // never fails since Go 1.24
-	h.beats, h.beat, h.pending = 0, nil, nil
+	h.beats, h.beat, h.pending, h.renounced = 0, nil, nil, false
 }
 
 func (h *Holder) renewAfter() time.Duration { return h.cfg.TTL / 3 }
@@ -104,6 +107,9 @@ func (h *Holder) Renew(ctx context.Context) error {
 // known: a new one could not tell its own predecessor from a stranger.
 func (h *Holder) beatOnce(ctx context.Context) error {
 	h.mu.Lock()
+	if h.renounced || h.beat != nil && !h.inTimeLocked() {
+		h.reviveLocked()
+	}
 	if h.pending == nil {
 		h.pending, h.pendingAt = store.NewBatch(), time.Now()
 		h.pending.UseReserve = true
@@ -141,6 +147,25 @@ func (h *Holder) beatOnce(ctx context.Context) error {
 	}
 }
 
+// reviveLocked ends this life and begins another in one commit: what leases the
+// old one had are free then, those too that it may have without knowing.
+func (h *Holder) reviveLocked() {
+	old := h.beatKey(h.id)
+	h.dropAllLocked()
+	h.bearLocked()
+	h.pending, h.pendingAt = store.NewBatch(), time.Now()
+	h.pending.UseReserve = true
+	h.pending.Delete(old)
+	h.pending.Put(h.beatKey(h.id), heartbeat(1, h.cfg.Name))
+}
+
+// renounce has the next heartbeat begin a new life.
+func (h *Holder) renounce() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.renounced = true
+}
+
 // armLocked has all leases end when no further heartbeat succeeds in time.
 func (h *Holder) armLocked() {
 	left := time.Until(h.beatAt.Add(h.stopAfter()))
@@ -158,12 +183,6 @@ func (h *Holder) expire() {
 	if !h.inTimeLocked() {
 		h.dropAllLocked()
 	}
-}
-
-func (h *Holder) inTime() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.inTimeLocked()
 }
 
 func (h *Holder) inTimeLocked() bool {

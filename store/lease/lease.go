@@ -118,10 +118,11 @@ func (l *Lease) Lost() <-chan struct{} { return l.lost }
 // Held reports whether the holder may go on, as far as it can know without
 // asking the store.
 func (l *Lease) Held() bool {
+	l.holder.expire()
 	select {
 	case <-l.lost:
 		return false
 	default:
-		return l.holder.inTime()
+		return true
 	}
 }

@@ -254,6 +254,9 @@ func TestUnknownOutcome(t *testing.T) {
 			if _, err := a.Acquire(t.Context(), piece); !errors.Is(err, store.ErrUnknown) {
 				t.Errorf("acquire: %v", err)
 			}
+			if err := a.Renew(t.Context()); err != nil {
+				t.Error(err)
+			}
 			held := acquire(t, a)
 			for range 5 {
 				kv.left.Store(1)
