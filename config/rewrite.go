@@ -76,6 +76,9 @@ func (r *Rewrite) Room(f *File, open func(names []string) []rewrite.Table) rewri
 		MasqueradeDomains:  r.MasqueradeDomains, MasqueradeExceptions: r.MasqueradeExceptions, MasqueradeClasses: classes(r.MasqueradeClasses),
 		RemoteDomain: r.RemoteDomain, AlwaysBcc: r.AlwaysBcc, SenderBcc: open(r.SenderBcc), RecipientBcc: open(r.RecipientBcc),
 	}
+	if f.Gateway.SRS != nil {
+		c.SRSDomain = f.Gateway.SRS.Domain
+	}
 	c.HeaderClients, _ = r.clients(f.Gateway.MyNetworks) // checked
 	if r.AppendDomain {
 		c.AppendDomain = r.Domain

@@ -135,6 +135,9 @@ func TestRewritingMistakes(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), row.want) || !strings.Contains(err.Error(), "postern.hcl") {
 			t.Errorf("%s: %v; want %q", row.text, err, row.want)
 		}
+		if row.text == "$DIR/canonical.key" && !strings.Contains(err.Error(), "/canonical.key\"]") {
+			t.Errorf("the names of files are not shown: %v", err)
+		}
 		if err != nil && (strings.Contains(err.Error(), "tooshort") || strings.Contains(err.Error(), "the new key")) {
 			t.Errorf("%s: a key is shown: %v", row.text, err)
 		}

@@ -29,7 +29,8 @@ func withoutSecrets(files map[string]*hcl.File) map[string]*hcl.File {
 func maskSecrets(text []byte) []byte {
 	masked := bytes.Clone(text)
 	for _, at := range secretSetting.FindAllSubmatchIndex(text, -1) {
-		if bytes.HasSuffix(bytes.ToLower(text[at[2]:at[3]]), []byte("_file")) {
+		name := bytes.ToLower(text[at[2]:at[3]])
+		if bytes.HasSuffix(name, []byte("_file")) || bytes.HasSuffix(name, []byte("_files")) {
 			continue
 		}
 		for i := at[4]; i < at[5]; i++ {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/rewrite/srs"
 	"github.com/postern-mail/postern/status"
 )
 
@@ -60,6 +61,10 @@ type Config struct {
 	// RemoteDomain, when set, has the headers of everybody else rewritten too,
 	// and is what incomplete addresses there get.
 	RemoteDomain mail.Domain
+
+	// SRSDomain is the one of rewritten senders, which as recipients stay as
+	// they are: in another form they lead nowhere. "" for none.
+	SRSDomain mail.Domain
 
 	// AlwaysBcc get a copy of all mail.
 	AlwaysBcc []mail.Address
@@ -121,7 +126,7 @@ func New(cfg Config) (*Rewriter, error) {
 // Reasons: DirectoryDown when a table does not answer, ConfigurationError when
 // what it says is no address or leads around in circles.
 func (r *Rewriter) Recipient(ctx context.Context, a mail.Address) (mail.Address, error) {
-	if a.IsPostmaster() {
+	if a.IsPostmaster() || a.Domain == r.cfg.SRSDomain && srs.IsSRS(a.Local) {
 		return a, nil
 	}
 	return r.address(ctx, a, EnvelopeRecipient, r.cfg.Origin, r.cfg.AppendDomain)

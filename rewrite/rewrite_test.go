@@ -210,6 +210,24 @@ func TestPatterns(t *testing.T) {
 	}
 }
 
+// TestSRSRecipientsStay: no map comes between a rewritten sender and the way
+// back to the one behind it.
+func TestSRSRecipientsStay(t *testing.T) {
+	t.Parallel()
+	cfg := config()
+	cfg.SRSDomain, cfg.MasqueradeDomains, cfg.MasqueradeClasses = "srs.example.com", []string{"example.com"}, []Class{EnvelopeRecipient}
+	r := rewriter(t, cfg)
+	for in, want := range map[string]string{
+		"SRS0=aaaa=bb=c.example=d@srs.example.com":   "SRS0=aaaa=bb=c.example=d@srs.example.com",
+		"ann@srs.example.com":                        "ann@example.com",
+		"SRS0=aaaa=bb=c.example=d@other.example.com": "SRS0=aaaa=bb=c.example=d@example.com",
+	} {
+		if got, err := r.Recipient(t.Context(), mail.MustAddress(in)); err != nil || got.String() != want {
+			t.Errorf("%s becomes %s, %v; want %s", in, got, err, want)
+		}
+	}
+}
+
 // TestOutage: a table that does not answer is not a table without an entry,
 // and what comes from one must be an address.
 func TestOutage(t *testing.T) {
