@@ -224,7 +224,12 @@ type storeCheck struct {
 	progress   *fsckProgress
 	mailstore  *mailstore.Store // nil for the queue
 	unreadable int64            // messages whose references are not known
+	inPacks    []pack.Finding   // for the repair
 }
+
+// keepFindings bounds what is kept for the repair. What is beyond is found by
+// the next.
+const keepFindings = 1 << 16
 
 // checkAndRepair checks one store. Where there is something to repair and it is
 // wanted, the findings that count are those of a second check after it.
@@ -341,6 +346,9 @@ func (c *storeCheck) bodies(ctx context.Context) error {
 }
 
 func (c *storeCheck) foundInPacks(f pack.Finding) {
+	if len(c.inPacks) < keepFindings {
+		c.inPacks = append(c.inPacks, f)
+	}
 	found := fsckFinding{Finding: string(f.Kind), text: f.String()}
 	if f.Body != (store.Hash{}) {
 		found.Body = fmt.Sprintf("%x", f.Body)

@@ -25,6 +25,7 @@ type fsckRepair struct {
 	Finding  string `json:"finding"`
 	Queue    string `json:"queue_id,omitempty"`
 	Body     string `json:"body,omitempty"`
+	Pack     string `json:"pack,omitempty"`
 }
 
 // mend repairs what is safe to. Counts that are too low come first: to take out
@@ -37,11 +38,18 @@ func (c *storeCheck) mend(ctx context.Context) error {
 	c.fsck.progress.Store(c.progress)
 	defer c.fsck.progress.Store(nil)
 	inPacks := func(f pack.Finding, how string) {
-		c.tell(fsckRepair{Store: c.name, Repaired: how, Finding: string(f.Kind), Body: fmt.Sprintf("%x", f.Body)},
-			fmt.Sprintf("%s: repaired: %v: %s", c.name, f, how))
+		repair := fsckRepair{Store: c.name, Repaired: how, Finding: string(f.Kind)}
+		if f.Body != (store.Hash{}) {
+			repair.Body = fmt.Sprintf("%x", f.Body)
+		}
+		if f.Pack != 0 {
+			repair.Pack = fmt.Sprintf("%016x", f.Pack)
+		}
+		c.tell(repair, fmt.Sprintf("%s: repaired: %v: %s", c.name, f, how))
 	}
-	errs := []error{c.pack.RepairReferences(ctx, c.owners, func() bool { return false }, salvage.body, inPacks)}
-	if errs[0] == nil && c.mailstore == nil {
+	errs := []error{c.pack.Repair(ctx, c.inPacks, c.owners, inPacks)}
+	errs = append(errs, c.pack.RepairReferences(ctx, c.owners, func() bool { return false }, salvage.body, inPacks))
+	if errs[1] == nil && c.mailstore == nil {
 		errs = append(errs, queue.Repair(ctx, c.kv, c.pack, salvage.message, func(f queue.Finding, how string) {
 			c.tell(fsckRepair{Store: c.name, Repaired: how, Finding: string(f.Kind), Queue: string(f.Queue)},
 				fmt.Sprintf("%s: repaired: %v: %s", c.name, f, how))

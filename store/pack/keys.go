@@ -132,7 +132,7 @@ func parseBody(value []byte) (inline []byte, pieces []piece, err error) {
 		pieces, err = parsePieces(value[1:])
 		return nil, pieces, err
 	default:
-		return nil, nil, fmt.Errorf("body of kind %d, which this program does not know", value[0])
+		return nil, nil, fmt.Errorf("body of kind %d: %w", value[0], errNewer)
 	}
 }
 
