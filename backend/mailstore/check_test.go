@@ -12,14 +12,15 @@ import (
 	"github.com/postern-mail/postern/store/storetest"
 )
 
-// TestVerify breaks one thing at a time and looks for what is found, and where.
-func TestVerify(t *testing.T) {
-	t.Parallel()
+// damage is one thing that is broken, and what is found of it.
+type damage struct {
+	do   func(b *store.Batch, r *record)
+	want []string
+}
+
+func damages() map[string]damage {
 	kim := accountGUID("kim")
-	for name, row := range map[string]struct {
-		damage func(b *store.Batch, r *record)
-		want   []string
-	}{
+	return map[string]damage{
 		"nothing": {func(*store.Batch, *record) {}, nil},
 		"a message": {func(b *store.Batch, r *record) { b.Put(r.key(kindMessage), []byte("\x01bad")) },
 			[]string{`account "kim", mailbox "INBOX", UID 2: message: malformed`, `account "kim", mailbox "INBOX": counts 3 messages`}},
@@ -46,12 +47,18 @@ func TestVerify(t *testing.T) {
 		"the head":          {func(b *store.Batch, _ *record) { b.Delete(accountKey(kim, kindHead)) }, []string{`account "kim": account head: `}},
 		"the name":          {func(b *store.Batch, _ *record) { b.Delete(accountKey(kim, kindInfo)) }, []string{`": name: `}},
 		"keys of no length": {func(b *store.Batch, _ *record) { b.Put(append(accountKey(kim, kindMessage), 1), nil) }, []string{`account "kim": message key`}},
-	} {
+	}
+}
+
+// TestVerify breaks one thing at a time and looks for what is found, and where.
+func TestVerify(t *testing.T) {
+	t.Parallel()
+	for name, row := range damages() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRecord(t)
 			b := store.NewBatch()
-			row.damage(b, r)
+			row.do(b, r)
 			if _, err := r.s.kv.Commit(t.Context(), b); err != nil {
 				t.Fatal(err)
 			}

@@ -92,11 +92,13 @@ func (b *Blobs) Unlink(batch *store.Batch, ref store.Ref) {
 				return nil
 			}
 		}
-		w.Delete(bodyKey)
 		_, pieces, err := parseBody(value)
-		if err != nil {
+		if errors.Is(err, errNewer) {
 			return fmt.Errorf("unlink body %x: %w", ref.Hash[:8], err)
 		}
+		// A value that is damaged names no pieces. What packs list of the body
+		// stays until fsck comes.
+		w.Delete(bodyKey)
 		byPack(pieces, func(number uint64, in []piece) { b.unlist(w, ref.Hash, number, in) })
 		return nil
 	})
