@@ -86,6 +86,7 @@ func (s *server) tellSources(out io.Writer) {
 		}
 		fmt.Fprintf(out, "%s\t%s\n", e.name, free)
 	}
+	s.tellBodies(out)
 }
 
 // listed is a queued message in JSON; the names are those of postqueue -j.

@@ -37,7 +37,11 @@ func fsckCommand() *cobra.Command {
 			"not check.\n\n" +
 			"With --repair it then rights counts of references, writes missing due entries, removes records that\n" +
 			"belong to no message, and moves what is left of damaged queued messages, and bodies that nobody refers\n" +
-			"to, into data_dir/salvage. Each repair is told. Then it checks again, and that is what counts.",
+			"to, into data_dir/salvage. Lost bodies are looked for in all packs; mailboxes are counted anew, and their\n" +
+			"damaged records made again from the journal. Each repair is told. Then it checks again, and that is what\n" +
+			"counts.\n\n" +
+			"Messages in mailboxes whose content is lost stay, for a backup may have it. With --remove-lost as well they\n" +
+			"are expunged; each is recorded in the audit, and what is left of it goes into data_dir/salvage.",
 		Example: "  systemctl stop postern\n  runuser -u postern -- postern fsck",
 		RunE: func(c *cobra.Command, _ []string) error {
 			err := runFsck(c)
@@ -55,6 +59,7 @@ func fsckCommand() *cobra.Command {
 	}
 	c.Flags().Bool("json", false, "one JSON object a line")
 	c.Flags().Bool("repair", false, "mend what is safe to mend, tell how, and check again")
+	c.Flags().Bool("remove-lost", false, "with --repair: expunge messages whose content is lost, when no backup has it")
 	c.Flags().BoolP("quiet", "q", false, "findings only, no progress and no summary")
 	return c
 }
@@ -76,7 +81,17 @@ func runFsck(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	run := &fsck{file: f, out: c.OutOrStdout(), json: asJSON, quiet: quiet, repair: repair, log: stderrLog("error").Named("fsck")}
+	removeLost, err := c.Flags().GetBool("remove-lost")
+	if err != nil {
+		return err
+	}
+	if removeLost && !repair {
+		return errors.New("--remove-lost goes with --repair: what can be found again must not be removed")
+	}
+	run := &fsck{
+		file: f, out: c.OutOrStdout(), json: asJSON, quiet: quiet, repair: repair, removeLost: removeLost,
+		log: stderrLog("error").Named("fsck"),
+	}
 	if !quiet {
 		defer run.showProgress(c.ErrOrStderr())()
 	}
@@ -90,7 +105,9 @@ type fsck struct {
 	json   bool
 	quiet  bool
 	repair bool
-	log    hclog.Logger
+	// removeLost has mailbox messages expunged whose content is lost.
+	removeLost bool
+	log        hclog.Logger
 
 	terminal io.Writer // where a line of progress may stand; nil for nowhere
 	written  error     // the first that out gave
@@ -247,6 +264,14 @@ func (k *fsck) checkAndRepair(ctx context.Context, e *engine) error {
 	}
 	if c, err = k.check(ctx, e); err != nil {
 		return err
+	}
+	if k.removeLost && c.mailstore != nil && c.summary.Findings > 0 {
+		if err := c.removeLostMessages(ctx); err != nil {
+			return err
+		}
+		if c, err = k.check(ctx, e); err != nil {
+			return err
+		}
 	}
 	k.findings += c.summary.Findings
 	return nil

@@ -73,7 +73,28 @@ func TestFsck(t *testing.T) {
 					}
 				}
 			})
-		}, want: []string{`mail: account "bob", mailbox "INBOX", UID 1: no structure: `}, left: 1},
+		}, want: []string{`mail: account "bob", mailbox "INBOX", UID 1: no structure: `}},
+		"counts of a mailbox": {damage: func(t *testing.T, data string) {
+			change(t, data, "mail", func(v store.Snapshot, b *store.Batch) {
+				for _, pair := range under(t, v, "ma") {
+					if pair.Key[18] == 'm' { // a message that is not counted
+						pair.Key[len(pair.Key)-1] = 9
+						b.Put(pair.Key, pair.Value)
+					}
+				}
+			})
+		}, want: []string{`UID 9: UID, MODSEQ`, `UID 9: no structure`, `counts 1 messages`, `references are miscounted`}},
+		"list of a pack": {damage: func(t *testing.T, data string) {
+			change(t, data, "mail", func(v store.Snapshot, b *store.Batch) { b.Delete(under(t, v, "bp")[0].Key) })
+		}, want: []string{`mail: body is not listed in its pack`, `mail: count of live octets is wrong`}},
+		"body without its key": {damage: func(t *testing.T, data string) {
+			change(t, data, "mail", func(v store.Snapshot, b *store.Batch) { b.DeleteRange([]byte("bh"), []byte("bi")) })
+		}, want: []string{`mail: pack lists what no body needs`, `mail: account "bob", mailbox "INBOX", UID 1: body: `}},
+		"beginning of a pack": {damage: func(t *testing.T, data string) {
+			packs, err := filepath.Glob(filepath.Join(data, "mail", "bodies", "*"))
+			must(t, err)
+			flip(t, packs[0], 1)
+		}, want: []string{`mail: pack is damaged`}},
 		"key of nobody": {damage: func(t *testing.T, data string) {
 			change(t, data, "mail", func(_ store.Snapshot, b *store.Batch) { b.Put([]byte("zoo"), nil) })
 		}, want: []string{`mail: key of no owner: 7a6f6f`}, left: 1},
@@ -112,12 +133,17 @@ func TestFsck(t *testing.T) {
 			for _, line := range fsckLines(t, want, "--json", "-q", "-c", path) {
 				var f fsckFinding
 				must(t, json.Unmarshal([]byte(line), &f))
-				if f.Store == "" || f.Finding == "" || f.Detail == "" && f.Queue == "" {
+				if f.Store == "" || f.Finding == "" || f.Detail == "" && f.Queue == "" && f.Pack == "" {
 					t.Errorf("in JSON: %s", line)
 				}
 			}
 			checkRepair(t, path, len(row.want), row.left)
-			for pattern, want := range map[string]int{"*.eml": row.contents, "*.json": row.records, "*.new": 0} {
+			lost := 0
+			if name == "bit of a body" || name == "missing pack" {
+				checkRemoveLost(t, path, data)
+				lost = 1
+			}
+			for pattern, want := range map[string]int{"*.eml": row.contents, "*.json": row.records + lost, "*.new": 0} {
 				files, err := filepath.Glob(filepath.Join(data, "salvage", pattern))
 				must(t, err)
 				if len(files) != want {
@@ -152,6 +178,33 @@ func checkRepair(t *testing.T, path string, before, after int) {
 	}
 	if left := fsckLines(t, status, "-q", "-c", path); len(left) != after {
 		t.Errorf("after the repair there are %d findings, want %d:\n%s", len(left), after, strings.Join(left, "\n"))
+	}
+}
+
+// checkRemoveLost removes a message whose content is lost: it is told, audited
+// and salvaged, and after it nothing is found.
+func checkRemoveLost(t *testing.T, path, data string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	c := exec.Command(program, "fsck", "--repair", "--remove-lost", "-q", "-c", path)
+	c.Stdout, c.Stderr = &stdout, &stderr
+	if err := c.Run(); err != nil || !strings.Contains(stdout.String(), `mail: lost: account "bob", mailbox "INBOX", UID 1: `) {
+		t.Errorf("fsck --repair --remove-lost: %v\n%s%s", err, &stdout, &stderr)
+	}
+	recorded, err := os.ReadFile(filepath.Join(data, "audit.log"))
+	must(t, err)
+	if !strings.Contains(string(recorded), `"event":"expunge","result":"lost","service":"fsck"`) {
+		t.Errorf("the audit does not tell of the loss:\n%s", recorded)
+	}
+	kept, err := filepath.Glob(filepath.Join(data, "salvage", "mail-lost-bob-INBOX-1.json"))
+	must(t, err)
+	if len(kept) != 1 {
+		t.Errorf("salvaged %q", kept)
+	} else if text, err := os.ReadFile(kept[0]); err != nil || !strings.Contains(string(text), "Subject: ") {
+		t.Errorf("salvaged %s, %v", text, err)
+	}
+	if left := fsckLines(t, 0, "-q", "-c", path); len(left) != 0 {
+		t.Errorf("afterwards %q", left)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern-mail/postern/backend/mailstore"
 	"github.com/postern-mail/postern/internal/fsx"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/queue"
@@ -24,6 +25,9 @@ type fsckRepair struct {
 	Repaired string `json:"repaired"` // how
 	Finding  string `json:"finding"`
 	Queue    string `json:"queue_id,omitempty"`
+	Account  string `json:"account,omitempty"`
+	Mailbox  string `json:"mailbox,omitempty"`
+	UID      uint32 `json:"uid,omitempty"`
 	Body     string `json:"body,omitempty"`
 	Pack     string `json:"pack,omitempty"`
 }
@@ -55,16 +59,29 @@ func (c *storeCheck) mend(ctx context.Context) error {
 				fmt.Sprintf("%s: repaired: %v: %s", c.name, f, how))
 		}))
 	}
+	if c.mailstore != nil {
+		errs = append(errs, c.mailstore.Repair(ctx, func(f mailstore.Finding, how string) {
+			c.tell(fsckRepair{
+				Store: c.name, Repaired: how, Finding: "mailbox is damaged", Account: f.Account, Mailbox: f.Mailbox, UID: uint32(f.UID),
+			}, fmt.Sprintf("%s: repaired: %v: %s", c.name, f, how))
+		}))
+	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: interrupted while repairing", c.name)
 	}
 	errs = append(errs, c.pack.RepairReferences(ctx, c.owners, func() bool { return c.unreadable == 0 }, salvage.body, inPacks))
-	if err := errors.Join(errs...); err != nil {
-		for line := range strings.Lines(err.Error()) {
-			c.log.Error("repair", "store", c.name, "err", strings.TrimSpace(line))
-		}
-	}
+	c.tellErrors(errors.Join(errs...))
 	return nil
+}
+
+// tellErrors tells what kept something from being repaired.
+func (c *storeCheck) tellErrors(err error) {
+	if err == nil {
+		return
+	}
+	for line := range strings.Lines(err.Error()) {
+		c.log.Error("repair", "store", c.name, "err", strings.TrimSpace(line))
+	}
 }
 
 // salvage is a directory of what repairs took out: content as NAME.eml, and

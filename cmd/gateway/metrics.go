@@ -59,6 +59,9 @@ var (
 
 // Describe implements prometheus.Collector.
 func (s *server) Describe(out chan<- *prometheus.Desc) {
+	for _, m := range bodyMetrics {
+		out <- m.Desc
+	}
 	for _, m := range []metric{
 		metricBuild, metricLoaded, metricSessions, metricDirectory, metricFree, metricStoreUp, metricQueued,
 		metricHeld, metricInFlight, metricQueueFull, metricPressed, metricUnreached, metricAccepted, metricRecipients,
@@ -67,7 +70,8 @@ func (s *server) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector. It asks no disk and no network.
+// Collect implements prometheus.Collector. It asks no network, and the
+// stores for a counter for each pack, no more.
 func (s *server) Collect(out chan<- prometheus.Metric) {
 	put := func(m metric, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(m.Desc, m.kind, value, labels...)
@@ -92,6 +96,7 @@ func (s *server) Collect(out chan<- prometheus.Metric) {
 		if free, err := e.kv.Free(); err == nil {
 			put(metricFree, float64(free), e.name)
 		}
+		putBodies(e, put)
 	}
 	if s.queue != nil {
 		q := s.queue.Stats()

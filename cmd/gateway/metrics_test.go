@@ -39,6 +39,10 @@ func TestMetrics(t *testing.T) {
 			`gateway_store_up{store="queue"} 1`,
 			`gateway_store_up{store="mail"} 1`,
 			`gateway_store_free_octets{store="mail"} [1-9].*`,
+			`gateway_store_packs{store="mail"} \d+`,
+			`gateway_store_live_octets{store="queue"} \d+`,
+			`gateway_store_dead_octets{store="queue"} \d+`,
+			`gateway_store_moved_octets_total{store="mail"} 0`,
 			`gateway_queue_messages 1`,
 			`gateway_queue_held_messages 0`,
 			`gateway_queue_deliveries_in_flight 0`,
@@ -55,7 +59,7 @@ func TestMetrics(t *testing.T) {
 		return nil
 	})
 	out := s.run("status")
-	for _, want := range []string{`company +answers`, `mail +\d+ MiB`, `QUEUE +1 message`, `unreachable +outside`} {
+	for _, want := range []string{`company +answers`, `mail +\d+ MiB`, `mail +\d+ +\d+ MiB +\d+ MiB`, `QUEUE +1 message`, `unreachable +outside`} {
 		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("no %q in the status:\n%s", want, out)
 		}

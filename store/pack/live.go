@@ -77,6 +77,7 @@ type Usage struct {
 	Packs      int
 	FileOctets int64 // written to them
 	LiveOctets int64 // of those, in records that a body needs
+	DeadOctets int64 // of those, in records that nobody needs, as far as known
 	Uncounted  int   // packs of which this is not known yet
 	// Of this process: octets moved to other packs, and of these what was saved
 	// by compression; octets of packs that were deleted.
@@ -94,6 +95,7 @@ func (b *Blobs) Usage(ctx context.Context) (Usage, error) {
 		u.FileOctets += p.end
 		if n := live[number]; n > 0 {
 			u.LiveOctets += n
+			u.DeadOctets += max(p.end-fileHeader-n, 0)
 		} else if p.full {
 			u.Uncounted++
 		}
