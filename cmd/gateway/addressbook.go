@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"net/netip"
 	"slices"
+	"strings"
 
+	"github.com/postern-mail/postern/delivery"
 	"github.com/postern-mail/postern/directory"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
@@ -14,6 +17,26 @@ import (
 // is immutable.
 type addressBook struct {
 	domains map[mail.Domain]domainEntry
+	// us and home are for address literals: one of ours stands for the domain
+	// home (RFC 5321 section 4.1.3). Without home there are none.
+	us   *delivery.Ourselves
+	home mail.Domain
+}
+
+// domain returns the domain a stands for: itself, but for an address literal
+// that is ours.
+func (b *addressBook) domain(d mail.Domain) mail.Domain {
+	if b.home == "" || !d.IsLiteral() {
+		return d
+	}
+	text := strings.Trim(string(d), "[]")
+	if len(text) > 5 && strings.EqualFold(text[:5], "IPv6:") {
+		text = text[5:]
+	}
+	if addr, err := netip.ParseAddr(text); err == nil && b.us.Have(addr) {
+		return b.home
+	}
+	return d
 }
 
 type domainEntry struct {
@@ -22,11 +45,12 @@ type domainEntry struct {
 }
 
 // Class implements policy.Domains.
-func (b *addressBook) Class(d mail.Domain) policy.DomainClass { return b.domains[d].class }
+func (b *addressBook) Class(d mail.Domain) policy.DomainClass { return b.domains[b.domain(d)].class }
 
 // Resolve implements policy.Recipients. What an address stands for may lie in
 // a domain that another directory knows: that one is asked in turn.
 func (b *addressBook) Resolve(ctx context.Context, a mail.Address) ([]mail.Recipient, error) {
+	a.Domain = b.domain(a.Domain)
 	entry := b.domains[a.Domain]
 	if entry.directory == nil {
 		return []mail.Recipient{{Address: a, Accepted: a}}, nil

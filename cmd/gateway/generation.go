@@ -248,6 +248,7 @@ func (b *builder) link(cfg *config.Authn, hasher *authn.Hasher) (authn.Link, err
 }
 
 func (b *builder) domains() {
+	b.book.us, b.book.home = b.file.Gateway.Ourselves(), b.file.Postmaster().Domain
 	for _, d := range b.file.Gateway.Domains {
 		entry := domainEntry{class: policy.Local, directory: b.sources[d.Recipients].Directory}
 		if d.Class == "relay" {
