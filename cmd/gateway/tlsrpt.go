@@ -170,6 +170,10 @@ func (s *server) replySendTLSReport(ctx context.Context, args url.Values, out io
 	if err != nil {
 		return err
 	}
+	if n == 0 {
+		fmt.Fprintf(out, "no report on %s waits to be sent; the one of today is complete when the UTC day ends\n", args.Get("domain"))
+		return nil
+	}
 	fmt.Fprintf(out, "%d report(s) sent\n", n)
 	return nil
 }
