@@ -74,6 +74,9 @@ func parseReceiver(text string) (Receiver, error) {
 			return Receiver{}, err
 		}
 		address, err := mail.ParseAddress(decoded)
+		if err == nil && !address.IsASCII() {
+			err = fmt.Errorf("receiver %q is not ASCII", text) // reports do without SMTPUTF8
+		}
 		return Receiver{Mail: address}, err
 	default:
 		return Receiver{}, fmt.Errorf("receiver %q is neither a mailto nor an https URI", text)

@@ -357,6 +357,7 @@ func TestRecord(t *testing.T) {
 		{"v=TLSRPTv1;rua=http://example.com/,ftp://example.com,mailto:,mailto:x,https:///x,https://u:p@example.com/", ""},
 		{"v=TLSRPTv1;rua=mailto:a@x.example,mailto:b@x.example,mailto:c@x.example,mailto:d@x.example", "mailto:a@x.example mailto:b@x.example mailto:c@x.example"},
 		{"v=TLSRPTv1;rua=mailto:a@example.com%0d%0aBcc:b@example.com", ""},
+		{"v=TLSRPTv1;rua=mailto:j%C3%BCrgen@example.com", ""},
 		{"v=TLSRPTv2;rua=mailto:a@example.com", ""},
 		{"rua=mailto:a@example.com;v=TLSRPTv1", ""},
 		{"v=TLSRPTv1;", ""},
