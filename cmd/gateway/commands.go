@@ -58,11 +58,24 @@ func (s *server) replyStatus(_ context.Context, _ url.Values, out io.Writer) err
 		q := s.queue.Stats()
 		fmt.Fprintf(table, "\nQUEUE\t%d message(s), %d held, %d deliveries under way\n", q.Messages, q.Held, q.InFlight)
 		fmt.Fprintf(table, "since start\t%d accepted; recipients: %d delivered, %d deferrals, %d bounced\n", q.Accepted, q.Delivered, q.Deferred, q.Bounced)
+		tellIntake(table, q)
 		for _, name := range q.Down {
 			fmt.Fprintf(table, "unreachable\t%s\n", nextHop(name))
 		}
 	}
 	return table.Flush()
+}
+
+// tellIntake tells why mail does not come in as it likes, if it does not.
+func tellIntake(out io.Writer, q queue.Stats) {
+	switch {
+	case q.NoSpace:
+		fmt.Fprintln(out, "intake\tput off with 452: the disk has less than queue_minfree")
+	case q.Full:
+		fmt.Fprintln(out, "intake\tput off with 452: max_queue_messages are queued")
+	case q.Pressed:
+		fmt.Fprintln(out, "intake\tslowed by in_flow_delay: mail comes in faster than it goes out")
+	}
 }
 
 // tellSources tells how what the server stands on does: directories, disks.
