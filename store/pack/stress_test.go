@@ -12,7 +12,6 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-mail/postern/internal/fsx/fsxtest"
@@ -384,41 +383,6 @@ func (letters) Read(p []byte) (int, error) {
 		p[i] = 'a' + byte(i%26)
 	}
 	return len(p), nil
-}
-
-// TestLargeBodyInLittleMemory is not parallel: it counts what everybody
-// allocates.
-func TestLargeBodyInLittleMemory(t *testing.T) {
-	const size = 40 << 20
-	kv := storetest.NewModel().Open()
-	blobs, err := pack.Open(t.Context(), pack.Config{Dir: t.TempDir(), ReserveOctets: -1}, kv, hclog.NewNullLogger())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer blobs.Close()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	s, err := blobs.Stage(t.Context(), io.LimitReader(letters{}, size))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := store.NewBatch()
-	blobs.Link(b, s)
-	if _, err := kv.Commit(t.Context(), b); err != nil {
-		t.Fatal(err)
-	}
-	body, err := blobs.Open(t.Context(), s.Ref())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer body.Close()
-	if n, err := io.Copy(io.Discard, body); n != size || err != nil {
-		t.Errorf("read %d of %d octets, %v", n, size, err)
-	}
-	runtime.ReadMemStats(&after)
-	if used := after.TotalAlloc - before.TotalAlloc; used > size/8 {
-		t.Errorf("allocated %d octets for a body of %d", used, size)
-	}
 }
 
 // TestRunSeals: a full pack gets its final name at once, not with the next

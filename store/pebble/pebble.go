@@ -134,11 +134,19 @@ func OpenOn(ctx context.Context, cfg Config, log hclog.Logger, dbFS vfs.FS, fsys
 			return nil, err
 		}
 	}
-	if s.db, err = pebble.Open(filepath.Join(cfg.Dir, "db"), s.options(dbFS)); err != nil {
+	err = guarded(func() (err error) {
+		s.db, err = pebble.Open(filepath.Join(cfg.Dir, "db"), s.options(dbFS))
+		return err
+	})
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", cfg.Dir, err), s.lock.release())
 	}
-	if err := s.start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", cfg.Dir, err), s.db.Close(), s.lock.release())
+	if err := guarded(s.start); err != nil {
+		err = fmt.Errorf("open store %s: %w", cfg.Dir, err)
+		if !errors.As(err, new(fatal)) {
+			err = errors.Join(err, guarded(s.db.Close))
+		}
+		return nil, errors.Join(err, s.lock.release())
 	}
 	return s, nil
 }
@@ -260,7 +268,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	last.release()
 	s.views.Wait()
-	return errors.Join(s.db.Close(), s.lock.release())
+	return errors.Join(guarded(s.db.Close), s.lock.release())
 }
 
 // signal wakes the applier.

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -24,9 +25,10 @@ type Machine struct {
 	// meta to stand still while it takes both.
 	gate sync.RWMutex
 
-	mu   sync.Mutex
-	ops  int
-	onOp func(n int)
+	mu    sync.Mutex
+	ops   int
+	onOp  func(n int)
+	fault func(n int) error
 }
 
 // NewMachine returns a machine with nothing on it.
@@ -39,28 +41,48 @@ func NewMachine() *Machine {
 // it.
 func (m *Machine) OnOp(fn func(n int)) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.onOp = fn
-	m.mu.Unlock()
-	if fn == nil {
+	m.watchLocked()
+}
+
+// SetFault has fn asked ahead of each such operation, of both disks; an error
+// it returns is what the operation returns instead of happening, a write after
+// a part of it when that is an *fsxtest.Short. nil ends it.
+func (m *Machine) SetFault(fn func(n int) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fault = fn
+	m.watchLocked()
+}
+
+// watchLocked has the disk of the bodies tell of its operations while somebody
+// wants to know.
+func (m *Machine) watchLocked() {
+	if m.onOp == nil && m.fault == nil {
 		m.bodies.SetFault(nil)
 		return
 	}
 	m.bodies.SetFault(func(op fsxtest.Op) error {
-		if op.Kind != fsxtest.OpRead {
-			m.step()
+		if op.Kind == fsxtest.OpRead {
+			return nil
 		}
-		return nil
+		return m.step()
 	})
 }
 
-func (m *Machine) step() {
+func (m *Machine) step() error {
 	m.mu.Lock()
 	m.ops++
-	n, fn := m.ops, m.onOp
+	n, fn, fault := m.ops, m.onOp, m.fault
 	m.mu.Unlock()
 	if fn != nil {
 		fn(n)
 	}
+	if fault != nil {
+		return fault(n)
+	}
+	return nil
 }
 
 // Cut returns a machine as it may be found when the power fails now, chosen by
@@ -77,12 +99,21 @@ func (m *Machine) Cut(seed uint64) *Machine {
 	}
 }
 
+// TryOpenStore opens the store alone; the caller closes it.
+func (m *Machine) TryOpenStore(ctx context.Context) (store.Store, error) {
+	kv, err := pebble.OpenOn(ctx, pebble.Config{
+		Dir: "/store/meta", CacheOctets: 1 << 20, MemTableOctets: 8 << 20, ReserveOctets: -1,
+	}, hclog.NewNullLogger(), gatedFS{FS: m.meta, machine: m}, m.bodies)
+	if err != nil {
+		return nil, err
+	}
+	return kv, nil
+}
+
 // OpenStore opens the store alone; it is closed when the test ends.
 func (m *Machine) OpenStore(t testing.TB) store.Store {
 	t.Helper()
-	kv, err := pebble.OpenOn(context.Background(), pebble.Config{
-		Dir: "/store/meta", CacheOctets: 1 << 20, MemTableOctets: 8 << 20, ReserveOctets: -1,
-	}, hclog.NewNullLogger(), gatedFS{FS: m.meta, machine: m}, m.bodies)
+	kv, err := m.TryOpenStore(context.Background())
 	if err != nil {
 		t.Fatalf("open store after a power cut: %v", err)
 	}
@@ -120,7 +151,9 @@ type gatedFS struct {
 
 // pass does one operation.
 func (m *Machine) pass(do func() error) error {
-	m.step()
+	if err := m.step(); err != nil {
+		return err
+	}
 	m.gate.RLock()
 	defer m.gate.RUnlock()
 	return do()
@@ -180,6 +213,10 @@ type gatedFile struct {
 
 func (f gatedFile) Write(p []byte) (n int, err error) {
 	err = f.machine.pass(func() error { n, err = f.File.Write(p); return err })
+	var short *fsxtest.Short
+	if errors.As(err, &short) {
+		n, _ = f.File.Write(p[:min(short.Octets, len(p))]) // err tells
+	}
 	return n, err
 }
 
