@@ -24,15 +24,15 @@ func (c *storeCheck) removeLostMessages(ctx context.Context) (err error) {
 		return fmt.Errorf("%s: nothing lost is removed without the audit: %w", c.name, err)
 	}
 	defer func() { err = errors.Join(err, record.Close()) }()
-	damaged := make(map[store.Hash]error)
+	damaged := make(map[store.Hash]pack.Finding)
 	for _, f := range c.inPacks {
 		if f.Kind == pack.FoundDamaged {
-			damaged[f.Body] = errors.Join(f.Err, errors.New(string(f.Kind)))
+			damaged[f.Body] = f
 		}
 	}
 	isLost := func(ctx context.Context, ref store.Ref) error {
-		if err, found := damaged[ref.Hash]; found {
-			return err
+		if f, found := damaged[ref.Hash]; found {
+			return errors.New(f.String())
 		}
 		body, err := c.pack.Open(ctx, ref)
 		if err != nil {
