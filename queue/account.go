@@ -104,8 +104,13 @@ func (q *Queue) endLocked(m *message) {
 	if result == "" {
 		result = m.outcome()
 	}
-	age := time.Since(m.arrived)
 	q.tellLost(m)
+	q.tellEnd(m, result)
+}
+
+// tellEnd logs and audits that a message came to its end.
+func (q *Queue) tellEnd(m *message, result string) {
+	age := time.Since(m.arrived)
 	q.log.Info("removed", "qid", m.id, "result", result, "dur", age)
 	q.audit(mail.Event{
 		Kind: mail.EventFinal, Result: result, Queue: m.id, From: &m.envelope.ReversePath,

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -34,7 +35,7 @@ func patience(octets int64) time.Duration {
 
 // Submit takes responsibility for a message as Accept does, but brings it to
 // its next hop first where that is Direct: a message taken there needs no
-// record here. delivered tells that it was. What is not settled by the one
+// record here. delivered tells that somebody has it there. What is not settled by the one
 // attempt is queued with what was learnt, under the same delivery id, so that
 // a next hop that has the message though its reply was lost keeps one.
 //
@@ -79,11 +80,8 @@ func (q *Queue) Submit(ctx context.Context, s Submission) (delivered bool, err e
 	q.counts.accepted.Add(1)
 	q.auditAccept(m, s)
 	q.note(m, 0, outcomes, time.Since(started))
-	q.audit(mail.Event{
-		Kind: mail.EventFinal, Result: m.outcome(), Queue: m.id, From: &m.envelope.ReversePath,
-		Octets: m.ref.Octets, Duration: time.Since(m.arrived),
-	})
-	return true, nil
+	q.tellEnd(m, m.outcome())
+	return slices.ContainsFunc(outcomes, func(o mail.Outcome) bool { return o.Class == mail.Delivered }), nil
 }
 
 // beginDirect returns the destination that takes m now, or nil when m has to

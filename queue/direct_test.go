@@ -44,6 +44,25 @@ func (r *rig) direct(s Submission) (delivered bool, refusal *status.Reply) {
 	return delivered, nil
 }
 
+// TestDirectGivenUp: mail that gets one attempt, and whose sender nobody tells,
+// is not called delivered when it was not.
+func TestDirectGivenUp(t *testing.T) {
+	t.Parallel()
+	inBubble(t, Config{BounceLifetime: -1}, func(t *testing.T, r *rig) {
+		r.transport.deliver = func(context.Context, mail.Delivery, mail.Recipient) mail.Outcome { return later }
+		r.startWhole()
+		s := r.submit("", "bob@near.test")
+		if delivered, refusal := r.direct(s); delivered || refusal != nil {
+			t.Errorf("delivered %t, refused %v", delivered, refusal)
+		}
+		want := []string{"accept ok", "delivery deferred", "final bounced"}
+		if got := r.audit.of(s.ID); !slices.Equal(got, want) {
+			t.Errorf("audit %q, want %q", got, want)
+		}
+		r.empty()
+	})
+}
+
 // TestDirect: one attempt while the client waits, and what each outcome of it
 // makes of the message.
 func TestDirect(t *testing.T) {

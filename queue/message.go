@@ -142,6 +142,9 @@ func (q *Queue) settleLocked(b *store.Batch, m *message, g int, outcomes []mail.
 	if m.removed {
 		return
 	}
+	if m.arrived.After(now.Add(clockSlack)) {
+		q.correctArrivalLocked(b, m, now)
+	}
 	w := &m.work[g]
 	if m.untried(g) && m.allDone(m.groups[g], outcomes) {
 		w.finished = true
@@ -155,6 +158,23 @@ func (q *Queue) settleLocked(b *store.Batch, m *message, g int, outcomes []mail.
 	}
 	q.afterLocked(b, m, g)
 	q.storeLocked(b, m, g)
+}
+
+// clockSlack is by how much a message may come from the future.
+const clockSlack = time.Minute
+
+// correctArrivalLocked has a message arrive now that came while the clock was
+// ahead: it would be tried until its lifetime after that.
+func (q *Queue) correctArrivalLocked(b *store.Batch, m *message, now time.Time) {
+	q.log.Warn("message arrived in the future", "qid", m.id, "arrived", m.arrived)
+	if m.untriedEntry {
+		b.Delete(m.untriedKey())
+	}
+	m.arrived = now.Truncate(time.Millisecond)
+	if m.untriedEntry {
+		b.Put(m.untriedKey(), m.dueMark())
+	}
+	q.writeMessageLocked(b, m)
 }
 
 // allDone reports whether everybody was delivered and nobody wants to hear.
