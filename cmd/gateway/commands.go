@@ -151,6 +151,9 @@ func reason(o mail.Outcome) string {
 	if o.FromPeer && o.Remote != "" {
 		return o.Remote + " said: " + o.Reply.String()
 	}
+	if o.Remote != "" {
+		return o.Remote + ": " + o.Reply.String()
+	}
 	return o.Reply.String()
 }
 

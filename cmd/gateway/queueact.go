@@ -127,7 +127,7 @@ func (s *server) prioritize(args url.Values, _ selection) (action, error) {
 	if err != nil {
 		return action{}, err
 	}
-	return action{done: fmt.Sprintf("has priority %d", *p), spares: isDamaged, do: func(ctx context.Context, m queue.Message) (string, error) {
+	return action{done: fmt.Sprintf("given priority %d", *p), spares: isDamaged, do: func(ctx context.Context, m queue.Message) (string, error) {
 		return "", s.queue.SetPriority(ctx, m.ID, *p)
 	}}, nil
 }
@@ -187,6 +187,7 @@ func (r *acting) over(ctx context.Context, messages iter.Seq2[queue.Message, err
 	r.told = time.Now()
 	work, within := errgroup.WithContext(ctx)
 	work.SetLimit(actionsAtOnce)
+	began := time.Now().Truncate(time.Millisecond)
 	for m, err := range messages {
 		if err != nil {
 			r.note(m, "", err)
@@ -195,7 +196,8 @@ func (r *acting) over(ctx context.Context, messages iter.Seq2[queue.Message, err
 			}
 			continue
 		}
-		if !r.each && r.spares != nil && r.spares(m) {
+		// What came since is not meant: requeued messages would be met again.
+		if !r.each && (!m.Arrived.Before(began) || r.spares != nil && r.spares(m)) {
 			continue
 		}
 		if r.dry {
