@@ -2,9 +2,10 @@ package main
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/postern-mail/postern/internal/nearest"
 )
 
 // explainUsage has c and the commands below it answer a mistake at the shell
@@ -12,7 +13,6 @@ import (
 // that only groups others prints its help, and refuses a word that is none of
 // them.
 func explainUsage(c *cobra.Command) {
-	c.SuggestionsMinimumDistance = 2
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return fmt.Errorf("%w; see %s --help", err, c.CommandPath()) })
 	if c.HasSubCommands() && !c.Runnable() {
 		c.Args = isSubcommand
@@ -36,8 +36,14 @@ func isSubcommand(c *cobra.Command, args []string) error {
 		return nil
 	}
 	help := fmt.Sprintf("see %s --help", c.CommandPath())
-	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-		help = fmt.Sprintf("did you mean %s?", strings.Join(near, " or "))
+	var names []string
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			names = append(names, sub.Name())
+		}
+	}
+	if near := nearest.Word(args[0], names); near != "" {
+		help = fmt.Sprintf("did you mean %s?", near)
 	}
 	return fmt.Errorf("unknown command %q for %q; %s", args[0], c.CommandPath(), help)
 }
