@@ -61,7 +61,11 @@ func BenchmarkAccept(b *testing.B) {
 
 // openAsConfigured opens a store as a gateway does.
 func openAsConfigured(b *testing.B) (store.Store, store.Blobs) {
-	dir, log := b.TempDir(), hclog.NewNullLogger()
+	return openConfiguredIn(b, b.TempDir())
+}
+
+func openConfiguredIn(b *testing.B, dir string) (store.Store, store.Blobs) {
+	log := hclog.NewNullLogger()
 	kv, err := pebble.Open(context.Background(), pebble.Config{Dir: filepath.Join(dir, "meta"), ReserveOctets: -1}, log)
 	if err != nil {
 		b.Fatal(err)
