@@ -143,7 +143,7 @@ func New(cfg Config, deps Deps) (*Queue, error) {
 	}
 	q.schedule.init(cfg, deps.Transport)
 	ctx := context.Background()
-	if err := errors.Join(q.openLayout(ctx, cfg.Shards), q.loadCounts(ctx)); err != nil {
+	if err := q.openLayout(ctx, cfg.Shards); err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
 	if err := q.divideUp(ctx); err != nil {

@@ -113,7 +113,8 @@ func readLayout(v store.Snapshot) (n shards, counted bool, err error) {
 
 // openLayout makes q know its shards and how much is in them. A queue that has
 // no record of that yet gets one, with as many shards as are wanted if it is
-// empty.
+// empty. Where the disk has no room for it, one shard needs none: a start finds
+// the queue as it is then, and counts it.
 func (q *Queue) openLayout(ctx context.Context, wanted int) error {
 	for {
 		counted, empty := false, true
@@ -128,10 +129,14 @@ func (q *Queue) openLayout(ctx context.Context, wanted int) error {
 			}
 			return nil
 		})
-		if err != nil || counted {
+		if err != nil {
 			return err
 		}
+		if counted {
+			return q.loadCounts(ctx)
+		}
 		b := store.NewBatch()
+		b.UseReserve = true
 		b.IfAbsent(layoutKey())
 		if empty {
 			q.shards = shards(wanted)
@@ -139,7 +144,13 @@ func (q *Queue) openLayout(ctx context.Context, wanted int) error {
 			return err
 		}
 		b.Put(layoutKey(), binary.AppendUvarint([]byte{layoutVersion}, uint64(q.shards)))
-		if _, err := q.deps.Store.Commit(ctx, b); !errors.Is(err, store.ErrConflict) {
+		switch _, err := q.deps.Store.Commit(ctx, b); {
+		case err == nil:
+			return q.loadCounts(ctx)
+		case errors.Is(err, store.ErrFull) && q.shards == 1:
+			q.log.Warn("no room to record how the queue is laid out; the next start tries again", "err", err)
+			return q.scanCounts(ctx)
+		case !errors.Is(err, store.ErrConflict):
 			return err
 		} // another process was quicker
 	}
@@ -217,6 +228,19 @@ func (q *Queue) loadCounts(ctx context.Context) error {
 		q.counts.held.Store(sum.held)
 		return nil
 	})
+}
+
+// scanCounts does as loadCounts, where the store has no counts to be relied on.
+func (q *Queue) scanCounts(ctx context.Context) error {
+	n, err := countMessages(ctx, q.deps.Store, q.shards)
+	var sum tally
+	for _, t := range n {
+		sum.messages += t.messages
+		sum.held += t.held
+	}
+	q.counts.queued.Store(sum.messages)
+	q.counts.held.Store(sum.held)
+	return err
 }
 
 // foldCounts makes one of additions to the same counter in ops, in place.

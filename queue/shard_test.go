@@ -190,3 +190,42 @@ func TestShardOf(t *testing.T) {
 		t.Errorf("between %d and %d of a thousand", least, most)
 	}
 }
+
+// TestStartOnAFullDisk: a queue starts where nothing can be written, knows what
+// is in it, and records its layout when there is room again. So does one that
+// has no record yet, as the first release left it, and a new one.
+func TestStartOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, f := newFaultyRig(t, Config{})
+		id := r.accept("alice@a.test", "bob@b.test")
+		r.write(func(b *store.Batch) { b.Delete(layoutKey()) })
+		full := func(*store.Batch) error { return fmt.Errorf("%w: nothing left", store.ErrFull) }
+		f.refuse.Store(&full)
+		r.reopen()
+		if st := r.Stats(); st.Messages != 1 {
+			t.Errorf("stats %+v", st)
+		}
+		f.refuse.Store(nil)
+		r.reopen()
+		r.start()
+		r.until("the delivery", func() bool { return len(r.transport.delivered("bob@b.test")) == 1 })
+		if ids := r.transport.delivered("bob@b.test"); !slices.Equal(ids, []string{string(id) + ".0"}) {
+			t.Errorf("delivered %q", ids)
+		}
+		r.empty()
+		r.stop()
+
+		r, f = newFaultyRig(t, Config{})
+		r.write(func(b *store.Batch) { b.Delete(layoutKey()) })
+		f.refuse.Store(&full)
+		r.reopen()
+		f.refuse.Store(nil)
+		r.start()
+		r.accept("alice@a.test", "bob@b.test")
+		r.empty()
+		r.stop()
+		r.reopen()
+		r.check()
+	})
+}

@@ -67,14 +67,26 @@ func TestReloadTellsWhatWaits(t *testing.T) {
 	}
 }
 
-// TestNoReserve: 0 means no reserve, not the stores' own default.
-func TestNoReserve(t *testing.T) {
+// TestReserve: the mailboxes' 0 means no reserve, not the stores' own default,
+// and the queue keeps room for one and a half of the largest message.
+func TestReserve(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]int64{"": 100 << 20, `queue { queue_minfree = 0 }`: -1, `queue { queue_minfree = "7 MiB" }`: 7 << 20} {
-		f, err := config.Load(newSite(t, strings.Replace(standard, "gateway {\n", "gateway {\n"+text+"\n", 1), nil).Config)
+	for _, c := range []struct {
+		block, text, role string
+		want              int64
+	}{
+		{"gateway", "", "queue", 100 << 20},
+		{"gateway", `queue { queue_minfree = 0 }`, "queue", 75 << 20},
+		{"gateway", `queue { queue_minfree = "777 MiB" }`, "queue", 777 << 20},
+		{"backend", "", "mail", 100 << 20},
+		{"backend", "minfree = 0", "mail", -1},
+		{"backend", `minfree = "7 MiB"`, "mail", 7 << 20},
+	} {
+		begin := c.block + " {\n"
+		f, err := config.Load(newSite(t, strings.Replace(standard, begin, begin+c.text+"\n", 1), nil).Config)
 		must(t, err)
-		if got := reserveOf(f, "queue"); got != want {
-			t.Errorf("%q: reserve of %d, want %d", text, got, want)
+		if got := reserveOf(f, c.role); got != c.want {
+			t.Errorf("%s %q: reserve of %d, want %d", c.block, c.text, got, c.want)
 		}
 	}
 }
