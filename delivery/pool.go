@@ -66,7 +66,7 @@ type Conn struct {
 }
 
 // NewPool returns the pool for a target; hostname is what it calls itself. It
-// reads the files the target names.
+// reads the files the target names. log already says which target that is.
 func NewPool(t Target, hostname string, log hclog.Logger) (*Pool, error) {
 	client, err := t.client(hostname)
 	if err != nil {
@@ -84,7 +84,7 @@ func NewPool(t Target, hostname string, log hclog.Logger) (*Pool, error) {
 		cfg.DownTime = t.DownTime
 	}
 	p := &Pool{
-		cfg: cfg, log: log.With("target", t.Name),
+		cfg: cfg, log: log,
 		slots: make(chan struct{}, cfg.MaxConnections),
 		down:  make(map[string]time.Time), dropsRepeats: make(map[string]bool),
 		logged: make(map[string]*loginState),
