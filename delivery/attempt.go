@@ -50,7 +50,7 @@ type attempt struct {
 	d        mail.Delivery
 	outcomes []mail.Outcome
 	open     []int          // indices of recipients worth another endpoint
-	sessions map[string]int // conversations that got past the handshake, by next hop
+	sessions map[string]int // conversations about the message, by next hop
 }
 
 // try offers the message to the open recipients at one endpoint.
@@ -62,7 +62,7 @@ func (a *attempt) try(ctx context.Context, e Endpoint) {
 		a.failOpen(err, e)
 		return
 	}
-	e.login = a.pool.loginFor(a.d.Envelope.ReversePath, e)
+	e.login = a.pool.loginFor(a.d.Routed().ReversePath, e)
 	c, err := a.pool.connect(ctx, e)
 	if err != nil {
 		a.failOpen(unprotected(err, what), e)
@@ -75,7 +75,9 @@ func (a *attempt) try(ctx context.Context, e Endpoint) {
 	if c == nil {
 		return
 	}
-	a.sessions[e.Hop]++
+	if slices.ContainsFunc(results, func(r smtp.ClientResult) bool { return !lacks(r.Err) }) {
+		a.sessions[e.Hop]++ // who was not asked to take anything does not count
+	}
 	a.note(c, results)
 	a.pool.put(c)
 }

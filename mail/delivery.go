@@ -17,6 +17,18 @@ type Delivery struct {
 	// Open returns the message from its first octet, CRLF line ends. The
 	// caller closes it; it may be called more than once.
 	Open func() (Content, error)
+	// Before is the envelope that the route was chosen by, with the same
+	// recipients in the same order, where addresses were rewritten since; nil
+	// where they were not.
+	Before *Envelope
+}
+
+// Routed returns the envelope that the route was chosen by.
+func (d *Delivery) Routed() *Envelope {
+	if d.Before != nil {
+		return d.Before
+	}
+	return &d.Envelope
 }
 
 // Content is a message's octets.

@@ -151,6 +151,13 @@ func (o *Outbound) generic(ctx context.Context, a mail.Address) (mail.Address, e
 
 // delivery is d for the part.
 func (p *part) delivery(d mail.Delivery) mail.Delivery {
+	before := *d.Routed()
+	routed := before.Recipients
+	before.Recipients = make([]mail.Recipient, len(p.indices))
+	for n, i := range p.indices {
+		before.Recipients[n] = routed[i]
+	}
+	d.Before = &before
 	d.Envelope.ReversePath, d.Envelope.Recipients = p.sender, p.to
 	return d
 }

@@ -30,6 +30,9 @@ type sent struct {
 // next takes deliveries, checks their content and refuses nobody.
 func next(t *testing.T, all *[]sent) func(context.Context, mail.Delivery) []mail.Outcome {
 	return func(_ context.Context, d mail.Delivery) []mail.Outcome {
+		if before := d.Routed().Recipients; len(before) != len(d.Envelope.Recipients) || before[0].Accepted != d.Envelope.Recipients[0].Accepted {
+			t.Errorf("routed as %v, goes to %v", before, d.Envelope.Recipients)
+		}
 		s := sent{from: d.Envelope.ReversePath.String(), utf8: d.Envelope.SMTPUTF8}
 		outcomes := make([]mail.Outcome, len(d.Envelope.Recipients))
 		for i, r := range d.Envelope.Recipients {

@@ -79,7 +79,9 @@ func (t *Transport) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome
 	if len(d.Envelope.Recipients) == 0 {
 		return nil
 	}
-	endpoints, err := t.Endpoints(ctx, d.Envelope.Recipients[0])
+	// A domain that the recipient was given on the way out has no part in the
+	// choice of the hop: what leads to the one before leads to a stranger.
+	endpoints, err := t.Endpoints(ctx, d.Routed().Recipients[0])
 	if err != nil {
 		return delivery.AllFailed(d, err)
 	}
@@ -109,9 +111,7 @@ func (t *Transport) Endpoints(ctx context.Context, first mail.Recipient) ([]deli
 	found, last, err := t.lookupAll(ctx, hops, domain)
 	if !last {
 		some, _, failed := t.lookupAll(ctx, t.fallback, domain)
-		if err == nil {
-			err = failed
-		}
+		err = worst(err, failed)
 		found = append(found, some...)
 	}
 	if len(found) == 0 {
@@ -129,16 +129,23 @@ func ours(err error) error {
 	return err
 }
 
-// lookupAll returns the endpoints of all hops in order, and the error of the
-// last that gave none. It is last when nobody else has to be asked: we are an MX
+// worst returns the error that counts of two lookups, either of which may have
+// none: while one of them may have an answer later, nothing is final.
+func worst(a, b error) error {
+	if a == nil || b != nil && status.Of(a).Permanent() && !status.Of(b).Permanent() {
+		return b
+	}
+	return a
+}
+
+// lookupAll returns the endpoints of all hops in order, and the error of those
+// that gave none. It is last when nobody else has to be asked: we are an MX
 // of the domain, or it takes no mail.
 func (t *Transport) lookupAll(ctx context.Context, hops []string, domain string) (found []delivery.Endpoint, last bool, err error) {
 	for _, hop := range hops {
 		some, weAreMX, failed := t.lookup(ctx, hop, domain)
 		last = last || weAreMX || status.Of(failed) == status.NullMX
-		if failed != nil {
-			err = failed
-		}
+		err = worst(err, failed)
 		found = append(found, some...)
 	}
 	return found, last, err
