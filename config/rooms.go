@@ -209,11 +209,13 @@ func (f *File) Delivery() delivery.Config {
 	c := delivery.Config{
 		Hostname: f.Hostname, Domains: make(map[mail.Domain]string), Relayhost: f.Gateway.Relay,
 		Recipients: f.Gateway.recipientRules(), Senders: f.Gateway.senderRules(),
+		RecipientDelimiter: cmp.Or(f.Gateway.Delimiter, "off"),
 	}
 	c.Hosts, c.UnknownHost = f.waitingHosts()
 	us := f.Gateway.Ourselves()
 	for _, t := range f.Gateway.Targets {
 		room := t.Room()
+		room.RecipientDelimiter = c.RecipientDelimiter
 		if room.Protocol == delivery.SMTP {
 			room.Policies, room.Ourselves = f.Gateway.tlsPolicies(), us
 		}

@@ -50,6 +50,18 @@ func TestRouting(t *testing.T) {
 	if got := d.Senders.Fixed["<>"]; got != (mail.Route{Transport: "smart", NextHop: "[192.0.2.1]"}) {
 		t.Errorf("sender: %+v", got)
 	}
+	if d.RecipientDelimiter != "+" {
+		t.Errorf("delimiter %q", d.RecipientDelimiter)
+	}
+	for setting, want := range map[string]string{"": "off", "-+": "-+"} {
+		f, err := load("recipient_delimiter = \"" + setting + "\"\ntarget \"smtp\" \"smart\" { address = [\"[relay.example.net]\"] }")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := f.Delivery(); d.RecipientDelimiter != want || d.Targets[0].RecipientDelimiter != want {
+			t.Errorf("delimiter %q: %+v", setting, d)
+		}
+	}
 	if len(d.Recipients.Files) != 1 || len(d.Senders.RelayFiles) != 1 {
 		t.Errorf("files: %+v", d)
 	}

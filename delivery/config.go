@@ -61,7 +61,7 @@ type Config struct {
 	// for recipients, and before Relayhost for senders.
 	Recipients, Senders Rules
 	// RecipientDelimiter are the characters at which the detail of an address
-	// begins, for the keys of rules; "" means "+".
+	// begins, for the keys of rules; "" means "+", "off" that there is none.
 	RecipientDelimiter string
 	// Hosts maps hosts of the directories, in lower case, to targets, "" being
 	// the domain's, for mail that waits for such a host to become known.
@@ -69,6 +69,18 @@ type Config struct {
 	// UnknownHost says where mail for other hosts goes: "domain", "connect" or,
 	// with any other value, nowhere.
 	UnknownHost string
+}
+
+// delimiters returns the characters that a RecipientDelimiter means.
+func delimiters(setting string) string {
+	switch setting {
+	case "":
+		return "+"
+	case "off":
+		return ""
+	default:
+		return setting
+	}
 }
 
 // Outbound is the name of the target that delivers to the world by MX.
@@ -128,6 +140,8 @@ type Target struct {
 	// Login; lines are those of Postfix's smtp_sasl_password_maps. Hosts that a
 	// recipient's domain names get only what stands there for their name.
 	LoginsFile string
+	// RecipientDelimiter is that of Config, for senders in LoginsFile.
+	RecipientDelimiter string
 	// Mechanisms are those of smtp.ClientMechanisms to use, the first one that
 	// the server offers; none means as in smtp.ClientConfig.
 	Mechanisms []string

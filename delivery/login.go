@@ -108,7 +108,7 @@ func (p *Pool) loginFor(from mail.Address, e Endpoint) login {
 	if logins := p.logins.Value(); len(logins) > 0 {
 		var keys []string
 		if chosen && !from.IsNull() {
-			keys = SenderKeys(from, "+")
+			keys = SenderKeys(from, p.cfg.delimiters)
 		}
 		for _, key := range append(keys, strings.ToLower(e.Host), strings.ToLower(e.Hop)) {
 			if l, found := logins[key]; found {

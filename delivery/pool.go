@@ -30,6 +30,7 @@ type poolConfig struct {
 	IdleTime       time.Duration // before an unused connection is closed
 	DownTime       time.Duration // for which an address out of reach is tried last
 	MaxSessions    int           // conversations one attempt may hold in turn
+	delimiters     string        // of senders in the file of logins
 	keepEightBit   bool          // send octets above 127 to anybody
 	retryRefused   bool          // go on to the next endpoint after a transient refusal
 	sessions       tlspolicy.Sessions
@@ -76,6 +77,7 @@ func NewPool(t Target, hostname string, log hclog.Logger) (*Pool, error) {
 	if t.byMX() {
 		cfg.IdleTime = 5 * time.Second
 	}
+	cfg.delimiters = delimiters(t.RecipientDelimiter)
 	cfg.retryRefused, cfg.keepEightBit, cfg.sessions = t.protocol() == SMTP, t.KeepEightBit, t.Sessions
 	if t.IdleTime != 0 {
 		cfg.IdleTime = max(t.IdleTime, 0)

@@ -53,7 +53,7 @@ type Router struct {
 func New(cfg Config, transports map[string]Transport, log hclog.Logger) (*Router, error) {
 	r := &Router{
 		hostname:   mail.Domain(cmp.Or(cfg.Hostname, "localhost")),
-		delimiters: cmp.Or(cfg.RecipientDelimiter, "+"),
+		delimiters: delimiters(cfg.RecipientDelimiter),
 		domains:    cfg.Domains,
 		relayhost:  cmp.Or(cfg.Relayhost, Outbound),
 		byMX:       map[string]bool{Outbound: true},
