@@ -2,11 +2,9 @@ package queue
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
@@ -186,26 +184,10 @@ func passedOn(r status.Reply, smtpUTF8 bool) *status.Reply {
 	}
 	r.Text = strings.ToValidUTF8(r.Text, "?")
 	if !smtpUTF8 {
-		r.Text = escapeNonASCII(r.Text)
+		r.Text = mail.EscapeNonASCII(r.Text)
 	}
 	r.Text = strings.ToValidUTF8(r.Text[:min(len(r.Text), maxPassedOctets)], "")
 	return &r
-}
-
-// escapeNonASCII writes what is not ASCII as RFC 6533 section 3 does.
-func escapeNonASCII(s string) string {
-	if !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s {
-		if r < utf8.RuneSelf {
-			b.WriteRune(r)
-		} else {
-			fmt.Fprintf(&b, `\x{%X}`, r)
-		}
-	}
-	return b.String()
 }
 
 // maxPassedOctets leaves room for the codes in a reply line of RFC 5321 section

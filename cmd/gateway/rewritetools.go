@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
 	"github.com/postern-mail/postern/config"
@@ -79,11 +78,7 @@ func rewriteCommand() *cobra.Command {
 		Long: "Applies the rewrite block of the configuration to an address, as it would be in the envelope, in\n" +
 			"the header of mail of our own clients, and on the way out by SMTP. Asks the tables, no server.",
 		RunE: func(c *cobra.Command, args []string) error {
-			f, err := config.Load(configPath(c))
-			if err != nil {
-				return err
-			}
-			g, err := newGeneration(f, discard{}, nil, hclog.NewNullLogger(), nil)
+			g, err := idleGeneration(configPath(c))
 			if err != nil {
 				return err
 			}

@@ -73,15 +73,21 @@ func configCommand() *cobra.Command {
 // check loads a configuration and builds everything of it that needs no
 // network, so that each room's own complaints are heard too.
 func check(path string) (*config.File, error) {
+	g, err := idleGeneration(path)
+	if err != nil {
+		return nil, err
+	}
+	return g.file, g.certificates()
+}
+
+// idleGeneration builds the rooms of a configuration for a command that only
+// asks them: nothing of it runs.
+func idleGeneration(path string) (*generation, error) {
 	f, err := config.Load(path)
 	if err != nil {
 		return nil, err
 	}
-	g, err := newGeneration(f, discard{}, nil, hclog.NewNullLogger(), nil)
-	if err != nil {
-		return nil, err
-	}
-	return f, g.certificates()
+	return newGeneration(f, discard{}, nil, hclog.NewNullLogger(), nil)
 }
 
 func passwordCommand() *cobra.Command {
@@ -161,16 +167,12 @@ func lookupCommand() *cobra.Command {
 		Long: "Asks every directory of the configuration, past all caches, and prints each query, what it found\n" +
 			"and what was made of it.",
 		RunE: func(c *cobra.Command, args []string) error {
-			f, err := config.Load(configPath(c))
-			if err != nil {
-				return err
-			}
-			g, err := newGeneration(f, discard{}, nil, hclog.NewNullLogger(), nil)
+			g, err := idleGeneration(configPath(c))
 			if err != nil {
 				return err
 			}
 			var failed error
-			for _, d := range f.Directories {
+			for _, d := range g.file.Directories {
 				explanation, err := g.sources[d.Name].Explain(c.Context(), args[0])
 				fmt.Fprintln(c.OutOrStdout(), explanation)
 				failed = errors.Join(failed, err)

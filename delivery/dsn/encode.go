@@ -3,11 +3,12 @@ package dsn
 import (
 	"bytes"
 	"encoding/base64"
-	"fmt"
 	"mime"
 	"mime/quotedprintable"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/postern-mail/postern/mail"
 )
 
 // maxLine is where a quoted line is folded; RFC 5322 section 2.1.1 allows 998.
@@ -131,18 +132,10 @@ func plainLine(s string) string { return strings.ReplaceAll(plain(s), "\n", " ")
 // is written as RFC 6533 section 3 writes it in addresses.
 func (p *report) text(s string) string {
 	s = plain(s)
-	if p.utf8 || isASCII([]byte(s)) {
+	if p.utf8 {
 		return s
 	}
-	var b strings.Builder
-	for _, r := range s {
-		if r < utf8.RuneSelf {
-			b.WriteRune(r)
-		} else {
-			fmt.Fprintf(&b, `\x{%X}`, r)
-		}
-	}
-	return b.String()
+	return mail.EscapeNonASCII(s)
 }
 
 // line is text in one line.
