@@ -249,6 +249,9 @@ func (a *attempt) note(c *Conn, results []smtp.ClientResult) {
 	for n, i := range a.open {
 		r := results[n]
 		o := outcome(a.d.Envelope.Recipients[i].Address, r, now)
+		if c.endpoint.wantsLogin(r) {
+			o.Class = mail.Deferred
+		}
 		// A peer that offers DSN reports itself. Of the others LMTP is the end
 		// of the way (RFC 2033 section 1).
 		reportHere := o.Class == mail.Delivered && !dsn
@@ -261,11 +264,18 @@ func (a *attempt) note(c *Conn, results []smtp.ClientResult) {
 		if !lacks(r.Err) || !outage(a.outcomes[i]) {
 			a.outcomes[i] = o
 		}
-		if a.worthAnother(r) {
+		if a.worthAnother(r) || c.endpoint.wantsLogin(r) {
 			still = append(still, i)
 		}
 	}
 	a.open = still
+}
+
+// wantsLogin reports whether a host of our own choice takes the mail only of
+// who logged in, or under TLS (RFC 4954 section 6, RFC 3207 section 4): that
+// is for our configuration to give, and judges no recipient.
+func (e Endpoint) wantsLogin(r smtp.ClientResult) bool {
+	return e.OwnName != OwnNameLoops && status.Of(r.Err) == status.RemoteReply && r.Reply.Code == status.AuthRequired.Reply().Code
 }
 
 // worthAnother reports whether another endpoint may take what this one did not.

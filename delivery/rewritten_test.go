@@ -3,6 +3,8 @@ package delivery_test
 import (
 	"testing"
 
+	gosmtp "github.com/emersion/go-smtp"
+
 	"github.com/postern-mail/postern/delivery"
 	"github.com/postern-mail/postern/delivery/tlspolicy"
 	"github.com/postern-mail/postern/mail"
@@ -82,6 +84,25 @@ func TestFallbackOutage(t *testing.T) {
 	d.Envelope.Recipients[0].Route.NextHop = "relay.example, gone.example"
 	if got := newRelay(t, delivery.Target{}, names{mx: map[string]string{"relay.example": "!"}}).Deliver(t.Context(), d); got[0].Class != mail.Deferred {
 		t.Errorf("a next hop that nobody knows now, and one that does not exist: %+v", got)
+	}
+}
+
+// TestRelayWantsLogin: a relay host of ours that wants a login for the mail
+// judges our configuration, and nobody's mail bounces for it. A host of the
+// recipient's domain is taken at its word.
+func TestRelayWantsLogin(t *testing.T) {
+	t.Parallel()
+	wants := func(p *peer) {
+		p.refuseRcpt["x@example.com"] = refusal(530, gosmtp.EnhancedCode{5, 7, 0}, "Authentication required")
+	}
+	_, _, port := world(t, wants, wants)
+	relay := newRelay(t, delivery.Target{Addresses: []string{"[127.0.0.1]:" + port}}, names{})
+	got := relay.Deliver(t.Context(), message("x@example.com", "y@example.com"))
+	if sketch(got) != "deferred by peer 5.7.0, delivered by peer 2.0.0" {
+		t.Errorf("%+v", got)
+	}
+	if got := through(newRelay(t, delivery.Target{}, twoMX), port, message("x@example.com")); sketch(got) != "bounced by peer 5.7.0" {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -178,9 +178,6 @@ func (r *Router) byDomain(from mail.Address, domain mail.Domain, d decision) dec
 	if next != "" {
 		// The login of the relay host is for that host alone.
 		d.route.Transport = Outbound
-		if d.reason == byDirectory {
-			d.route.Transport = r.relayhost
-		}
 		return d
 	}
 	if rule, key, where, found := r.senders.find(func() []string { return SenderKeys(from, r.delimiters) }); found && rule != (mail.Route{}) {

@@ -72,6 +72,8 @@ func TestRouterDestination(t *testing.T) {
 		{"relay host", toISP, mail.Recipient{Address: mail.MustAddress("a@example.net")}, "isp/"},
 		{"local beside relay host", toISP, mail.Recipient{Address: mail.MustAddress("a@example.com")}, "mail1/"},
 		{"account's host", nil, mail.Recipient{Address: mail.MustAddress("a@example.com"), Route: mail.Route{NextHop: "mail2:24"}}, "mail1/mail2:24"},
+		{"account's host of a domain that is not ours, whose host is not the relay host", toISP,
+			mail.Recipient{Address: mail.MustAddress("a@example.net"), Route: mail.Route{NextHop: "mail2"}}, "smtp/mail2"},
 		{"route", nil, mail.Recipient{Address: mail.MustAddress("a@example.com"), Route: mail.Route{Transport: "isp", NextHop: "[x]"}}, "isp/[x]"},
 		{"route by MX", nil, mail.Recipient{Address: mail.MustAddress("a@example.com"), Route: mail.Route{Transport: "direct"}}, "direct/example.com"},
 	} {

@@ -109,10 +109,14 @@ func (t *transaction) breakLoops(ctx context.Context, deliveredTo []mail.Address
 	if len(deliveredTo) == 0 {
 		return nil
 	}
+	had := make(map[mail.Address]bool, len(deliveredTo))
+	for _, a := range deliveredTo {
+		had[a] = true
+	}
 	looping := make(map[mail.Address]bool)
 	for _, r := range t.envelope.all {
-		if t.session.handler.forwarded(r) && slices.Contains(deliveredTo, r.Accepted.Fold()) {
-			looping[r.Accepted.Fold()] = true
+		if a := r.Accepted.Fold(); had[a] && t.session.handler.forwarded(r) {
+			looping[a] = true
 		}
 	}
 	if len(looping) == 0 {
