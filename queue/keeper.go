@@ -20,6 +20,9 @@ type change struct {
 	// happened whatever the store says: it is recorded later then. nil for
 	// changes that may as well fail.
 	outcomeOf *message
+	// moot is what done is told when the message has come to its end before
+	// that; nil for success.
+	moot error
 }
 
 // postponed is a change whose writes the store refused.
@@ -252,7 +255,7 @@ func (q *Queue) finish(c *change, b *store.Batch, err error) {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		if m.ended {
-			return nil // what came later has made an end of the message
+			return c.moot // what came later has made an end of the message
 		}
 		now.Ops, now.Before = append(now.Ops, b.Ops...), append(now.Before, b.Before...)
 		return q.ownLocked(now, m)

@@ -126,7 +126,7 @@ func (q *Queue) copyFor(r mail.Report, now time.Time) *outgoing {
 	if !ok || !q.address(&r, class, now) {
 		return nil
 	}
-	out, err := q.compose(r, now)
+	out, err := q.composeDurably(r, now)
 	if err != nil {
 		q.log.Warn("copy of a report for the postmaster is left out", "qid", r.QueueID, "class", class.String(), "err", err)
 		return nil
@@ -164,14 +164,14 @@ func (q *Queue) sendNotices(ctx context.Context) {
 // sendNotice queues a notice. The keeper does it, who may use the reserve of a
 // disk that is full.
 func (q *Queue) sendNotice(r mail.Report, now time.Time) {
-	out, err := q.compose(r, now)
+	out, err := q.composeDurably(r, now)
 	if err != nil {
 		q.log.Error("notice to the postmaster cannot be made", "class", r.Notice.String(), "err", err)
 		return
 	}
 	q.changes <- &change{
 		prepare: func(b *store.Batch) error {
-			if err := q.addMessage(b, out.m, out.staged); err != nil {
+			if err := q.addReport(b, out); err != nil {
 				return err
 			}
 			if !q.announce(b, out.m) {
@@ -181,7 +181,7 @@ func (q *Queue) sendNotice(r mail.Report, now time.Time) {
 		},
 		done: func(err error) {
 			if err != nil {
-				out.staged.Discard()
+				q.drop(out)
 				q.log.Error("notice to the postmaster is not queued", "class", r.Notice.String(), "err", err)
 				return
 			}
@@ -292,7 +292,35 @@ func (q *Queue) compose(r mail.Report, now time.Time) (*outgoing, error) {
 		staged.Discard()
 		return nil, err
 	}
-	return &outgoing{m, staged}, nil
+	return &outgoing{m: m, staged: staged}, nil
+}
+
+// composeDurably is compose for what the keeper queues: the body is durable
+// already. The keeper records much else in the same commit, and a disk that
+// does not take this one body must not keep it from that.
+func (q *Queue) composeDurably(r mail.Report, now time.Time) (*outgoing, error) {
+	out, err := q.compose(r, now)
+	if err != nil {
+		return nil, err
+	}
+	out.m.ref, out.link = out.staged.Ref(), store.NewBatch()
+	q.deps.Blobs.Link(out.link, out.staged)
+	for _, before := range out.link.Before {
+		if err := before(context.Background()); err != nil {
+			out.staged.Discard()
+			return nil, fmt.Errorf("store report: %w", err)
+		}
+	}
+	return out, nil
+}
+
+// addReport adds to b what makes a report of composeDurably queued.
+func (q *Queue) addReport(b *store.Batch, out *outgoing) error {
+	if err := q.addRecord(b, out.m); err != nil {
+		return err
+	}
+	b.Ops = append(b.Ops, out.link.Ops...)
+	return nil
 }
 
 // queued accounts for a report or notice that is on stable storage, and

@@ -47,7 +47,7 @@ func bodyOf(sender string) []byte {
 }
 
 // deliver is the next hop: it reads the message, whole.
-func (p *promises) deliver(t *testing.T) func(context.Context, mail.Delivery, mail.Recipient) mail.Outcome {
+func (p *promises) deliver(t testing.TB) func(context.Context, mail.Delivery, mail.Recipient) mail.Outcome {
 	return func(_ context.Context, d mail.Delivery, rcpt mail.Recipient) mail.Outcome {
 		sender := string(d.Envelope.ReversePath.Local)
 		content, err := d.Open()
@@ -76,7 +76,7 @@ func (p *promises) deliver(t *testing.T) func(context.Context, mail.Delivery, ma
 
 // kept holds the outside world's knowledge at the end against what was
 // accepted: each recipient has the message or the sender a report.
-func (p *promises) kept(t *testing.T, before *promises) {
+func (p *promises) kept(t testing.TB, before *promises) {
 	t.Helper()
 	for sender, id := range before.accepted {
 		for _, key := range []string{sender + "/bob", sender + "/slow", "/" + sender} {

@@ -65,6 +65,7 @@ func (q *Queue) sendReports(m *message) {
 		return
 	}
 	q.changes <- &change{
+		outcomeOf: m, moot: errDeleted, // else what is in memory would be ahead of the store
 		prepare: func(b *store.Batch) error { return q.queueReports(b, m, reports, all) },
 		done: func(err error) {
 			if err != nil {
@@ -73,6 +74,9 @@ func (q *Queue) sendReports(m *message) {
 			}
 			if err != nil && !errors.Is(err, errDeleted) {
 				q.log.Error("report is not queued", "qid", m.id, "err", err)
+			}
+			if lasting(err) {
+				return // the next start finds the message as it was
 			}
 			q.reported(m, reports)
 		},
@@ -85,7 +89,7 @@ func (q *Queue) composeAll(r mail.Report, now time.Time) ([]*outgoing, error) {
 	if r.Envelope.ReversePath.IsNull() && !q.address(&r, mail.NoticeDoubleBounce, now) {
 		return nil, nil
 	}
-	out, err := q.compose(r, now)
+	out, err := q.composeDurably(r, now)
 	if errors.Is(err, mail.ErrNoReport) {
 		return nil, nil
 	}
@@ -157,6 +161,7 @@ func (q *Queue) newReport(m *message, kind mail.ReportKind, about []told) mail.R
 type outgoing struct {
 	m      *message
 	staged store.Staged
+	link   *store.Batch // makes the body the message's; nil before composeDurably
 }
 
 // resolve asks who the addressees of a report stand for. One that is not ours
@@ -187,9 +192,8 @@ func (q *Queue) resolve(ctx context.Context, recipients []mail.Recipient, giveUp
 
 // queueReports adds to b the reports and the mark that they were made.
 func (q *Queue) queueReports(b *store.Batch, m *message, reports []*outgoing, about []told) error {
-	// Nobody else knows of the reports yet, and linking one may write it.
-	for _, out := range reports {
-		if err := q.addMessage(b, out.m, out.staged); err != nil {
+	for _, out := range reports { // of which nobody else knows yet
+		if err := q.addReport(b, out); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 
+	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/store/storetest"
 )
 
@@ -78,7 +79,10 @@ func TestPowerCuts(t *testing.T) {
 		defer mu.Unlock()
 		cuts = append(cuts, cut{n, left, before, after})
 	})
-	busy(t, m, k)
+	kv, blobs := m.Open(t)
+	for name, err := range busy(openOn(t, Config{}, kv, blobs), k, 3, 6) {
+		t.Errorf("%s: %v", name, err)
+	}
 	m.OnOp(nil)
 	if len(cuts) < 10 {
 		t.Errorf("only %d cuts", len(cuts))
@@ -95,25 +99,33 @@ func TestPowerCuts(t *testing.T) {
 	t.Logf("%d cuts", len(cuts))
 }
 
-// busy works on one account from several sides.
-func busy(t *testing.T, m *storetest.Machine, k *told) {
-	t.Helper()
-	kv, blobs := m.Open(t)
-	s := openOn(t, Config{}, kv, blobs)
-	a := openAccount(t, s, "kim")
-	inbox := openMailbox(t, a, "INBOX")
-	var workers sync.WaitGroup
-	for w := range 3 {
-		workers.Go(func() {
-			for i := range 6 {
+// busy has some workers do some steps each on one account, and returns which
+// of them failed.
+func busy(s *Store, k *told, workers, steps int) map[string]error {
+	failed := make(map[string]error)
+	a, err := s.Account(context.Background(), mail.Account{Name: "kim"})
+	if err != nil {
+		return map[string]error{"the account": err}
+	}
+	defer a.Close()
+	inbox, err := a.Mailbox(context.Background(), "INBOX")
+	if err != nil {
+		return map[string]error{"INBOX": err}
+	}
+	defer inbox.Close()
+	var running sync.WaitGroup
+	for w := range workers {
+		running.Go(func() {
+			for i := range steps {
 				name := fmt.Sprintf("%d-%d", w, i)
 				if err := k.step(s, a, inbox, name, i); err != nil {
-					t.Errorf("%s: %v", name, err)
+					k.note(func() { failed[name] = err })
 				}
 			}
 		})
 	}
-	workers.Wait()
+	running.Wait()
+	return failed
 }
 
 // step delivers one message, and appends, flags and perhaps expunges another.

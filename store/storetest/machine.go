@@ -125,13 +125,31 @@ func (m *Machine) OpenStore(t testing.TB) store.Store {
 	return kv
 }
 
+// TryOpen opens the store and its bodies; the caller closes both, the bodies
+// first.
+func (m *Machine) TryOpen(ctx context.Context) (store.Store, *pack.Blobs, error) {
+	kv, err := m.TryOpenStore(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	blobs, err := m.openBodies(ctx, kv)
+	if err != nil {
+		return nil, nil, errors.Join(err, kv.Close())
+	}
+	return kv, blobs, nil
+}
+
+func (m *Machine) openBodies(ctx context.Context, kv store.Store) (*pack.Blobs, error) {
+	return pack.OpenOn(ctx, pack.Config{
+		Dir: "/store/bodies", PackOctets: 1 << 20, ReserveOctets: -1,
+	}, kv, hclog.NewNullLogger(), m.bodies)
+}
+
 // Open opens the store and its bodies; both are closed when the test ends.
 func (m *Machine) Open(t testing.TB) (store.Store, *pack.Blobs) {
 	t.Helper()
 	kv := m.OpenStore(t)
-	blobs, err := pack.OpenOn(context.Background(), pack.Config{
-		Dir: "/store/bodies", PackOctets: 1 << 20, ReserveOctets: -1,
-	}, kv, hclog.NewNullLogger(), m.bodies)
+	blobs, err := m.openBodies(context.Background(), kv)
 	if err != nil {
 		t.Fatalf("open bodies after a power cut: %v", err)
 	}
