@@ -21,7 +21,8 @@ import (
 // Rewrite says how addresses are rewritten. Names and meanings are Postfix's.
 type Rewrite struct {
 	block
-	Origin       mail.Domain `conf:"myorigin" doc:"Domain that a local-part without one gets, in headers and in results of maps. Empty: hostname."`
+	Origin       mail.Domain `conf:"myorigin" doc:"Domain that a local-part without one gets, in headers, in MAIL and RCPT, and in results of maps. Empty: hostname."`
+	AppendOrigin bool        `conf:"append_at_myorigin" default:"true" doc:"Take a local-part without a domain in MAIL and RCPT of those whose headers are rewritten, as one at myorigin. It is refused otherwise, but for postmaster in RCPT. Headers get myorigin in any case."`
 	Domain       mail.Domain `conf:"mydomain" doc:"What append_dot_mydomain appends. Empty: hostname without its first label."`
 	AppendDomain bool        `conf:"append_dot_mydomain" default:"false" doc:"Append a dot and mydomain to domains without a dot."`
 
@@ -68,7 +69,7 @@ const (
 func (r *Rewrite) Room(f *File, open func(names []string) []rewrite.Table) rewrite.Config {
 	hostname := mail.Domain(strings.ToLower(f.Hostname))
 	c := rewrite.Config{
-		Origin: cmp.Or(r.Origin, hostname), LocalNames: []mail.Domain{hostname, "localhost"}, Delimiter: r.Delimiter,
+		Origin: r.origin(f), LocalNames: []mail.Domain{hostname, "localhost"}, Delimiter: r.Delimiter,
 		PropagateCanonical: slices.Contains(r.Propagate, "canonical"), PropagateGeneric: slices.Contains(r.Propagate, "generic"),
 		SenderCanonical:    rewrite.Map{Tables: open(r.SenderCanonical), Classes: classes(r.SenderClasses)},
 		RecipientCanonical: rewrite.Map{Tables: open(r.RecipientCanonical), Classes: classes(r.RecipientClasses)},
@@ -87,6 +88,24 @@ func (r *Rewrite) Room(f *File, open func(names []string) []rewrite.Table) rewri
 		}
 	}
 	return c
+}
+
+// origin is what a local-part alone gets.
+func (r *Rewrite) origin(f *File) mail.Domain {
+	return cmp.Or(r.Origin, mail.Domain(strings.ToLower(f.Hostname)))
+}
+
+// originFor returns what it gets in MAIL and RCPT: from those whose headers are
+// rewritten.
+func (r *Rewrite) originFor(f *File) func(*mail.Client) mail.Domain {
+	clients, _ := r.clients(f.Gateway.MyNetworks) // checked
+	origin := r.origin(f)
+	return func(client *mail.Client) mail.Domain {
+		if !r.AppendOrigin || !clients.Hold(client) {
+			return ""
+		}
+		return origin
+	}
 }
 
 func classes(names []string) []rewrite.Class {

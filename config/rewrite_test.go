@@ -1,9 +1,11 @@
 package config
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
+	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/rewrite"
 )
 
@@ -83,6 +85,16 @@ func TestRewriting(t *testing.T) {
 	if f.SMTPListener("mx").Sessions(f).MaxHops != 30 {
 		t.Error("the listener does not know hopcount_limit")
 	}
+	origin := f.SMTPListener("mx").Room(f, nil).Origin
+	for remote, want := range map[string]mail.Domain{"198.51.100.7:25": "host.example.com", "203.0.113.7:25": ""} {
+		if got := origin(&mail.Client{Remote: netip.MustParseAddrPort(remote)}); got != want {
+			t.Errorf("a local-part alone from %s is one of %q", remote, got)
+		}
+	}
+	f.Gateway.Rewrite.AppendOrigin = false
+	if got := f.SMTPListener("mx").Room(f, nil).Origin(&mail.Client{Remote: netip.MustParseAddrPort("198.51.100.7:25")}); got != "" {
+		t.Errorf("a local-part alone is one of %q although it must not be", got)
+	}
 }
 
 // TestWithoutRewriting: a configuration from before has none of it.
@@ -99,6 +111,9 @@ gateway {
 	}
 	if f.Gateway.Rewrite != nil || f.Gateway.SRS != nil || f.SMTPListener("mx").Sessions(f).MaxHops != 50 {
 		t.Errorf("%+v", f.Gateway)
+	}
+	if f.SMTPListener("mx").Room(f, nil).Origin != nil {
+		t.Error("local-parts alone are taken")
 	}
 }
 

@@ -127,6 +127,9 @@ func (l *SMTPListener) Room(f *File, resolver smtpd.Resolver) smtp.ServerConfig 
 		c.PeerIdentity = localUser
 	}
 	c.Priorities, c.MaxPriority = l.priorities()
+	if r := f.Gateway.Rewrite; r != nil {
+		c.Origin = r.originFor(f)
+	}
 	if l.BareNewlines == "reject" {
 		c.BareNewline = smtp.BareNewlineReject
 	}

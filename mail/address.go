@@ -164,6 +164,13 @@ func MustAddress(s string) Address {
 // F.2). The empty path gives the null Address; "<postmaster>" gives an Address
 // without a domain. Without utf8Allowed an octet above 127 is an error.
 func ParsePath(s string, utf8Allowed bool) (a Address, rest string, err error) {
+	return ParsePathIn("", s, utf8Allowed)
+}
+
+// ParsePathIn is ParsePath for who may leave the domain out: a local-part that
+// stands alone, but for "<postmaster>", gets the domain origin. Without origin
+// it is an error.
+func ParsePathIn(origin Domain, s string, utf8Allowed bool) (a Address, rest string, err error) {
 	if !strings.HasPrefix(s, "<") {
 		return Address{}, s, fmt.Errorf("%w: path without angle brackets", errAddressSyntax)
 	}
@@ -188,6 +195,9 @@ func ParsePath(s string, utf8Allowed bool) (a Address, rest string, err error) {
 		return Address{Local: LocalPart(inner)}, rest, nil
 	}
 	a, err = parseMailbox(inner)
+	if origin != "" && errors.Is(err, errAddressNoDomain) {
+		a, err = parseMailbox(inner + "@" + string(origin))
+	}
 	return a, rest, err
 }
 

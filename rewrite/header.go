@@ -31,7 +31,7 @@ const headerPatience = 30 * time.Second
 // line need not be there. Reasons as Recipient's.
 func (r *Rewriter) Header(ctx context.Context, client *mail.Client, section []byte) ([]byte, error) {
 	origin, dotless := r.cfg.Origin, r.cfg.AppendDomain
-	if !r.cfg.HeaderClients.holds(client) {
+	if !r.cfg.HeaderClients.Hold(client) {
 		if r.cfg.RemoteDomain == "" {
 			return nil, nil
 		}

@@ -81,8 +81,8 @@ type Clients struct {
 	Networks []netip.Prefix
 }
 
-// holds reports whether a client is one of them.
-func (c Clients) holds(client *mail.Client) bool {
+// Hold reports whether a client is one of them.
+func (c Clients) Hold(client *mail.Client) bool {
 	if c.Authenticated && client.Identity != nil {
 		return true
 	}

@@ -34,16 +34,28 @@ func (s *serverSession) mail(arg string) error {
 	return nil
 }
 
+// origin is the domain of a local-part that the client leaves alone, "" when it
+// may not.
+func (s *serverSession) origin() mail.Domain {
+	if s.set.Origin == nil {
+		return ""
+	}
+	return s.set.Origin(&s.client)
+}
+
 // parseMail reads "FROM:<reverse-path> parameters". Whether the path may hold
 // UTF-8 is known only after the parameters.
 func (s *serverSession) parseMail(arg string) (MailCommand, error) {
 	var cmd MailCommand
-	path, rest, err := parsePathArgument(arg, "FROM:", s.set.offers("SMTPUTF8"), status.BadSenderSyntax)
+	path, rest, err := parsePathArgument(arg, "FROM:", s.origin(), s.set.offers("SMTPUTF8"), status.BadSenderSyntax)
 	if err != nil {
 		return cmd, err
 	}
 	cmd.ReversePath = path
 	if path.IsPostmaster() {
+		cmd.ReversePath.Domain = s.origin()
+	}
+	if cmd.ReversePath.IsPostmaster() {
 		// A reverse-path needs its domain: there is nowhere to send a report
 		// (RFC 5321 section 4.5.1 exempts forward-paths only).
 		return cmd, status.New(status.BadSenderSyntax, errors.New("postmaster without a domain"))
@@ -154,7 +166,7 @@ func (s *serverSession) refuseSurplus(tx *transaction) error {
 
 func (s *serverSession) parseRcpt(arg string) (RcptCommand, error) {
 	var cmd RcptCommand
-	path, rest, err := parsePathArgument(arg, "TO:", s.tx.smtpUTF8, status.BadAddressSyntax)
+	path, rest, err := parsePathArgument(arg, "TO:", s.origin(), s.tx.smtpUTF8, status.BadAddressSyntax)
 	if err != nil {
 		return cmd, err
 	}

@@ -30,13 +30,13 @@ func cutKeyword(arg, keyword string) (string, bool) {
 
 // parsePathArgument reads "FROM:<path> parameters" and its like. Non-ASCII in
 // the path is taken when utf8Allowed, else it is NeedSMTPUTF8; every other
-// mistake in it is syntaxReason.
-func parsePathArgument(arg, keyword string, utf8Allowed bool, syntaxReason status.Reason) (mail.Address, string, error) {
+// mistake in it is syntaxReason. A local-part alone is one without origin.
+func parsePathArgument(arg, keyword string, origin mail.Domain, utf8Allowed bool, syntaxReason status.Reason) (mail.Address, string, error) {
 	path, ok := cutKeyword(arg, keyword)
 	if !ok {
 		return mail.Address{}, "", status.Errorf(status.SyntaxError, "%s missing", keyword)
 	}
-	address, rest, err := mail.ParsePath(path, utf8Allowed)
+	address, rest, err := mail.ParsePathIn(origin, path, utf8Allowed)
 	if err != nil {
 		if !utf8Allowed && !isASCIIText(path) {
 			return mail.Address{}, "", status.New(status.NeedSMTPUTF8, err)

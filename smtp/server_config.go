@@ -95,6 +95,12 @@ type ServerConfig struct {
 	Priorities  PriorityPolicy
 	MaxPriority int8
 
+	// Origin returns the domain of a local-part that stands alone in MAIL or
+	// RCPT of a client, "" when that is a mistake; "postmaster" in RCPT stays
+	// as it is. It must not block. Nil: it is a mistake for everybody (RFC 5321
+	// section 4.1.2).
+	Origin func(*mail.Client) mail.Domain
+
 	// HeloRequired refuses MAIL before HELO or EHLO. LMTP always does.
 	HeloRequired bool
 	// BareNewline is the policy for LF without CR.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"github.com/postern-mail/postern/internal/smtptest"
+	"github.com/postern-mail/postern/mail"
 )
 
 // transcriptConfig is the "config" file of an archive.
@@ -26,6 +27,7 @@ type transcriptConfig struct {
 	Line         int
 	SoftErrors   int
 	Priorities   PriorityPolicy
+	Origin       mail.Domain // of those who logged in
 	MaxPriority  int8
 	HardErrors   int
 	Junk         int
@@ -47,6 +49,14 @@ func (c transcriptConfig) server(t *testing.T, serverTLS *tls.Config) ServerConf
 	}
 	if c.TLS {
 		cfg.TLS = serverTLS
+	}
+	if c.Origin != "" {
+		cfg.Origin = func(client *mail.Client) mail.Domain {
+			if client.Identity == nil {
+				return ""
+			}
+			return c.Origin
+		}
 	}
 	if c.RejectLF {
 		cfg.BareNewline = BareNewlineReject

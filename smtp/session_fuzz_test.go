@@ -124,11 +124,11 @@ func FuzzPathArgument(f *testing.F) {
 		if !isText([]byte(arg)) {
 			return
 		}
-		first, rest, err := parsePathArgument(arg, "FROM:", true, 0)
+		first, rest, err := parsePathArgument(arg, "FROM:", "", true, 0)
 		if err != nil {
 			return
 		}
-		again, _, err := parsePathArgument("FROM:"+first.Path()+rest, "FROM:", true, 0)
+		again, _, err := parsePathArgument("FROM:"+first.Path()+rest, "FROM:", "", true, 0)
 		if err != nil || again != first {
 			t.Errorf("%q: %#v is written %s and read %#v, %v", arg, first, first.Path(), again, err)
 		}
