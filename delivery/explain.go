@@ -37,6 +37,10 @@ func (r *Router) Explain(ctx context.Context, from mail.Address, rcpt mail.Recip
 		e.Says = class.String() + " " + reply.String()
 		return e, nil, nil
 	}
+	if t == nil {
+		e.Says = "waits, there is no target for " + d.route.Transport
+		return e, nil, nil
+	}
 	finder, ok := t.(Finder)
 	if !ok {
 		return e, nil, nil

@@ -46,13 +46,67 @@ gateway {
 		"x@corp.example":   {"x@corp.example: target box (domain of ours)\n"},
 	} {
 		var out bytes.Buffer
-		if err := explainRoute(t.Context(), g.router, from[address], mail.MustAddress(address), &out); err != nil {
+		if err := explainRoute(t.Context(), g.router, from[address], mail.Recipient{Address: mail.MustAddress(address)}, &out); err != nil {
 			out.WriteString(err.Error())
 		}
 		for _, part := range want {
 			if !strings.Contains(out.String(), part) {
 				t.Errorf("%s: %q is not in\n%s", address, part, &out)
 			}
+		}
+	}
+}
+
+// What the directory says of people decides before all rules, so that an
+// address is explained by whom it stands for.
+func TestRouteAsksTheDirectory(t *testing.T) {
+	t.Parallel()
+	g := generationOf(t, `hostname = "mail.example.com"
+data_dir = "%[1]s/data"
+directory "ldif" "corp" {
+  file = "%[1]s/corp.ldif"
+  base = "dc=example,dc=com"
+  host "mail2.example.com" { deliver = target.mail2 }
+}
+gateway {
+  listener "mx" { bind = ["127.0.0.1:0"] }
+  domains "local" {
+    names      = ["example.com"]
+    recipients = directory.corp
+    deliver    = target.mail1
+  }
+  target "lmtp" "mail1" { address = ["127.0.0.1:24"] }
+  target "lmtp" "mail2" { address = ["127.0.0.1:2424"] }
+}
+`, map[string]string{"corp.ldif": `dn: ou=people,dc=example,dc=com
+objectClass: organizationalUnit
+ou: people
+
+dn: uid=ann,ou=people,dc=example,dc=com
+objectClass: inetOrgPerson
+uid: ann
+mail: ann@example.com
+mail: anna@example.com
+mailHost: mail2.example.com
+
+dn: uid=ben,ou=people,dc=example,dc=com
+objectClass: inetOrgPerson
+uid: ben
+mail: ben@example.com
+mailHost: mail9.example.com
+`})
+	for address, want := range map[string]string{
+		"ann@example.com":  "ann@example.com: target mail2 (directory)\n  127.0.0.1:2424\n",
+		"anna@example.com": "anna@example.com stands for 1 recipient(s)\nann@example.com: target mail2 (directory)\n  127.0.0.1:2424\n",
+		"ben@example.com":  "ben@example.com: waits, there is no target for host mail9.example.com (directory)\n",
+		"cem@example.com":  "cem@example.com: refused, no such address (postern lookup tells what the directory was asked)\n",
+	} {
+		var out bytes.Buffer
+		if err := g.explainRoutes(t.Context(), mail.Address{}, mail.MustAddress(address), &out); err != nil {
+			out.WriteString(err.Error())
+		}
+		if out.String() != want {
+			t.Errorf("%s: got\n%s want\n%s", address, &out, want)
 		}
 	}
 }
