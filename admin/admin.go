@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -180,7 +181,8 @@ func statusHandler(ready func() error, metrics http.Handler) http.Handler {
 }
 
 // Call asks the server at socket for a command and copies its text to out.
-// ErrNotRunning when nobody answers; otherwise the command's own error.
+// ErrNotRunning when nobody answers, fs.ErrPermission when the caller may not
+// ask; otherwise the command's own error.
 func Call(ctx context.Context, socket, name string, args url.Values, out io.Writer) error {
 	client := http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -199,7 +201,10 @@ func Call(ctx context.Context, socket, name string, args url.Values, out io.Writ
 	response, err := client.Do(request)
 	if err != nil {
 		var op *net.OpError
-		if errors.As(err, &op) && op.Op == "dial" {
+		switch dials := errors.As(err, &op) && op.Op == "dial"; {
+		case dials && errors.Is(err, fs.ErrPermission):
+			return fmt.Errorf("control socket %s: %w; run this as root or as the user the server runs as", socket, op.Err)
+		case dials:
 			return fmt.Errorf("%w (%s: %w)", ErrNotRunning, socket, op.Err)
 		}
 		return err

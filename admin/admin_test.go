@@ -94,6 +94,22 @@ func TestNobodyThere(t *testing.T) {
 	}
 }
 
+// TestNobodyMayAsk: who may not open the socket is not told that nobody is there.
+func TestNobodyMayAsk(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() == 0 {
+		return // root may open everything
+	}
+	_, socket := start(t, nil, nil)
+	if err := os.Chmod(socket, 0); err != nil {
+		t.Fatal(err)
+	}
+	err := Call(t.Context(), socket, "status", nil, io.Discard)
+	if !errors.Is(err, os.ErrPermission) || errors.Is(err, ErrNotRunning) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestALiveServersSocketIsNotTaken(t *testing.T) {
 	t.Parallel()
 	_, socket := start(t, nil, nil)

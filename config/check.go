@@ -146,7 +146,7 @@ func (c checker) authn() {
 			if !a.wrote("directory") {
 				c.errorf(a.at, "Missing setting", `This verifier needs "directory", such as directory.NAME.`)
 			} else if dir != nil && dir.Kind != a.Kind {
-				c.errorf(a.rangeOf("directory"), "Wrong kind", "The directory %q is of kind %s; this verifier needs one of kind %s.", dir.Name, dir.Kind, a.Kind)
+				c.errorf(a.rangeOf("directory"), "Wrong kind", "The directory %q is of kind %s; its people log in by a verifier of that kind: authn %q.", dir.Name, dir.Kind, dir.Kind)
 			}
 		case "file":
 			if a.File == "" {

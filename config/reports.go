@@ -62,7 +62,7 @@ func (c checker) reports(r *Reports) {
 	}
 	cfg := dsn.Config{Hostname: "localhost", Files: r.files}
 	if _, err := dsn.New(cfg); err != nil {
-		c.errorf(r.rangeOf("template_dir"), "Wrong template", "%v.", err)
+		c.errorf(r.rangeOf("template_dir"), "Wrong template", "%v", err)
 		return // or languages would be told to be missing
 	}
 	cfg.Languages = r.Languages

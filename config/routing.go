@@ -92,7 +92,7 @@ func (c checker) routing(g *Gateway) {
 		switch sends := t.Deliver != "" || t.NextHop != ""; {
 		case n > 1 || n == 1 && sends:
 			c.errorf(t.at, "Contradiction", "Mail for %s can be sent (deliver, next_hop) or end here by one of error, retry and discard.", t.Key)
-		case n == 0 && !sends:
+		case n == 0 && !sends && !t.wrote("deliver"):
 			c.errorf(t.at, "Missing setting", "Say where mail for %s goes: deliver, next_hop, error, retry or discard.", t.Key)
 		}
 	}
@@ -100,7 +100,7 @@ func (c checker) routing(g *Gateway) {
 		c.ruleKey(&s.block, s.Key, true)
 		c.once(&s.block, seen, "sender "+s.Key)
 		c.ruleTarget(&s.block, s.Deliver, s.NextHop)
-		if s.Deliver == "" && s.NextHop == "" {
+		if s.Deliver == "" && s.NextHop == "" && !s.wrote("deliver") {
 			c.errorf(s.at, "Missing setting", "Say where mail of %s goes: deliver or next_hop.", s.Key)
 		}
 	}

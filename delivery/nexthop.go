@@ -28,12 +28,16 @@ type NextHop struct {
 
 var errNextHop = errors.New("malformed next hop")
 
+func malformedNextHop(s string) (NextHop, error) {
+	return NextHop{}, fmt.Errorf("%w: %q; write HOST, HOST:PORT, [HOST]:PORT or unix:/PATH", errNextHop, s)
+}
+
 // ParseNextHop reads "unix:/path", "host", "host:port", "[host]",
 // "[host]:port", "[IPv6:::1]" and, before any of the latter, "inet:".
 func ParseNextHop(s string) (NextHop, error) {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		if path == "" {
-			return NextHop{}, fmt.Errorf("%w: %q", errNextHop, s)
+			return malformedNextHop(s)
 		}
 		return NextHop{Path: path}, nil
 	}
@@ -46,12 +50,12 @@ func ParseNextHop(s string) (NextHop, error) {
 		}
 		port, colon := strings.CutPrefix(after, ":")
 		if h.Port = port; after != "" && (!colon || port == "") {
-			return NextHop{}, fmt.Errorf("%w: %q", errNextHop, s)
+			return malformedNextHop(s)
 		}
 	} else if strings.Count(rest, ":") == 1 {
 		h.Host, h.Port, _ = strings.Cut(rest, ":")
 		if h.Port == "" {
-			return NextHop{}, fmt.Errorf("%w: %q", errNextHop, s)
+			return malformedNextHop(s)
 		}
 	}
 	if strings.ContainsFunc(h.Host, func(r rune) bool { return r >= utf8.RuneSelf }) {
@@ -64,7 +68,7 @@ func ParseNextHop(s string) (NextHop, error) {
 	isIP := net.ParseIP(h.Host) != nil
 	h.Literal = h.Literal || isIP
 	if h.Host == "" || !isIP && strings.ContainsAny(h.Host, ":[]/ \t\r\n") || h.Port != "" && !isPort(h.Port) {
-		return NextHop{}, fmt.Errorf("%w: %q", errNextHop, s)
+		return malformedNextHop(s)
 	}
 	return h, nil
 }

@@ -59,7 +59,7 @@ func (r *run) event(result, reason, reply string, v mail.Verdict) mail.Event {
 // keys returns the log keys of the transaction, followed by more.
 func (r *run) keys(more ...any) []any {
 	tx := r.tx
-	keys := append(make([]any, 0, 14+len(more)), "sid", tx.Client.Session, "remote", tx.Client.Remote.String())
+	keys := append(make([]any, 0, 14+len(more)), "sid", tx.Client.Session, "remote", tx.Client.Peer())
 	if tx.QueueID != "" {
 		keys = append(keys, "qid", tx.QueueID)
 	}

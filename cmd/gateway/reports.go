@@ -135,6 +135,8 @@ func sampleReport(f *config.File, kind mail.ReportKind, notice mail.NoticeClass)
 		},
 	}
 	switch kind {
+	case mail.ReportDelayed:
+		r.Outcomes[0].Reply = status.MailboxFull.Reply()
 	case mail.ReportDelivered, mail.ReportRelayed:
 		for i := range r.Outcomes {
 			r.Outcomes[i].Reply = status.OK.Reply()

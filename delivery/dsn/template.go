@@ -187,6 +187,18 @@ func (r *textReader) template(tellsRecipients bool) template {
 	return t
 }
 
+// placeholderHint says what could stand in the place of a placeholder.
+func placeholderHint(name string, known bool) string {
+	names := slices.Sorted(maps.Keys(placeholders))
+	if known {
+		return ", it belongs into the text"
+	}
+	if near := nearest.Word(name, names); near != "" {
+		return fmt.Sprintf("; did you mean {%s}?", near)
+	}
+	return "; there are {" + strings.Join(names, "}, {") + "}"
+}
+
 // phrase divides a line into pieces. {name} is a placeholder, {{ and }} are
 // braces.
 func (r *textReader) phrase(at int, line string, allowed func(multiline bool) bool) phraseText {
@@ -210,11 +222,7 @@ func (r *textReader) phrase(at int, line string, allowed func(multiline bool) bo
 			return t
 		}
 		if multiline, ok := placeholders[name]; !ok || !allowed(multiline) {
-			hint := ""
-			if near := nearest.Word(name, slices.Sorted(maps.Keys(placeholders))); near != "" && !ok {
-				hint = fmt.Sprintf("; did you mean {%s}?", near)
-			}
-			r.errorf(at, "{%s} cannot stand here%s", name, hint)
+			r.errorf(at, "{%s} cannot stand here%s", name, placeholderHint(name, ok))
 		}
 		t = append(t, piece{literal, name})
 		literal, line = "", rest
