@@ -73,8 +73,10 @@ put 0644 "$here/sysusers.d/postern.conf" "$libdir/sysusers.d/postern.conf"
 for example in "$here"/examples/*.hcl; do
 	put 0644 "$example" "$share/doc/postern/examples/$(basename "$example")"
 done
-for document in "$here"/../docs/*.md; do
-	put 0644 "$document" "$share/doc/postern/$(basename "$document")"
+for folder in . adr formats; do
+	for document in "$here/../docs/$folder"/*.md; do
+		put 0644 "$document" "$share/doc/postern/$folder/$(basename "$document")"
+	done
 done
 
 keep 0644 "$here/examples/minimal.hcl" /etc/postern/postern.hcl
