@@ -200,14 +200,7 @@ func Call(ctx context.Context, socket, name string, args url.Values, out io.Writ
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		var op *net.OpError
-		switch dials := errors.As(err, &op) && op.Op == "dial"; {
-		case dials && errors.Is(err, fs.ErrPermission):
-			return fmt.Errorf("control socket %s: %w; run this as root or as the user the server runs as", socket, op.Err)
-		case dials:
-			return fmt.Errorf("%w (%s: %w)", ErrNotRunning, socket, op.Err)
-		}
-		return err
+		return unanswered(socket, err)
 	}
 	defer func() { _ = response.Body.Close() }() // read to its end already
 	if response.StatusCode != http.StatusOK {
@@ -224,6 +217,19 @@ func Call(ctx context.Context, socket, name string, args url.Values, out io.Writ
 		return errors.New(text)
 	}
 	return nil
+}
+
+// unanswered says why a call did not reach the server.
+func unanswered(socket string, err error) error {
+	var op *net.OpError
+	switch dials := errors.As(err, &op) && op.Op == "dial"; {
+	case dials && errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("control socket %s: %w; run this as root or as the user the server runs as", socket, op.Err)
+	case dials:
+		return fmt.Errorf("%w (%s: %w)", ErrNotRunning, socket, op.Err)
+	default:
+		return err
+	}
 }
 
 func isReady(ready func() error) error {
