@@ -203,7 +203,7 @@ func (q *Queue) movesLocked(id mail.QueueID) bool {
 	}
 	for g := range m.work {
 		switch m.work[g].place {
-		case inFlight, settling:
+		case inFlight, settling, settled:
 			return true
 		case ready:
 			if !time.Now().Before(m.work[g].to.pausedUntil) {

@@ -20,7 +20,7 @@ func (q *Queue) Expire(ctx context.Context, id mail.QueueID) error {
 		for g := range m.work {
 			w := &m.work[g]
 			switch {
-			case w.place == inFlight || w.place == settling:
+			case w.isUnderWay():
 				m.expired = true
 			case !w.finished && !m.removed:
 				q.expireLocked(b, m, g, now)

@@ -250,6 +250,13 @@ func (q *Queue) finish(c *change, b *store.Batch, err error) {
 		return
 	}
 	q.log.Error("outcome is recorded later", "qid", m.id, "err", err)
+	q.mu.Lock()
+	for g := range m.work {
+		if m.work[g].place == settled {
+			m.work[g].place = settling // nothing may come between now and then
+		}
+	}
+	q.mu.Unlock()
 	again := *c
 	again.prepare = func(now *store.Batch) error {
 		q.mu.Lock()

@@ -40,8 +40,13 @@ const (
 	idle     place = iota // waits in the store for its time
 	ready                 // in its destination's line
 	inFlight              // being delivered
-	settling              // with the keeper
+	settling              // with the keeper, who does not know the outcomes yet
+	settled               // the outcomes are in a commit that is not durable yet
 )
+
+// isUnderWay reports whether what becomes of the group's recipients is not
+// known yet: they are being delivered, or the keeper has still to hear of it.
+func (w *group) isUnderWay() bool { return w.place == inFlight || w.place == settling }
 
 // group is one group of recipients in memory.
 type group struct {
@@ -156,6 +161,7 @@ func (q *Queue) settleLocked(b *store.Batch, m *message, g int, outcomes []mail.
 		w.state.settle(m.record, m.groups[g], outcomes, q.rules(m), now, jitter())
 		w.finished = w.state.finished()
 	}
+	w.place = settled
 	q.afterLocked(b, m, g)
 	q.storeLocked(b, m, g)
 }

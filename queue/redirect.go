@@ -88,7 +88,7 @@ func (q *Queue) redirectLocked(b *store.Batch, m *message, r *redirection) (n Re
 		picked := q.pickLocked(m, g, r.pick)
 		switch w := &m.work[g]; {
 		case len(picked) == 0:
-		case w.place == inFlight || w.place == settling:
+		case w.isUnderWay():
 			later := *r
 			later.pick = only(m.groups[g], picked)
 			w.after = append(w.after, &later)

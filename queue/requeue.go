@@ -107,7 +107,7 @@ func (a *anew) gather(m *message) (leaving map[int][]int, recipients []mail.Reci
 			_, known := a.resolved[m.groups[g][i].Accepted]
 			switch {
 			case !m.waits(g, i) || !known:
-			case w.place == inFlight || w.place == settling:
+			case w.isUnderWay():
 				a.result.UnderWay++
 			default:
 				leaving[g] = append(leaving[g], i)

@@ -302,7 +302,7 @@ func (q *Queue) busyLocked(s *shard) bool {
 			return true
 		}
 		for g := range m.work {
-			if p := m.work[g].place; p == inFlight || p == settling {
+			if p := m.work[g].place; p != idle && p != ready {
 				return true
 			}
 		}
