@@ -48,7 +48,6 @@ func (q *Queue) Run(ctx context.Context) error {
 	if q.started.Swap(true) {
 		return errors.New("queue: already running")
 	}
-	defer close(q.stopped)
 	deliver, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	q.mu.Lock()
@@ -69,6 +68,7 @@ func (q *Queue) Run(ctx context.Context) error {
 	q.running = false
 	q.mu.Unlock()
 	q.drain(stop)
+	close(q.stopped) // the sharing may wait for an answer of the keeper
 	return endSharing()
 }
 

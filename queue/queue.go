@@ -91,7 +91,7 @@ type Queue struct {
 
 	changes chan *change  // to the keeper
 	kick    chan struct{} // a token: the keeper should look at the schedule
-	stopped chan struct{} // closed when Run has ended
+	stopped chan struct{} // closed when the keeper has ended
 	started atomic.Bool
 
 	counts  counts

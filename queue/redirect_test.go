@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/store"
 )
 
 // via sends mail to what the operator chose, and leaves the rest to the
@@ -417,5 +418,29 @@ func TestRequeueOutage(t *testing.T) {
 		if m, ok := r.show(id); !ok || m.Recipients[0].Done {
 			t.Errorf("%+v", m)
 		}
+	})
+}
+
+// TestRequeueWithoutBody: a message whose content is lost cannot be queued
+// anew. It stays what it is, and can be deleted.
+func TestRequeueWithoutBody(t *testing.T) {
+	t.Parallel()
+	inBubble(t, Config{}, func(t *testing.T, r *rig) {
+		r.transport.deliver = to(map[string]mail.Outcome{"bob": later})
+		r.start()
+		id := r.accept("alice@a.test", "bob@b.test")
+		settle()
+		r.write(func(b *store.Batch) { r.blobs.Unlink(b, r.stored(id).ref) })
+		if n, err := r.Requeue(t.Context(), id); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%+v, %v", n, err)
+		}
+		if m, ok := r.show(id); !ok || m.Recipients[0].Done {
+			t.Errorf("%+v", m)
+		}
+		if err := r.Delete(t.Context(), id); err != nil {
+			t.Errorf("delete: %v", err)
+		}
+		settle()
+		r.empty()
 	})
 }

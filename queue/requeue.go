@@ -45,12 +45,26 @@ func (q *Queue) Requeue(ctx context.Context, id mail.QueueID) (Requeued, error) 
 			return Requeued{}, err
 		}
 	}
+	// A commit that failed for want of the body would leave the old message as
+	// one that is gone.
+	if err := q.hasBody(ctx, id); err != nil {
+		return Requeued{}, err
+	}
 	a.id = q.newIDLike(id)
 	err = q.operateThen(ctx, id, "requeue as "+string(a.id), a.addLocked, a.done)
 	if err != nil {
 		return Requeued{}, err
 	}
 	return a.result, nil
+}
+
+// hasBody returns an error when the content of a message cannot be opened.
+func (q *Queue) hasBody(ctx context.Context, id mail.QueueID) error {
+	content, err := q.Content(ctx, id)
+	if err != nil {
+		return fmt.Errorf("the content of %s: %w", id, err)
+	}
+	return content.Close()
 }
 
 // anew is one requeueing.

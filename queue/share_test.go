@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -379,4 +380,52 @@ func TestSharedAtRandom(t *testing.T) {
 			t.Fatalf("seed %d", seed)
 		}
 	}
+}
+
+// slowInbox is a store whose reader of inboxes has to wait, once it is told so.
+type slowInbox struct {
+	store.Store
+	slow atomic.Bool
+	goOn chan struct{}
+}
+
+func (f *slowInbox) View(ctx context.Context, fn func(store.Snapshot) error) error {
+	return f.Store.View(context.WithoutCancel(ctx), func(v store.Snapshot) error { return fn(slowSnapshot{v, f}) })
+}
+
+type slowSnapshot struct {
+	store.Snapshot
+	of *slowInbox
+}
+
+func (v slowSnapshot) Range(lo, hi []byte, limit int, reverse bool) iter.Seq2[store.Pair, error] {
+	if lo[1] == 'i' && v.of.slow.Load() {
+		<-v.of.goOn
+	}
+	return v.Snapshot.Range(lo, hi, limit, reverse)
+}
+
+// TestStopWhileOpeningInboxes: a process that finds something in an inbox when
+// its keeper has ended already ends all the same.
+func TestStopWhileOpeningInboxes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kv, blobs := storetest.Open(t)
+		f := &slowInbox{Store: kv, goOn: make(chan struct{})}
+		r := newRigOn(t, Config{Owner: "a", Shards: 64, Grace: time.Second}, f, blobs)
+		r.shared = true
+		r.start()
+		time.Sleep(2 * lease.DefaultTTL)
+		f.slow.Store(true)
+		r.write(func(b *store.Batch) {
+			for s := range uint16(64) {
+				b.Put(inboxKey(s, NewID()), inboxValue(time.Now()))
+			}
+		})
+		time.Sleep(2 * shareEvery)
+		go r.stop()
+		time.Sleep(time.Minute)
+		close(f.goOn)
+		r.stop()
+	})
 }
