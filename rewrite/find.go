@@ -81,6 +81,9 @@ func (f finder) cut(a mail.Address) (base mail.Address, extension string, ok boo
 func (f finder) find(ctx context.Context, tables []Table, a mail.Address) (values []string, by form, table string, err error) {
 	for i, form := range f.forms(a) {
 		for _, t := range tables {
+			if ctx.Err() != nil {
+				return nil, form, t.Name(), unknown(t.Name(), ctx.Err())
+			}
 			key := form.key
 			if _, ok := t.(Patterns); ok {
 				if i > 0 {

@@ -138,6 +138,18 @@ func TestHeaderOutage(t *testing.T) {
 	}
 }
 
+// TestHeaderPatience: tables that always answer get no more time than others.
+func TestHeaderPatience(t *testing.T) {
+	t.Parallel()
+	cfg := config()
+	cfg.Canonical = Map{[]Table{file(t, "texthash:", "x@b.example y@b.example\n")}, []Class{HeaderSender}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got, err := rewriter(t, cfg).Header(ctx, &mail.Client{Identity: &mail.Identity{}}, []byte("From: a@b.example\r\n")); status.Of(err) != status.DirectoryDown {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestSection(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {

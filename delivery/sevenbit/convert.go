@@ -115,7 +115,7 @@ func (v *converter) lineEnd(write func([]byte)) {
 	}
 }
 
-func (v *converter) between(line []byte, boundary bool) {
+func (v *converter) between(line []byte, boundary, _ bool) {
 	if boundary {
 		v.partEnds(true)
 		v.out = append(v.out, line...)

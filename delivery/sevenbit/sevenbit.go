@@ -76,6 +76,8 @@ func Look(r io.Reader) (Conversion, error) {
 		return Conversion{}, s.err
 	case !s.eightBit:
 		return Conversion{}, nil
+	case s.tooMany:
+		return Conversion{}, ErrIntricate
 	default:
 		return Conversion{s.parts}, nil
 	}
@@ -92,8 +94,9 @@ type visitor interface {
 	// it has its line end.
 	body(line []byte, whole bool)
 	// between is a line that belongs to no part: a boundary, or what stands
-	// before the first and after the last one.
-	between(line []byte, boundary bool)
+	// before the first and after the last one. sealed tells that it lies in
+	// something signed or encrypted.
+	between(line []byte, boundary, sealed bool)
 }
 
 // part is what its header says of a part.
@@ -107,6 +110,7 @@ type part struct {
 // level is a multipart that surrounds the present place.
 type level struct {
 	boundary string
+	within   bool // the multipart itself lies in something signed or encrypted
 	digest   bool // its parts are messages unless they say otherwise
 	sealed   bool
 	nested   int // messages around it
@@ -122,6 +126,7 @@ type walker struct {
 	lineBegs bool // the next octet begins a line
 	asDigest bool // the present part is a message by default
 	sealed   bool // it lies in something signed or encrypted
+	around   bool // so does what stands between parts here
 
 	nested int // messages around the present part
 
@@ -157,7 +162,7 @@ func (w *walker) step() error {
 	case w.inBody:
 		w.visitor.body(line, w.lineBegs)
 	default:
-		w.visitor.between(line, false)
+		w.visitor.between(line, false, w.around)
 	}
 	return nil
 }
@@ -183,8 +188,8 @@ func (w *walker) boundary(line []byte) (at int, last, found bool) {
 // atBoundary ends what lies below a level, and the level itself at its last
 // boundary.
 func (w *walker) atBoundary(at int, last bool, line []byte) {
-	w.visitor.between(line, true)
-	w.inHeader, w.inBody = false, false
+	w.visitor.between(line, true, false)
+	w.inHeader, w.inBody, w.around = false, false, w.levels[at].within
 	if last {
 		w.levels = w.levels[:at]
 		return
@@ -242,7 +247,8 @@ func (w *walker) endHeader(line []byte) {
 	switch {
 	case multipart:
 		sealed := p.sealed || p.mediaType == "multipart/signed" || p.mediaType == "multipart/encrypted"
-		w.levels = append(w.levels, level{boundary: boundary, digest: p.mediaType == "multipart/digest", sealed: sealed, nested: w.nested})
+		w.around = p.sealed
+		w.levels = append(w.levels, level{boundary: boundary, within: p.sealed, digest: p.mediaType == "multipart/digest", sealed: sealed, nested: w.nested})
 	case message:
 		w.inHeader = true
 		w.nested++
@@ -262,6 +268,7 @@ type surveyor struct {
 	open     bool // a part's content is being read
 	found    bool // octets above 127 in it
 	eightBit bool // in any part that is converted, or between them
+	tooMany  bool // there are more parts than parts holds
 	err      error
 }
 
@@ -270,17 +277,18 @@ func (*surveyor) field([]byte, bool) {}
 func (s *surveyor) headerEnds(p part, _ []byte) {
 	s.partEnds()
 	s.now, s.open, s.found = p, true, false
-	if len(s.parts) == maxParts {
-		s.err = ErrIntricate
-	}
 }
 
 func (s *surveyor) body(line []byte, _ bool) { s.found = s.found || hasEightBit(line) }
 
-func (s *surveyor) between(line []byte, boundary bool) {
-	if boundary {
+func (s *surveyor) between(line []byte, boundary, sealed bool) {
+	switch {
+	case boundary:
 		s.partEnds()
-	} else if hasEightBit(line) {
+	case !hasEightBit(line):
+	case sealed:
+		s.err = ErrSigned
+	default:
 		s.eightBit = true
 	}
 }
@@ -309,7 +317,9 @@ func (s *surveyor) partEnds() {
 		do = relabel
 	}
 	s.eightBit = s.eightBit || do == quotedPrintable || do == base64Encode
-	s.parts = append(s.parts, do)
+	if s.tooMany = len(s.parts) == maxParts; !s.tooMany {
+		s.parts = append(s.parts, do)
+	}
 }
 
 // convertible reports whether a part of a media type may be encoded (RFC 2046

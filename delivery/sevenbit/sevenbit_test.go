@@ -77,11 +77,17 @@ func TestNotConverted(t *testing.T) {
 		text string
 		want error
 	}{
-		"signed":    {crlf("Content-Type: multipart/signed; boundary=b", "", "--b", "", "ü", "--b--", ""), ErrSigned},
-		"encrypted": {crlf("Content-Type: multipart/encrypted; boundary=b", "", "--b", "Content-Type: message/rfc822", "", "Subject: x", "", "ü", "--b--", ""), ErrSigned},
-		"partial":   {crlf("Content-Type: message/partial", "", "ü", ""), ErrIntricate},
-		"many":      {"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + strings.Repeat("--b\r\n\r\n", maxParts+1), ErrIntricate},
-		"deep":      {deep + "Content-Type: multipart/mixed; boundary=x\r\n\r\nü", ErrIntricate},
+		"signed":        {crlf("Content-Type: multipart/signed; boundary=b", "", "--b", "", "ü", "--b--", ""), ErrSigned},
+		"encrypted":     {crlf("Content-Type: multipart/encrypted; boundary=b", "", "--b", "Content-Type: message/rfc822", "", "Subject: x", "", "ü", "--b--", ""), ErrSigned},
+		"partial":       {crlf("Content-Type: message/partial", "", "ü", ""), ErrIntricate},
+		"many":          {"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + strings.Repeat("--b\r\n\r\n", maxParts+1) + "ü", ErrIntricate},
+		"many of ASCII": {"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + strings.Repeat("--b\r\n\r\n", maxParts+1), nil},
+		"text before the parts of what is signed": {crlf("Content-Type: multipart/signed; boundary=b", "", "--b",
+			"Content-Type: multipart/mixed; boundary=c", "", "ü", "--c", "", "x", "--c--", "--b--", ""), ErrSigned},
+		"text behind the parts of what is signed": {crlf("Content-Type: multipart/signed; boundary=b", "", "--b",
+			"Content-Type: multipart/mixed; boundary=c", "", "--c", "", "x", "--c--", "ü", "--b--", ""), ErrSigned},
+		"text around what is signed": {crlf("Content-Type: multipart/signed; boundary=b", "", "ü", "--b", "", "x", "--b--", "ü", ""), nil},
+		"deep":                       {deep + "Content-Type: multipart/mixed; boundary=x\r\n\r\nü", ErrIntricate},
 	} {
 		if _, err := Look(strings.NewReader(tt.text)); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v", name, err)
@@ -124,7 +130,7 @@ func (b *bodies) headerEnds(p part, _ []byte) { b.end(); b.part, b.open = p, tru
 
 func (b *bodies) body(line []byte, _ bool) { b.raw.Write(line) }
 
-func (b *bodies) between(_ []byte, boundary bool) {
+func (b *bodies) between(_ []byte, boundary, _ bool) {
 	if boundary {
 		if n := b.raw.Len(); n > 0 { // the line end before a boundary is the boundary's
 			b.raw.Truncate(n - len("\n"))
