@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -200,4 +201,49 @@ func TestReportWithoutRoom(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestReportRefused: a report that the store refuses for a reason of its own
+// comes later, once; when its message is deleted meanwhile it never comes.
+func TestReportRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, f := newFaultyRig(t, Config{})
+		r.transport.deliver = to(map[string]mail.Outcome{"gone": never, "slow": later})
+		r.start()
+		refuse := func(b *store.Batch) error {
+			for _, op := range b.Ops {
+				if b.UseReserve && op.Kind == store.OpPut && op.Key[0] == tag && op.Key[1] == 'm' {
+					return errors.New("not this one")
+				}
+			}
+			return nil
+		}
+		f.refuse.Store(&refuse)
+		deleted := r.accept("alice@a.test", "gone@b.test", "slow@c.test")
+		r.accept("erin@e.test", "gone@b.test")
+		settle()
+		if st := r.Stats(); st.Messages != 2 {
+			t.Errorf("%d messages, 2 wait for their reports", st.Messages)
+		}
+		if err := r.Delete(context.Background(), deleted); err != nil {
+			t.Error(err)
+		}
+		f.refuse.Store(nil)
+		time.Sleep(3 * idleWait)
+		synctest.Wait()
+		if ids := r.transport.delivered("erin@e.test"); len(ids) != 1 {
+			t.Errorf("reported as %q", ids)
+		}
+		if ids := r.transport.delivered("alice@a.test"); ids != nil {
+			t.Errorf("reported on a deleted message as %q", ids)
+		}
+		r.empty()
+		r.mu.Lock()
+		for id := range r.active {
+			t.Errorf("left in memory: %s", id)
+		}
+		r.mu.Unlock()
+		r.stop()
+	})
 }

@@ -258,16 +258,36 @@ func (q *Queue) finish(c *change, b *store.Batch, err error) {
 	}
 	q.mu.Unlock()
 	again := *c
+	ended := false
 	again.prepare = func(now *store.Batch) error {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		if m.ended {
-			return c.moot // what came later has made an end of the message
+		if ended = m.ended; ended {
+			// What came later has made an end of the message, but for entries
+			// that memory took for removed already.
+			now.Ops = append(now.Ops, deletions(b)...)
+			return q.ownLocked(now, m)
 		}
 		now.Ops, now.Before = append(now.Ops, b.Ops...), append(now.Before, b.Before...)
 		return q.ownLocked(now, m)
 	}
+	again.done = func(err error) {
+		if err == nil && ended {
+			err = c.moot
+		}
+		c.done(err)
+	}
 	q.postponed = append(q.postponed, postponed{time.Now().Add(idleWait), &again})
+}
+
+// deletions returns what b deletes: keys of its message's own.
+func deletions(b *store.Batch) (ops []store.Op) {
+	for _, op := range b.Ops {
+		if op.Kind == store.OpDelete {
+			ops = append(ops, op)
+		}
+	}
+	return ops
 }
 
 // retryPostponed makes the changes again that were refused before.

@@ -69,7 +69,9 @@ func (q *Queue) sendReports(m *message) {
 		prepare: func(b *store.Batch) error { return q.queueReports(b, m, reports, all) },
 		done: func(err error) {
 			if err != nil {
-				discard(reports)
+				for _, out := range reports {
+					q.drop(out)
+				}
 				reports = nil
 			}
 			if err != nil && !errors.Is(err, errDeleted) {
