@@ -67,16 +67,17 @@ func (g *generation) explainRoutes(ctx context.Context, from, address mail.Addre
 	if len(recipients) != 1 || recipients[0].Address != address {
 		fmt.Fprintf(out, "%s stands for %d recipient(s)\n", address, len(recipients))
 	}
+	var failed error
 	for n, r := range recipients {
 		if n == maxExplained {
 			fmt.Fprintf(out, "and %d more\n", len(recipients)-n)
 			break
 		}
 		if err := explainRoute(ctx, g.router, from, r, out); err != nil {
-			return err
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", r.Address, err))
 		}
 	}
-	return nil
+	return failed
 }
 
 // recipientsOf returns whom mail to an address goes to, with the routes that

@@ -136,12 +136,18 @@ func (s *server) replyTLSReports(ctx context.Context, args url.Values, out io.Wr
 	}
 	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(table, "DAY\tDOMAIN\tSUCCEEDED\tFAILED\tDUE\tATTEMPTS\tLAST")
+	found := false
 	err = r.List(ctx, func(e tlsrpt.Entry) error {
+		found = true
 		_, err := fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%s\t%d\t%s\n", e.Day, e.Domain, e.Succeeded, e.Failed, e.Due.Format(time.RFC3339), e.Attempts, e.Last)
 		return err
 	})
 	if err != nil {
 		return err
+	}
+	if !found {
+		fmt.Fprintln(out, "Nothing was counted yet for a domain that asks for reports.")
+		return nil
 	}
 	return table.Flush()
 }
