@@ -295,6 +295,9 @@ func (c checker) target(t *Target) {
 
 // rule checks what a TLS level needs, but for its file.
 func (c checker) rule(at hcl.Range, r tlspolicy.Rule) {
+	if r.Level != "" && !slices.Contains(tlspolicy.Levels(), r.Level) {
+		return // told where the word stands
+	}
 	r.CAFile = ""
 	if _, err := tlspolicy.New(tlspolicy.Config{Default: r}, nil, nil); err != nil {
 		c.errorf(at, "Contradiction", "%v.", err)

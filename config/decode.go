@@ -15,6 +15,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
+	"github.com/postern-mail/postern/internal/nearest"
 	"github.com/postern-mail/postern/mail"
 )
 
@@ -187,7 +188,11 @@ func (d *decoder) checkOneOf(attr *hclsyntax.Attribute, f field, set []string) {
 			return
 		}
 	}
-	d.errorf(attr.Expr.Range(), "Wrong value", "%s is %q; it is one of %s.%s", f.name, got, quoteList(set), didYouMean(got, set))
+	hint := ""
+	if nearest.Word(got, set) != "" {
+		hint = didYouMean(got, set)
+	}
+	d.errorf(attr.Expr.Range(), "Wrong value", "%s is %q; it is one of %s.%s", f.name, got, quoteList(set), hint)
 }
 
 func (d *decoder) decodeBlocks(body *hclsyntax.Body, f field) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -86,6 +87,24 @@ func TestRouting(t *testing.T) {
 	} {
 		if _, err := load(row.settings); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s:\ngot %v, want %q", row.settings, err, row.want)
+		}
+	}
+}
+
+// TestMistakesAreToldOnce: one wrong word is one mistake.
+func TestMistakesAreToldOnce(t *testing.T) {
+	t.Parallel()
+	for _, setting := range []string{
+		`tls_policy "example.org" { tls = "strict" }`,
+		`transport "example.org" { deliver = target.nope }`,
+		`sender "@example.org" { deliver = target.nope }`,
+	} {
+		_, err := Load(write(t, map[string]string{
+			"postern.hcl": strings.Replace(sound, "gateway {", "gateway {\n"+setting, 1), "people.ldif": "", "senders": "",
+		}))
+		var m *Mistakes
+		if !errors.As(err, &m) || len(m.diags) != 1 {
+			t.Errorf("%s: got %v", setting, err)
 		}
 	}
 }

@@ -127,7 +127,7 @@ func (r Rule) prepare() (rule, error) {
 
 func digests(texts []string) ([][sha256.Size]byte, error) {
 	if len(texts) == 0 {
-		return nil, fmt.Errorf("%w: level fingerprint without a digest to match", errRule)
+		return nil, fmt.Errorf("%w: level fingerprint without a digest to match; name one or more in match", errRule)
 	}
 	var all [][sha256.Size]byte
 	for _, text := range texts {
