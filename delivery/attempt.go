@@ -184,6 +184,8 @@ func (a *attempt) send(ctx context.Context, c *smtp.Client) []smtp.ClientResult 
 		rcpt := env.Recipients[i]
 		m.To[n] = smtp.RcptCommand{ForwardPath: rcpt.Address, Original: rcpt.Original, Notify: rcpt.Notify}
 	}
+	ctx, cancel := context.WithTimeout(ctx, sendPatience(m.Octets))
+	defer cancel()
 	return c.Send(ctx, m)
 }
 

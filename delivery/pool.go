@@ -201,7 +201,7 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := smtp.Dial(ctx, e.Network, e.Address, cfg)
+	client, err := dial(ctx, e, cfg)
 	done(err)
 	if err != nil {
 		if ctx.Err() == nil && !protectionFailed(err) {
@@ -224,6 +224,13 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	p.noteTLS(c)
 	p.tellSession(c)
 	return c, nil
+}
+
+// dial begins a conversation within dialTime.
+func dial(ctx context.Context, e Endpoint, cfg smtp.ClientConfig) (*smtp.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	return smtp.Dial(ctx, e.Network, e.Address, cfg)
 }
 
 // isOurselves reports whether a connection led back to us, by an MX or address
