@@ -323,49 +323,6 @@ func (q *Queue) Delete(ctx context.Context, id mail.QueueID) error {
 
 const resultDeleted = "deleted"
 
-// deleteDamaged removes the records of a damaged message. Its due entries go
-// when the keeper comes upon them, and its body with them as far as the first
-// record still tells which that is.
-func (q *Queue) deleteDamaged(ctx context.Context, id mail.QueueID) error {
-	var held int64
-	err := q.do(ctx, func(b *store.Batch) error {
-		if err := q.ownShard(b, id); err != nil {
-			return err
-		}
-		return q.deps.Store.View(ctx, func(v store.Snapshot) error {
-			first, err := v.Get(messageKey(id))
-			if err != nil {
-				return err
-			}
-			if rec, err := decodeMessage(first, nil); err == nil {
-				q.deps.Blobs.Unlink(b, rec.ref)
-			}
-			if _, err := v.Get(holdKey(id)); err == nil {
-				held = 1
-			}
-			count(b, q.shards.of(id), -1, -held)
-			b.Delete(messageKey(id))
-			b.Delete(holdKey(id))
-			b.DeleteRange(partRange(id))
-			b.DeleteRange(stateRange(id))
-			return nil
-		})
-	}, func(err error) {
-		if err != nil {
-			return
-		}
-		q.counts.queued.Add(-1)
-		q.counts.held.Add(-held)
-		q.mu.Lock()
-		q.rewindLocked(dueTimeKey(q.shards.of(id), time.UnixMilli(0)))
-		q.mu.Unlock()
-	})
-	if err == nil {
-		q.audit(mail.Event{Kind: mail.EventFinal, Result: resultDeleted, Queue: id, Detail: "damaged"})
-	}
-	return err
-}
-
 // HoldAll, ReleaseAll and DeleteAll do for every message that f selects what
 // the singular does, and return for how many.
 func (q *Queue) HoldAll(ctx context.Context, f Filter) (int, error) { return q.each(ctx, f, q.Hold) }

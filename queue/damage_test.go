@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/postern-mail/postern/mail"
@@ -214,5 +215,40 @@ func TestClockSetBack(t *testing.T) {
 		r.transport.set(nil)
 		time.Sleep(3 * time.Hour)
 		r.empty()
+	})
+}
+
+// TestDeleteDamagedTwice: of commands that come together one deletes a damaged
+// message; the others must not take what belongs to messages with the same
+// content.
+func TestDeleteDamagedTwice(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, f := newFaultyRig(t, Config{})
+		r.transport.deliver = func(context.Context, mail.Delivery, mail.Recipient) mail.Outcome { return later }
+		r.start()
+		r.accept("alice@a.test", "bob@b.test")
+		bad := r.accept("alice@a.test", "carol@b.test")
+		settle()
+		r.write(func(b *store.Batch) { b.Put(stateKey(bad, 0), []byte("\x01")) })
+		var errs [2]error
+		together(t, f, r,
+			func() { go func() { errs[0] = r.deleteDamaged(t.Context(), bad) }() },
+			func() { errs[1] = r.deleteDamaged(t.Context(), bad) })
+		settle()
+		if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs[:]...), ErrNoMessage) {
+			t.Errorf("deleted: %v", errs)
+		}
+		if st := r.Stats(); st.Messages != 1 {
+			t.Errorf("%+v", st)
+		}
+		r.transport.set(nil)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		r.empty()
+		if got := r.transport.delivered("bob@b.test"); len(got) != 1 {
+			t.Errorf("bob: %v", got)
+		}
+		r.stop()
 	})
 }
