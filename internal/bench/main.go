@@ -8,7 +8,7 @@
 // within each case (A B A B ...), and of each figure the median over the turns
 // is printed, so that a machine that is busy for a while is so for both.
 //
-// It is bounded: with the default flags it ends within about eight minutes.
+// It is bounded: with the default flags it ends within about five minutes.
 // docs/performance.md says what the columns mean.
 package main
 
