@@ -94,3 +94,26 @@ func TestWarnings(t *testing.T) {
 		}
 	}
 }
+
+// TestWarningOfTrustingLogins: a password for another machine is not told to
+// just anybody without a word.
+func TestWarningOfTrustingLogins(t *testing.T) {
+	t.Parallel()
+	for target, warns := range map[string]bool{
+		`address = ["[smtp.example.net]:587"]`:                              true,
+		"address = [\"127.0.0.1:25\", \"[192.0.2.1]\"]\n tls = \"encrypt\"": true,
+		"address = [\"[smtp.example.net]\"]\n tls = \"verify\"":             false,
+		"address = [\"[smtp.example.net]:465\"]\n tls = \"implicit\"":       false,
+		`address = ["127.0.0.1:25", "[::1]:25", "localhost:25"]`:            false,
+	} {
+		path := write(t, map[string]string{"pw": "secret\n", "people.ldif": "", "senders": "", "postern.hcl": strings.Replace(sound, "gateway {\n",
+			"gateway {\n target \"smtp\" \"relay\" {\n "+target+"\n user = \"us\"\n password_file = \"$DIR/pw\"\n }\n", 1)})
+		f, err := Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(f.Warnings(), "\n"); strings.Contains(got, ": user: any server on the way") != warns {
+			t.Errorf("%s: %q", target, got)
+		}
+	}
+}

@@ -3,10 +3,16 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/postern-mail/postern/delivery/tlspolicy"
 )
 
 // secretSetting is a line that sets something whose name speaks of a secret to
@@ -86,6 +92,10 @@ func (f *File) Warnings() []string {
 		}
 		for _, t := range f.Gateway.Targets {
 			look(&t.block, "password_file", t.PasswordFile)
+			if setting := t.trustingLogin(); setting != "" && len(f.Gateway.TLSPolicy) == 0 {
+				at := t.rangeOf(setting)
+				all = append(all, fmt.Sprintf("%s:%d: %s: any server on the way can pass for this one and get the password: tls = \"verify\" has it show a certificate", at.Filename, at.Start.Line, setting))
+			}
 		}
 	}
 	if f.Backend != nil {
@@ -94,4 +104,32 @@ func (f *File) Warnings() []string {
 		}
 	}
 	return all
+}
+
+// trustingLogin returns the setting by which a target tells its password to
+// servers on other machines that show no certificate of theirs; "" where none does.
+func (t *Target) trustingLogin() string {
+	switch t.TLS {
+	case "", string(tlspolicy.May), string(tlspolicy.Encrypt):
+	default:
+		return ""
+	}
+	away := func(address string) bool {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			host = address
+		}
+		ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+		return !strings.HasPrefix(address, "unix:") && host != "localhost" && (err != nil || !ip.IsLoopback())
+	}
+	switch {
+	case !slices.ContainsFunc(t.Address, away):
+		return ""
+	case t.User != "":
+		return "user"
+	case t.LoginsFile != "":
+		return "logins_file"
+	default:
+		return ""
+	}
 }

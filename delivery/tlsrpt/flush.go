@@ -30,7 +30,7 @@ func (r *Reporter) flush(ctx context.Context) {
 }
 
 // dropUnwanted forgets the domains that publish no TLSRPT record. Of one whose
-// DNS does not answer the count is kept for now.
+// DNS does not answer the count is kept until it does.
 func (r *Reporter) dropUnwanted(ctx context.Context, fresh map[subject]*count) {
 	ctx, cancel := context.WithTimeout(ctx, flushTime)
 	defer cancel()

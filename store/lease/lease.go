@@ -88,7 +88,7 @@ func nameIn(beat []byte) string {
 	return string(beat[9:])
 }
 
-// Lease is one piece of work that is the holder's for now. It is safe for
+// Lease is one piece of work that is the holder's until it loses it. It is safe for
 // concurrent use.
 type Lease struct {
 	holder *Holder
