@@ -14,6 +14,9 @@ for package in $packages; do
 		missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
+# Cyrus wants a mail transport agent beside it. Where there is none, this one has
+# no daemon, unlike the one apt would choose.
+dpkg-query -W -f '${Status} ${Provides}\n' | grep -q '^install ok installed.*mail-transport-agent' || missing="$missing msmtp-mta"
 
 # go_on WHY ends here: what is missing is for the tests to say.
 go_on() {
