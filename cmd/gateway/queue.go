@@ -145,8 +145,8 @@ func selectionFlags(more ...string) []string {
 	return append(more, "state", "sender", "recipient", "destination", "reason", "older", "younger", "larger", "smaller", "priority")
 }
 
-// allMessages is what operators write for every message.
-const allMessages = "ALL"
+// everyMessage is what operators write for every message.
+const everyMessage = "ALL"
 
 // onMessages is a command that does one thing to each message named or
 // selected.
@@ -155,7 +155,7 @@ func onMessages(name, short string, flags ...string) *cobra.Command {
 		Use: name + " [ID...|-|ALL]", Short: short,
 		RunE: func(c *cobra.Command, ids []string) error {
 			args := flagArgs(c, selectionFlags(append(flags, "dry-run", "all")...)...)
-			if len(ids) == 1 && ids[0] == allMessages {
+			if len(ids) == 1 && ids[0] == everyMessage {
 				args.Set("all", "true")
 				ids = nil
 			}
