@@ -12,13 +12,18 @@ LDFLAGS   := -X main.version=$(VERSION)
 # a checkout that belongs to somebody else.
 export GOFLAGS := $(strip $(call go_env,GOFLAGS) -buildvcs=false)
 GOFMT      = $(call go_env,GOROOT)/bin/gofmt
-# PAM needs the headers of libpam, PAM and the race detector a C compiler.
-# Without them everything else is built; the pam-helper says what is missing.
+# PAM needs the headers of libpam, Kerberos those of libkrb5, both and the race
+# detector a C compiler. Without them everything else is built; the auth-helper
+# says what is missing.
 CGO       := $(filter 1,$(call go_env,CGO_ENABLED))
-PAM_H     := $(wildcard /usr/include/security/pam_appl.h)
-TAGS      := $(if $(and $(CGO),$(PAM_H)),-tags pam)
+WITH      := $(if $(wildcard /usr/include/security/pam_appl.h),pam) $(if $(wildcard /usr/include/gssapi/gssapi.h),gssapi)
+empty     :=
+space     := $(empty) $(empty)
+comma     := ,
+TAGS      := $(if $(and $(CGO),$(strip $(WITH))),-tags $(subst $(space),$(comma),$(strip $(WITH))))
 RACE      := $(if $(CGO),-race)
 FUZZTIME  ?= 20s
+SIMSEEDS  ?= 10000
 
 # Golden files are what tests compare with, except in `make golden`.
 unexport UPDATE_GOLDEN
@@ -36,7 +41,8 @@ demo: build
 build: ## build bin/postern
 	@mkdir -p bin
 	$(GO) build $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/postern ./cmd/gateway
-	@$(if $(TAGS),,echo 'built without PAM, which takes a C compiler and libpam0g-dev; all else is there')
+	@$(if $(findstring pam,$(TAGS)),,echo 'built without PAM, which takes a C compiler and libpam0g-dev; all else is there')
+	@$(if $(findstring gssapi,$(TAGS)),,echo 'built without Kerberos tickets (GSSAPI), which take a C compiler and libkrb5-dev; all else is there')
 
 deps: ## install what the tests need (slapd, Dovecot, Cyrus, PAM headers, ...) where root or sudo allows
 	@deploy/deps.sh
@@ -51,12 +57,12 @@ check: ## what CI checks: formatting, modules, vet, staticcheck, generated docum
 	@$(GO) mod tidy -diff || { echo "go.mod or go.sum is not tidy: run go mod tidy"; exit 1; }
 	$(GO) mod verify
 	$(GO) vet $(TAGS) ./...
-	@$(GO) vet ./authn/pam/... # without PAM, too
+	@$(GO) vet ./authn/... # without C, too
 	$(GO) tool staticcheck $(TAGS) ./...
 	@[ -n "$(RACE)" ] || { echo "no C compiler here: the tests run without the race detector, which CI may not"; [ "$$CI" != true ]; }
-	@echo '$(GO) test $(TAGS) $(RACE) -shuffle on -timeout 14m ./...'; \
+	@echo '$(GO) test $(TAGS) $(RACE) -ldflags=-w -shuffle on -parallel 4 -timeout 14m ./...'; \
 	  missing=$$(mktemp); trap 'rm -f "$$missing"' EXIT; \
-	  POSTERN_MISSING=$$missing $(GO) test $(TAGS) $(RACE) -shuffle on -timeout 14m ./...; passed=$$?; \
+	  POSTERN_MISSING=$$missing $(GO) test $(TAGS) $(RACE) -ldflags=-w -shuffle on -parallel 4 -timeout 14m ./...; passed=$$?; \
 	  if [ -s "$$missing" ]; then echo "SKIPPED, because this machine does not have it (tests, what they need):"; sort "$$missing" | uniq -c; fi; \
 	  exit $$passed
 
@@ -66,13 +72,14 @@ golden: ## rewrite the golden files; read the difference afterwards
 generate: ## rewrite the generated documents
 	$(GO) generate ./...
 
-bench: build ## drive our gateway and, where installed, Postfix and Dovecot side by side
+bench: build ## drive our gateway and, where installed, Postfix, Dovecot, OpenLDAP and OpenDKIM side by side
 	$(GO) run ./internal/bench -postern bin/postern
 
-fuzz: ## fuzz every parser of outside bytes, FUZZTIME each (default 20s)
+fuzz: ## fuzz every parser of outside bytes, FUZZTIME each (default 20s); play SIMSEEDS seeds of a pair (default 10000)
 	@grep -rH --include='*_test.go' '^func Fuzz' . | sed 's#/[^/]*:func \([A-Za-z0-9_]*\).*# \1#' | sort | while read -r pkg target; do \
 	  echo "$$pkg $$target"; $(GO) test $$pkg -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) || exit 1; \
 	done
+	$(GO) test ./backend/replica/sim -count 1 -timeout 60m -run '^TestSeeds$$' -sim.seeds $(SIMSEEDS)
 
 install: build ## install the binary, man page, systemd units and PAM service below PREFIX
 	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) SENDMAIL=$(SENDMAIL) deploy/install.sh bin/postern

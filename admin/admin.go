@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -38,7 +39,7 @@ const (
 	commandPath  = "/command/"
 	errorTrailer = "Postern-Error"
 	// maxArguments bounds what a command is given.
-	maxArguments = 1 << 20
+	maxArguments = 32 << 20
 )
 
 // ErrNotRunning means that no server answers on the socket.
@@ -48,7 +49,7 @@ var ErrNotRunning = errors.New("no server is running here")
 type Config struct {
 	// Socket is the path of the control socket.
 	Socket string
-	// Listen is host:port of health and metrics over HTTP; empty for none.
+	// Listen is host:port of health and pages over HTTP; empty for none.
 	Listen string
 }
 
@@ -60,13 +61,21 @@ type Server struct {
 	log     hclog.Logger
 
 	commands Commands
+	streams  Streams
 	status   http.Handler
+
+	// conversations under way; Run waits for them.
+	conversations sync.WaitGroup
 }
 
+// Pages are what is served over HTTP beside health, by path ("/metrics").
+// They tell nothing of mail.
+type Pages map[string]http.Handler
+
 // New opens the sockets, so that a mistake shows before anything runs. ready
-// tells whether the server does its work, nil for yes; metrics may be nil.
-func New(cfg Config, commands Commands, ready func() error, metrics http.Handler, log hclog.Logger) (*Server, error) {
-	s := &Server{cfg: cfg, log: log, commands: commands, status: statusHandler(ready, metrics)}
+// tells whether the server does its work, nil for yes.
+func New(cfg Config, commands Commands, streams Streams, ready func() error, pages Pages, log hclog.Logger) (*Server, error) {
+	s := &Server{cfg: cfg, log: log, commands: commands, streams: streams, status: statusHandler(ready, pages)}
 	var err error
 	if s.control, err = unixsock.Listen(cfg.Socket); err != nil {
 		return nil, fmt.Errorf("control: %w", err)
@@ -91,7 +100,10 @@ func (s *Server) MetricsAddr() net.Addr {
 // Run answers until ctx ends, then lets commands under way finish for a
 // moment.
 func (s *Server) Run(ctx context.Context) error {
-	servers := []*http.Server{s.server(ctx, http.HandlerFunc(s.serveCommand))}
+	control := http.NewServeMux()
+	control.HandleFunc(commandPath, s.serveCommand)
+	control.HandleFunc(streamPath, s.serveStream)
+	servers := []*http.Server{s.server(ctx, control)}
 	listeners := []net.Listener{s.control}
 	if s.http != nil {
 		servers = append(servers, s.server(ctx, s.status))
@@ -110,6 +122,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	var err error
+	s.conversations.Wait()
 	for range servers {
 		if e := <-ended; !errors.Is(e, http.ErrServerClosed) {
 			err = errors.Join(err, e)
@@ -162,7 +175,7 @@ func (f flushing) Write(p []byte) (int, error) {
 }
 
 // statusHandler serves what monitoring asks for; it tells nothing of mail.
-func statusHandler(ready func() error, metrics http.Handler) http.Handler {
+func statusHandler(ready func() error, pages Pages) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "ok\n") // the monitor that hung up learns nothing
@@ -174,8 +187,8 @@ func statusHandler(ready func() error, metrics http.Handler) http.Handler {
 		}
 		_, _ = io.WriteString(w, "ok\n")
 	})
-	if metrics != nil {
-		mux.Handle("GET /metrics", metrics)
+	for path, page := range pages {
+		mux.Handle("GET "+path, page)
 	}
 	return mux
 }

@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/postern-mail/postern/internal/testenv"
 )
 
 // start runs a server on a short path and returns the path and its stop.
@@ -27,7 +29,7 @@ func start(t *testing.T, commands Commands, ready func() error) (*Server, string
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "c.sock")
-	s, err := New(Config{Socket: socket, Listen: "127.0.0.1:0"}, commands, ready, nil, hclog.NewNullLogger())
+	s, err := New(Config{Socket: socket, Listen: "127.0.0.1:0"}, commands, nil, ready, Pages{"/teapot": teapot}, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,6 +44,9 @@ func start(t *testing.T, commands Commands, ready func() error) (*Server, string
 	})
 	return s, socket
 }
+
+// teapot is a page of somebody else's.
+var teapot = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
 
 // TestOperator: a command learns from the kernel who asks for it.
 func TestOperator(t *testing.T) {
@@ -107,7 +112,7 @@ func TestMayNotAsk(t *testing.T) {
 func TestALiveServersSocketIsNotTaken(t *testing.T) {
 	t.Parallel()
 	_, socket := start(t, nil, nil)
-	if _, err := New(Config{Socket: socket}, nil, nil, nil, hclog.NewNullLogger()); err == nil || !strings.Contains(err.Error(), "another server") {
+	if _, err := New(Config{Socket: socket}, nil, nil, nil, nil, hclog.NewNullLogger()); err == nil || !strings.Contains(err.Error(), "another server") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -120,15 +125,8 @@ func TestADeadServersSocketIsReplaced(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "c.sock")
-	dead, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead.(*net.UnixListener).SetUnlinkOnClose(false) // as a server leaves it that was killed
-	if err := dead.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s, err := New(Config{Socket: socket}, nil, nil, nil, hclog.NewNullLogger())
+	testenv.DeadSocket(t, socket)
+	s, err := New(Config{Socket: socket}, nil, nil, nil, nil, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +140,7 @@ func TestADeadServersSocketIsReplaced(t *testing.T) {
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	s, _ := start(t, nil, func() error { return errors.New("queue is starting") })
-	for path, want := range map[string]int{"/healthz": 200, "/readyz": 503, "/command/status": 404} {
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 503, "/teapot": 418, "/command/status": 404} {
 		response, err := http.Get("http://" + s.MetricsAddr().String() + path)
 		if err != nil {
 			t.Fatal(err)

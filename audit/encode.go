@@ -32,6 +32,7 @@ func appendEvent(buf []byte, e *mail.Event) ([]byte, error) {
 	o.text(`,"verifier":`, e.Verifier)
 	o.addresses(e.From, e.To)
 	o.text(`,"mailbox":`, e.Mailbox)
+	o.text(`,"owner":`, e.Owner)
 	o.text(`,"uids":`, e.UIDs)
 	o.text(`,"stage":`, e.Stage)
 	o.text(`,"phase":`, e.Phase)
@@ -40,8 +41,16 @@ func appendEvent(buf []byte, e *mail.Event) ([]byte, error) {
 	o.number(`,"octets":`, e.Octets)
 	o.text(`,"message_id":`, e.MessageID)
 	o.text(`,"tls":`, e.TLS)
+	o.text(`,"client":`, e.Client)
+	o.text(`,"helo":`, e.Helo)
+	o.text(`,"protocol":`, e.Protocol)
+	o.text(`,"command":`, e.Command)
+	o.text(`,"commands":`, e.Commands)
+	o.number(`,"count":`, e.Count)
+	o.text(`,"destination":`, e.Destination)
 	o.text(`,"detail":`, e.Detail)
 	o.number(`,"duration_ns":`, int64(e.Duration/time.Nanosecond))
+	o.steps(e.Steps)
 	return append(o.buf, '}'), nil
 }
 
@@ -57,6 +66,26 @@ func (o *object) text(key, value string) {
 func (o *object) number(key string, value int64) {
 	if value != 0 {
 		o.buf = strconv.AppendInt(append(o.buf, key...), value, 10)
+	}
+}
+
+func (o *object) steps(steps []mail.PolicyStep) {
+	for i := range steps {
+		s, opening := &steps[i], `,{"list":`
+		if i == 0 {
+			opening = `,"steps":[{"list":`
+		}
+		o.buf = appendString(append(o.buf, opening...), s.List)
+		o.buf = appendString(append(o.buf, `,"stage":`...), s.Stage)
+		o.text(`,"rcpt":`, s.Recipient)
+		o.text(`,"input":`, s.Input)
+		o.buf = appendString(append(o.buf, `,"verdict":`...), s.Verdict)
+		o.text(`,"detail":`, s.Detail)
+		o.buf = strconv.AppendInt(append(o.buf, `,"cost_ns":`...), int64(s.Cost/time.Nanosecond), 10)
+		o.buf = append(o.buf, '}')
+	}
+	if len(steps) > 0 {
+		o.buf = append(o.buf, ']')
 	}
 }
 

@@ -40,8 +40,10 @@ func marshal(t *testing.T, e mail.Event) string {
 func full(t testing.TB) mail.Event {
 	from := mail.MustAddress("alice@example.com")
 	e := mail.Event{
-		Time: time.Date(2026, 2, 3, 4, 5, 6, 7_000_000, time.UTC), From: &from, Octets: 1 << 40, Duration: 1234567,
+		Time: time.Date(2026, 2, 3, 4, 5, 6, 7_000_000, time.UTC), From: &from, Octets: 1 << 40, Count: 3, Duration: 1234567,
 		Remote: netip.MustParseAddrPort("[2001:db8::1]:25"), To: []mail.Address{mail.MustAddress("bob@example.com"), from},
+		Steps: []mail.PolicyStep{{List: "client", Stage: "permit", Verdict: "permit"},
+			{List: "relay", Stage: "reject", Recipient: "<bob@example.com>", Input: "in", Verdict: "reject", Detail: "why", Cost: 1500}},
 	}
 	v := reflect.ValueOf(&e).Elem()
 	for i := range v.NumField() {
@@ -86,7 +88,7 @@ func FuzzEncodesAsJSON(f *testing.F) {
 		address := mail.Address{Local: mail.LocalPart(s), Domain: "example.com"}
 		e := mail.Event{
 			Kind: mail.EventKind(s), Detail: s, Login: s, MessageID: s, From: &address, To: []mail.Address{address, address},
-			Octets: n, Duration: time.Duration(n),
+			Octets: n, Count: n, Duration: time.Duration(n), Steps: []mail.PolicyStep{{List: s, Stage: s, Input: s, Cost: time.Duration(n)}},
 		}
 		if got, want := encode(t, e), marshal(t, e); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)

@@ -9,6 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/postern-mail/postern/authn/lockout"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 )
@@ -38,7 +41,7 @@ func TestAttemptsAtOnceStayWithinTheBudget(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		v := &scripted{name: "v", err: sayNo, waiting: make(chan struct{})}
-		chain, _ := newChain(t, Config{LoginFailures: 3, NetworkFailures: -1}, Link{Verifier: v})
+		chain, _ := newChain(t, remembering(t, lockout.Config{DirectoryThreshold: 5, PairFailures: -1}), Link{Verifier: v})
 		var all sync.WaitGroup
 		for i := range 20 {
 			all.Go(func() {
@@ -62,7 +65,7 @@ func TestSamePasswordAtOnceIsNoAttack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		v := &scripted{name: "v", waiting: make(chan struct{})}
-		chain, _ := newChain(t, Config{LoginFailures: 3}, Link{Verifier: v})
+		chain, _ := newChain(t, remembering(t, lockout.Config{DirectoryThreshold: 5}), Link{Verifier: v})
 		var all sync.WaitGroup
 		for i := range 20 {
 			all.Go(func() {
@@ -76,8 +79,11 @@ func TestSamePasswordAtOnceIsNoAttack(t *testing.T) {
 		synctest.Wait()
 		close(v.waiting)
 		all.Wait()
-		if n := len(chain.refusals.underWay); n != 0 {
-			t.Errorf("%d places are still taken", n)
+		v.err, v.waiting = sayNo, nil
+		for i := range 3 { // the places were given back
+			if err := verifyError(t, chain, fmt.Sprint("alice", i)); status.Of(err) != status.AuthFailed {
+				t.Error(err)
+			}
 		}
 	})
 }
@@ -95,7 +101,7 @@ func TestNamesOfAnAccountShareABudget(t *testing.T) {
 		accounts.accounts[name] = mail.Account{Name: "alice"}
 	}
 	v := &scripted{name: "v", err: sayNo}
-	chain, _ := newChain(t, Config{LoginFailures: 4, NetworkFailures: -1}, Link{Verifier: v, Accounts: accounts})
+	chain, _ := newChain(t, remembering(t, lockout.Config{DirectoryThreshold: 6, PairFailures: -1}), Link{Verifier: v, Accounts: accounts})
 	for i, name := range names {
 		for try := range 3 {
 			_, _ = chain.Verify(t.Context(), attempt(name, fmt.Sprint(i, try)))
@@ -113,12 +119,12 @@ func TestNamesOfAnAccountShareABudget(t *testing.T) {
 func TestExemptNetworks(t *testing.T) {
 	t.Parallel()
 	for _, exempt := range []bool{false, true} {
-		cfg := Config{NetworkFailures: 3}
+		cfg := lockout.Config{NetworkFailures: 3}
 		if exempt {
-			cfg.ExemptNetworks = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+			cfg.AllowNetworks = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 		}
 		v := &scripted{name: "v", err: sayNo}
-		chain, _ := newChain(t, cfg, Link{Verifier: v})
+		chain, _ := newChain(t, remembering(t, cfg), Link{Verifier: v})
 		for i := range 5 {
 			_ = verifyError(t, chain, fmt.Sprint("person", i))
 		}
@@ -192,8 +198,89 @@ func TestVerifierThatFindsAccountsGetsWhatWasTyped(t *testing.T) {
 	}
 }
 
+// remembering is a chain's configuration with a memory of its own.
+func remembering(t *testing.T, cfg lockout.Config) Config {
+	t.Helper()
+	memory, err := lockout.New(cfg, make([]byte, lockout.KeyOctets), nil, nil, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Config{Memory: memory}
+}
+
 func verifyError(t *testing.T, chain *Chain, login string) error {
 	t.Helper()
 	_, err := chain.Verify(t.Context(), attempt(login, "x"))
 	return err
+}
+
+// TestPasswordsThatNobodyTakesAreNotRemembered has a person whose own password
+// is no good for IMAP: it stays good for the rest.
+func TestPasswordsThatNobodyTakesAreNotRemembered(t *testing.T) {
+	t.Parallel()
+	v := &scripted{name: "directory"}
+	chain, _ := newChain(t, Config{}, Link{Verifier: v, Takes: func(a Attempt) bool { return a.Service != "imap" }})
+	for range 30 {
+		a := attempt("alice", "right")
+		a.Service = "imap"
+		if _, err := chain.Verify(t.Context(), a); status.Of(err) != status.AuthFailed || v.asked.Load() != 0 {
+			t.Fatalf("where own passwords are no good: %v, asked %d", err, v.asked.Load())
+		}
+	}
+	if _, err := chain.Verify(t.Context(), attempt("alice", "right")); err != nil {
+		t.Errorf("where they are: %v", err)
+	}
+}
+
+// TestUnguessableIsAskedFirst has an attacker guess at an account while its
+// programs log in, and a program with a password that was revoked.
+func TestUnguessableIsAskedFirst(t *testing.T) {
+	t.Parallel()
+	app, directory := &scripted{name: "app"}, &scripted{name: "directory", err: sayNo}
+	takes := func(a Attempt) bool { return a.Password == "app-form" }
+	chain, _ := newChain(t, Config{}, Link{Verifier: directory}, Link{Verifier: app, Takes: takes, Unguessable: true, Additional: true})
+	for i := range 50 {
+		_, _ = chain.Verify(t.Context(), attempt("alice", fmt.Sprint("guess", i)))
+	}
+	if _, err := chain.Verify(t.Context(), attempt("alice", "y")); status.Of(err) != status.AuthTooMany {
+		t.Fatalf("the attacker goes on: %v", err)
+	}
+	if _, err := chain.Verify(t.Context(), attempt("alice", "app-form")); err != nil {
+		t.Errorf("a program has to wait: %v", err)
+	}
+	asked := directory.asked.Load()
+	app.err = sayNo
+	for range 10 {
+		if _, err := chain.Verify(t.Context(), attempt("alice", "app-form")); status.Of(err) != status.AuthFailed {
+			t.Errorf("revoked: %v", err)
+		}
+	}
+	app.err = sayDown
+	if _, err := chain.Verify(t.Context(), attempt("alice", "app-form")); status.Of(err) != status.AuthTemporary {
+		t.Errorf("not known: %v", err)
+	}
+	if directory.asked.Load() != asked {
+		t.Error("a password for applications went on to the directory")
+	}
+}
+
+// TestChangedVersionIsAskedAtOnce has a password set that was tried before.
+func TestChangedVersionIsAskedAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		accounts := registry{accounts: map[string]mail.Account{"alice": {Name: "alice", CredentialVersion: "v1"}}}
+		v := &scripted{name: "v", err: sayNo}
+		chain, _ := newChain(t, Config{}, Link{Verifier: v, Accounts: accounts})
+		for range 6 { // longer than where nobody tells of changes
+			if err := verifyError(t, chain, "alice"); status.Of(err) != status.AuthFailed || v.asked.Load() != 1 {
+				t.Fatalf("%v, asked %d times", err, v.asked.Load())
+			}
+			time.Sleep(time.Hour)
+		}
+		accounts.accounts["alice"] = mail.Account{Name: "alice", CredentialVersion: "v2"}
+		v.err = nil
+		if err := verifyError(t, chain, "alice"); err != nil {
+			t.Errorf("the password is right now: %v", err)
+		}
+	})
 }

@@ -3,6 +3,7 @@ package authn
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 
 	"github.com/postern-mail/postern/mail"
@@ -22,6 +23,9 @@ var (
 	// locked or disabled account. Wrapped inside an AuthFailed error it keeps
 	// the chain from remembering a password that may be right.
 	ErrRefused = errors.New("account refused")
+	// ErrRightButRefused is ErrRefused for a password that was found right: it
+	// is no failure that anybody counts.
+	ErrRightButRefused = fmt.Errorf("%w, the password is right", ErrRefused)
 )
 
 // Attempt is one try to authenticate with a password. It prints without the

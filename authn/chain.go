@@ -2,6 +2,9 @@ package authn
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/postern-mail/postern/authn/lockout"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 )
@@ -24,6 +28,24 @@ type Link struct {
 	// FindsAccounts tells that the verifier looks in Accounts itself: it gets
 	// the login as it was typed.
 	FindsAccounts bool
+	// Takes tells which attempts are this link's; nil for all.
+	Takes func(Attempt) bool
+	// Unguessable says that nobody can find passwords of this link by trying:
+	// it is asked before all others, whoever has to wait because of wrong
+	// passwords, and what it says of an attempt that it takes is final.
+	Unguessable bool
+	// Impersonates says that the verifier decides whom somebody may act as.
+	Impersonates bool
+	// Apart says that the logins here are not those of the other links: what is
+	// wrong for one of them may be right for a person of the same name. So it
+	// is not remembered as wrong, and what is wrong elsewhere is asked here.
+	Apart bool
+	// Recall, when not nil, remembers which passwords were right.
+	Recall Recall
+	// RecalledAs is the verifier's name to Recall; "" for its own. PerService
+	// says that it decides by the service and the client's address as well.
+	RecalledAs string
+	PerService bool
 	// Additional says that the passwords here stand beside those of the
 	// verifiers after this one, like passwords for applications: a wrong one
 	// is asked on. By default it is a definite no.
@@ -39,7 +61,8 @@ type Chain struct {
 	log      hclog.Logger
 	slots    chan struct{}
 	inFlight singleflight.Group
-	refusals *refusals
+	memory   *lockout.Memory
+	secret   [32]byte // of inFlight's keys
 }
 
 // New returns a chain over links, which are asked in the order given.
@@ -48,14 +71,22 @@ func New(cfg Config, links []Link, audit Auditor, log hclog.Logger) (*Chain, err
 		return nil, errNoVerifiers
 	}
 	cfg = cfg.withDefaults()
-	if cfg.Timeout < 0 || cfg.Concurrency < 0 || cfg.Remembered < 0 {
-		return nil, errors.New("authn: timeout, concurrency and remembered must not be negative")
+	if cfg.Timeout < 0 || cfg.Concurrency < 0 {
+		return nil, errors.New("authn: timeout and concurrency must not be negative")
 	}
-	return &Chain{
+	c := &Chain{
 		cfg: cfg, links: links, audit: audit, log: log,
-		slots:    make(chan struct{}, cfg.Concurrency),
-		refusals: newRefusals(cfg),
-	}, nil
+		slots:  make(chan struct{}, cfg.Concurrency),
+		memory: cfg.Memory,
+	}
+	rand.Read(c.secret[:])
+	if c.memory == nil {
+		var err error
+		if c.memory, err = lockout.New(lockout.Config{}, c.secret[:], nil, nil, log); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
 }
 
 // Name implements Verifier.
@@ -63,7 +94,8 @@ func (c *Chain) Name() string { return "chain" }
 
 // Verify decides one attempt and records it in the audit. The error is always
 // a *status.Error: AuthFailed for a definite no, AuthorizationDenied when the
-// client is who it says but wants to act as somebody else, AuthTooMany when a
+// client is who it says but wants to act as somebody else, PasswordExpired when
+// the password is right and no longer good, AuthTooMany when a
 // budget is used up, AuthTemporary when it cannot be known. It blocks for at most
 // Config.Timeout plus one beat. When several equal attempts run at once, one
 // of them asks and all get its answer.
@@ -96,41 +128,49 @@ func canonicalAttempt(a Attempt) (login string, err error) {
 	return login, nil
 }
 
-// decide consults the memories, then the verifiers.
+// decide has one of several equal attempts decided.
 func (c *Chain) decide(ctx context.Context, a Attempt) (mail.Identity, error) {
-	credentials := c.refusals.seal(a.Login, a.Password)
 	// What a verifier answers may depend on the service and on where the
 	// client is (PAM), so only attempts equal in these share an answer.
-	flight := string(credentials[:]) + a.Service + "\x00" + a.Remote.Addr().String() + "\x00" + a.Authorization
-	answer, err, _ := c.inFlight.Do(flight, func() (any, error) {
-		done, err := c.refusals.admit(a, credentials, time.Now())
-		if err != nil {
-			return mail.Identity{}, err
-		}
-		defer done()
+	answer, err, _ := c.inFlight.Do(c.flight(a), func() (any, error) {
 		// Others wait for this answer: it must not end with this client.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Timeout)
 		defer cancel()
-		identity, err := c.ask(ctx, a)
-		c.refusals.learn(a, credentials, err, time.Now())
-		return identity, err
+		if identity, decided, err := c.askUnguessable(ctx, a); decided {
+			return identity, err
+		}
+		return c.admitAndAsk(ctx, a)
 	})
 	return answer.(mail.Identity), err
+}
+
+// flight stands for an attempt without showing its password.
+func (c *Chain) flight(a Attempt) string {
+	mac := hmac.New(sha256.New, c.secret[:])
+	for _, part := range []string{a.Login, a.Password, a.Service, a.Authorization, a.Remote.Addr().String()} {
+		mac.Write([]byte(part))
+		mac.Write([]byte{0}) // which none of the first two holds
+	}
+	return string(mac.Sum(nil))
 }
 
 // ask walks the chain: yes wins and ends it, a definite no ends it unless the
 // link is additional, and a no counts only when every verifier that was asked
 // could answer.
-func (c *Chain) ask(ctx context.Context, a Attempt) (mail.Identity, error) {
+func (c *Chain) ask(ctx context.Context, a Attempt, said *answers) (mail.Identity, error) {
 	select {
 	case c.slots <- struct{}{}:
 		defer func() { <-c.slots }()
 	case <-ctx.Done():
 		return mail.Identity{}, status.New(status.AuthTemporary, fmt.Errorf("waiting for a free slot: %w", ctx.Err()))
 	}
-	var said answers
+	asked := false
 	for _, link := range c.links {
-		identity, err := c.askLink(ctx, link, a)
+		if link.Unguessable || link.Takes != nil && !link.Takes(a) {
+			continue
+		}
+		asked = true
+		identity, err := c.askLink(ctx, link, a, said)
 		if err == nil {
 			return identity, nil
 		}
@@ -141,14 +181,28 @@ func (c *Chain) ask(ctx context.Context, a Attempt) (mail.Identity, error) {
 			break
 		}
 	}
+	if !asked {
+		return mail.Identity{}, status.New(status.AuthFailed, errNotTaken)
+	}
 	return mail.Identity{}, said.refusal()
 }
+
+// errNotTaken is about passwords that are no good for a service whatever they
+// are: nothing is learned from them.
+var errNotTaken = errors.New("no verifier takes such passwords for this service")
 
 // answers are what the links of a chain said to one attempt before a yes.
 type answers struct {
 	trace   []string
 	refused error // the last that was known and no yes
 	unknown bool  // somebody could not answer
+	apart   bool  // refused is of a link with logins of its own
+	// right: the password was, and it was us who refused the account.
+	right bool
+	// version of the password of the first account that was found, as it was
+	// before its verifier was asked.
+	version lockout.Version
+	found   bool
 }
 
 // add takes in an answer that is no yes, and reports whether it ends the chain.
@@ -158,7 +212,8 @@ func (s *answers) add(link Link, err error) (final bool) {
 	case isUnknown(err):
 		s.unknown = true
 	case !isNotMine(err):
-		s.refused = err
+		s.refused, s.apart = err, link.Apart
+		s.right = s.right || errors.Is(err, ErrRightButRefused)
 		return !link.Additional || status.Of(err) != status.AuthFailed || isAboutAccount(err)
 	}
 	return false
@@ -177,6 +232,8 @@ func (s *answers) refusal() error {
 		return status.New(status.AuthFailed, fmt.Errorf("%w: %w", ErrUnknownLogin, cause))
 	case reason == status.AuthorizationDenied:
 		return status.New(reason, cause)
+	case reason == status.PasswordExpired: // which only who knows the password is told
+		return status.New(reason, fmt.Errorf("%w: %w", ErrRefused, cause))
 	case isAboutAccount(s.refused):
 		return status.New(status.AuthFailed, fmt.Errorf("%w: %w", ErrRefused, cause))
 	}
@@ -185,9 +242,9 @@ func (s *answers) refusal() error {
 
 // askLink asks one verifier, about the account instead of the login where the
 // link has accounts.
-func (c *Chain) askLink(ctx context.Context, link Link, a Attempt) (mail.Identity, error) {
+func (c *Chain) askLink(ctx context.Context, link Link, a Attempt, said *answers) (mail.Identity, error) {
 	if link.Accounts == nil {
-		identity, err := link.Verifier.Verify(ctx, a)
+		identity, err := c.recallOrVerify(ctx, link, a, a.Login, mail.Account{Name: a.Login})
 		if err != nil {
 			return mail.Identity{}, err
 		}
@@ -197,11 +254,14 @@ func (c *Chain) askLink(ctx context.Context, link Link, a Attempt) (mail.Identit
 	if err != nil {
 		return mail.Identity{}, fmt.Errorf("find account: %w", err)
 	}
+	if !said.found {
+		said.found, said.version = true, lockout.VersionOf(account.CredentialVersion)
+	}
 	typed := a.Login
 	if !link.FindsAccounts {
 		a.Login = account.Name
 	}
-	identity, err := c.verifyAccount(ctx, link, a, typed, account)
+	identity, err := c.recallOrVerify(ctx, link, a, typed, account)
 	if err != nil {
 		return mail.Identity{}, err
 	}
@@ -211,29 +271,15 @@ func (c *Chain) askLink(ctx context.Context, link Link, a Attempt) (mail.Identit
 	return authorized(ctx, link, identity, typed, a.Authorization)
 }
 
-// verifyAccount asks the verifier within the budget of the account, which
-// holds over all names the account has.
-func (c *Chain) verifyAccount(ctx context.Context, link Link, a Attempt, typed string, account mail.Account) (mail.Identity, error) {
-	if account.Name == typed { // admitted under that name already
-		return link.Verifier.Verify(ctx, a)
-	}
-	done, err := c.refusals.reserve(account.Name, c.refusals.seal(account.Name, a.Password), time.Now())
-	if err != nil {
-		return mail.Identity{}, err
-	}
-	defer done()
-	identity, err := link.Verifier.Verify(ctx, a)
-	c.refusals.learnAccount(account.Name, err, time.Now())
-	return identity, err
-}
-
 // authorized completes an identity that a link vouches for.
 func authorized(ctx context.Context, link Link, identity mail.Identity, typed, wanted string) (mail.Identity, error) {
 	if identity.Authentication == "" {
 		return mail.Identity{}, errors.New("verifier named no identity")
 	}
-	if err := authorize(ctx, link.Accounts, identity, typed, wanted); err != nil {
-		return mail.Identity{}, err
+	if !link.Impersonates {
+		if err := authorize(ctx, link.Accounts, identity, typed, wanted); err != nil {
+			return mail.Identity{}, err
+		}
 	}
 	identity.Authorization = identity.Authentication
 	identity.Verifier = link.Verifier.Name()
@@ -277,7 +323,7 @@ func asAccount(ctx context.Context, accounts Accounts, account mail.Account, ide
 		}
 	}
 	if account.Disabled {
-		return mail.Identity{}, status.Errorf(status.AuthFailed, "account is disabled in the directory: %w", ErrRefused)
+		return mail.Identity{}, status.Errorf(status.AuthFailed, "account is disabled in the directory: %w", ErrRightButRefused)
 	}
 	identity.Authentication, identity.Source = account.Name, account.Source
 	return identity, nil
@@ -285,7 +331,7 @@ func asAccount(ctx context.Context, accounts Accounts, account mail.Account, ide
 
 func isNo(err error) bool {
 	switch status.Of(err) {
-	case status.AuthFailed, status.AccountDisabled, status.AuthorizationDenied:
+	case status.AuthFailed, status.AccountDisabled, status.AuthorizationDenied, status.PasswordExpired:
 		return true
 	}
 	return false
@@ -322,6 +368,11 @@ func (c *Chain) waitForBeat(ctx context.Context, began time.Time) {
 
 // record writes the audit event of an attempt.
 func (c *Chain) record(a Attempt, identity mail.Identity, err error, took time.Duration) {
+	c.recordDetailed(a, identity, err, took, "")
+}
+
+// recordDetailed is record with what a mechanism knows beside the login.
+func (c *Chain) recordDetailed(a Attempt, identity mail.Identity, err error, took time.Duration, known string) {
 	event := mail.Event{
 		Kind: mail.EventAuth, Result: "ok", Reason: status.AuthOK.String(),
 		Service: a.Service, Session: a.Session, Remote: a.Remote,
@@ -333,8 +384,13 @@ func (c *Chain) record(a Attempt, identity mail.Identity, err error, took time.D
 		if reason == status.AuthTemporary {
 			event.Result = "unknown"
 		}
-	} else if identity.Authentication != a.Login {
-		event.Detail = "identity " + identity.Authentication
+	} else {
+		event.Detail = told(a, identity)
+	}
+	if known != "" && event.Detail != "" {
+		event.Detail = clip(known) + ": " + event.Detail
+	} else if known != "" {
+		event.Detail = clip(known)
 	}
 	c.audit.Record(event)
 }

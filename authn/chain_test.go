@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/postern-mail/postern/authn/lockout"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 )
@@ -230,7 +231,7 @@ func TestWrongPasswordGoesUpstreamOncePerWindow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		v := &scripted{name: "v", err: sayNo}
-		chain, _ := newChain(t, Config{RefusalWindow: 10 * time.Minute}, Link{Verifier: v})
+		chain, _ := newChain(t, remembering(t, lockout.Config{RetryWrong: 10 * time.Minute, PairFailures: -1}), Link{Verifier: v})
 		verify := func(login, password string, want int32) {
 			t.Helper()
 			_, err := chain.Verify(t.Context(), attempt(login, password))
@@ -246,7 +247,11 @@ func TestWrongPasswordGoesUpstreamOncePerWindow(t *testing.T) {
 		time.Sleep(10*time.Minute - time.Second)
 		verify("alice", "old", 3)
 		time.Sleep(time.Second)
-		verify("alice", "old", 4)
+		verify("alice", "old", 4) // the directory tells nothing of passwords: it may be right by now
+		time.Sleep(10 * time.Minute)
+		verify("alice", "old", 4) // but ever less likely
+		time.Sleep(10 * time.Minute)
+		verify("alice", "old", 5)
 	})
 }
 
@@ -268,7 +273,7 @@ func TestBudgetsPutOffAndNeverRefuse(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		v := &scripted{name: "v", err: sayNo}
-		chain, _ := newChain(t, Config{LoginFailures: 3, NetworkFailures: 5, RefusalWindow: time.Minute}, Link{Verifier: v})
+		chain, _ := newChain(t, remembering(t, lockout.Config{DirectoryThreshold: 5, NetworkFailures: 4, PairFailures: -1, DirectoryWindow: time.Minute}), Link{Verifier: v})
 		fail := func(login, password string) status.Reason {
 			_, err := chain.Verify(t.Context(), attempt(login, password))
 			return status.Of(err)
@@ -486,11 +491,26 @@ func (d downFor) Account(ctx context.Context, login string) (mail.Account, error
 func TestDisabledAccountIsNotRememberedAsWrong(t *testing.T) {
 	t.Parallel()
 	accounts := registry{accounts: map[string]mail.Account{"alice": {Name: "alice", Disabled: true}}}
-	chain, _ := newChain(t, Config{}, Link{Verifier: &scripted{name: "v"}, Accounts: accounts})
-	_, _ = chain.Verify(t.Context(), attempt("alice", "right"))
-	accounts.accounts["alice"] = mail.Account{Name: "alice"}
-	if _, err := chain.Verify(t.Context(), attempt("alice", "right")); err != nil {
-		t.Errorf("after the account was enabled again: %v", err)
+	// The directory may tell of it, or the verifier itself.
+	disabled := status.Errorf(status.AuthFailed, "%w", ErrRightButRefused)
+	knows := &scripted{name: "v", err: disabled}
+	for name, row := range map[string]struct {
+		link   Link
+		enable func()
+	}{
+		"by the directory": {Link{Verifier: &scripted{name: "v"}, Accounts: accounts}, func() { accounts.accounts["alice"] = mail.Account{Name: "alice"} }},
+		"by the verifier":  {Link{Verifier: knows}, func() { knows.err = nil }},
+	} {
+		chain, _ := newChain(t, Config{}, row.link)
+		for range 30 { // as a telephone goes on
+			if _, err := chain.Verify(t.Context(), attempt("alice", "right")); status.Of(err) != status.AuthFailed {
+				t.Fatalf("%s: while it is disabled: %v", name, err)
+			}
+		}
+		row.enable()
+		if _, err := chain.Verify(t.Context(), attempt("alice", "right")); err != nil {
+			t.Errorf("%s: after the account was enabled again: %v", name, err)
+		}
 	}
 }
 
@@ -522,34 +542,5 @@ func TestNewRefusesBadConfig(t *testing.T) {
 		if _, err := New(try.cfg, try.links, &ledger{}, hclog.NewNullLogger()); err == nil {
 			t.Errorf("%s was accepted", name)
 		}
-	}
-}
-
-func TestTallyIsBounded(t *testing.T) {
-	t.Parallel()
-	tally, now := newTally[int](time.Minute, 100), time.Unix(0, 0)
-	for i := range 1000 {
-		tally.add(i, now)
-	}
-	if len(tally.entries) != 100 || tally.order.Len() != 100 || tally.count(999, now) != 1 || tally.count(0, now) != 0 {
-		t.Errorf("holds %d keys, want the youngest 100", len(tally.entries))
-	}
-	tally.forget(999)
-	if tally.count(999, now) != 0 || tally.count(950, now.Add(time.Minute)) != 0 || len(tally.entries) != 0 {
-		t.Errorf("%d keys are left after the window", len(tally.entries))
-	}
-}
-
-func TestNetworkOfClient(t *testing.T) {
-	t.Parallel()
-	for remote, want := range map[string]string{
-		"192.0.2.7:1": "192.0.2.7/32", "[::ffff:192.0.2.7]:1": "192.0.2.7/32", "[2001:db8:1:2:3::4]:1": "2001:db8:1:2::/64",
-	} {
-		if got := (&refusals{}).network(netip.MustParseAddrPort(remote)); got.String() != want {
-			t.Errorf("network(%s) = %s, want %s", remote, got, want)
-		}
-	}
-	if got := (&refusals{}).network(netip.AddrPort{}); got.IsValid() {
-		t.Errorf("network of no address = %s", got)
 	}
 }

@@ -2,8 +2,9 @@ package authn
 
 import (
 	"errors"
-	"net/netip"
 	"time"
+
+	"github.com/postern-mail/postern/authn/lockout"
 )
 
 // Config of a Chain. Zero values mean the defaults named here; where it says
@@ -20,22 +21,13 @@ type Config struct {
 	// tell an unknown login from a wrong password. Default 500 ms; negative
 	// answers at once.
 	FailureBeat time.Duration
-	// RefusalWindow is how long a wrong password is remembered and refused
-	// without asking again, and how long failures count against the budgets
-	// below; default 15 min, negative remembers nothing.
-	RefusalWindow time.Duration
-	// LoginFailures is how many different wrong passwords go upstream for one
-	// login in a window before it must wait; keep it below the directory's
-	// own lockout. Default 10, negative for no budget.
-	LoginFailures int
-	// NetworkFailures is the same for one client network (an IPv4 address or
-	// an IPv6 /64) over all logins. Default 100, negative for no budget.
-	NetworkFailures int
-	// ExemptNetworks have no budget of their own: programs there, such as a web
-	// mailer, log in for everybody. Default: none.
-	ExemptNetworks []netip.Prefix
-	// Remembered bounds each of the memories above, in entries; default 65536.
-	Remembered int
+	// Memory of failed logins, which outlives chains; nil for one of the chain
+	// alone, with the defaults of lockout.Config.
+	Memory *lockout.Memory
+	// MasterSeparator stands between the login of an account and that of a
+	// master in what a client types; "" when there are no masters. Failures
+	// count for the master, whatever the account.
+	MasterSeparator string
 }
 
 var errNoVerifiers = errors.New("authn: chain without verifiers")
@@ -44,10 +36,6 @@ func (cfg Config) withDefaults() Config {
 	setDefault(&cfg.Timeout, 30*time.Second)
 	setDefault(&cfg.Concurrency, 128)
 	setDefault(&cfg.FailureBeat, 500*time.Millisecond)
-	setDefault(&cfg.RefusalWindow, 15*time.Minute)
-	setDefault(&cfg.LoginFailures, 10)
-	setDefault(&cfg.NetworkFailures, 100)
-	setDefault(&cfg.Remembered, 1<<16)
 	return cfg
 }
 

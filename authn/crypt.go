@@ -67,7 +67,7 @@ func parseCrypt(stored string) (Hash, error) {
 	if scheme.name == "bcrypt" {
 		match = func(password string) (bool, error) { return decoded.MatchAdvanced(bcryptPassword(password)) }
 	}
-	return Hash{scheme.name, match}, nil
+	return Hash{scheme: scheme.name, match: match}, nil
 }
 
 // bcryptPassword is as much of a password as bcrypt looks at. crypt(3) ignores

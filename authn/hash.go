@@ -32,6 +32,23 @@ type Hasher struct {
 type Hash struct {
 	scheme string
 	match  func(password string) (bool, error)
+	stored string // as it was read, of schemes that are a form of their own
+}
+
+// String names the scheme, so that no verb prints what is stored.
+func (h Hash) String() string { return h.Scheme() }
+
+// GoString is String.
+func (h Hash) GoString() string { return h.Scheme() }
+
+// Form returns what is stored when a login can be proven from it in a form,
+// FormSCRAMSHA256 and its like, and "" otherwise. From a cleartext password it
+// can be in every form.
+func (h Hash) Form(form string) string {
+	if h.scheme == "cleartext" || strings.EqualFold(h.scheme, form) {
+		return h.stored
+	}
+	return ""
 }
 
 // Scheme names the hash's scheme in lower case, "argon2id".
@@ -42,7 +59,7 @@ func (h Hash) Unmatchable() Hash {
 	if h.match == nil {
 		return h
 	}
-	return Hash{h.scheme, func(password string) (bool, error) {
+	return Hash{scheme: h.scheme, match: func(password string) (bool, error) {
 		_, err := h.match(password)
 		return false, err
 	}}

@@ -54,6 +54,7 @@ func TestHashesOfOthers(t *testing.T) {
 		{"hashlib in pw-pbkdf2 notation, SHA-256", "pbkdf2-sha256", password, "{PBKDF2-SHA256}10000$AQIDBAUGBwgJCgsMDQ4PEA$myCZyZvjfBrZPkFg7WCZb/kP4hgJXvyF5FGq6syF8x4"},
 		{"hashlib in pw-pbkdf2 notation, SHA-512", "pbkdf2-sha512", password, "{PBKDF2-SHA512}10000$AQIDBAUGBwgJCgsMDQ4PEA$OxXdkxwq6nNWQL5UZL6S.A2p8xNL8KxOKlHKxqgTNR.CYaxWoyNpdBZPAfviB3PRlSr4OY1tu7XBdGjBpMe5Ng"},
 		{"hashlib in pw-pbkdf2 notation, SHA-1", "pbkdf2-sha1", password, "{PBKDF2}10000$AQIDBAUGBwgJCgsMDQ4PEA$HlMP5bGDFfU1Y2PtTmvenpNBofU"},
+		{"hashlib in 389-ds notation", "pbkdf2-sha256", password, "{PBKDF2_SHA256}AAAIAAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj+OPAdLOzcpJWTx02zJjQRiugrHvGn232hA5qzOdMxW5h0lp19XE3d25OTB+hPEpt7ei7iRsVau3fajhIwPe9P6Bq13NTOmNbVs0yotN8kFDlVSxPLEu00f2J+e9CVPF+ox+vIOTyLHh/RA7JoQRTgF0e0/0q5X0CSqwa5I6pWjsA6jfqFN+uYeigLA4P7Y9PiZvtE1NLbsa/Tir0KZopiGEq04cjKBjwco0icfwCLfdSh4lu3hdAs/IFT2z3Sp7sIUiWqy1gbvpi+9nJaUIBtMDcmGKIasqq9jApFrp9NckSRsGyyOw3pxHCiMBvoBC4LeiRh27cCfx0KUFKfCUlGZ"},
 		{"cleartext", "cleartext", password, "{PLAIN}correct horse"},
 	}
 	h := newHasher(t, HashConfig{AllowCleartext: true})
@@ -104,6 +105,8 @@ func TestParseRefuses(t *testing.T) {
 		{"argon2 with memory twice", "$argon2id$v=19$m=64,m=4194304,t=1,p=1$c2FsdHNhbHQ$c2FsdHNhbHRzYWx0c2FsdA", errHashMalformed},
 		{"argon2d", "$argon2d$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$c2FsdHNhbHRzYWx0c2FsdA", errHashScheme},
 		{"yescrypt with 16 GiB", "$y$jPT$Rn1t0CUNbFuUvLJDNBpHp/$UYqx51FSLgUMNO1diQnXAZ2ysqxzTqMs/0T65owjKU3", errHashCost},
+		{"389-ds with a billion iterations", "{PBKDF2_SHA256}O5rKAA" + strings.Repeat("A", 426), errHashCost},
+		{"389-ds with a short key", "{PBKDF2_SHA256}AAAIAAAB", errHashMalformed},
 		{"pbkdf2 with a billion iterations", "{PBKDF2-SHA256}1000000000$AQIDBAUGBwgJCgsMDQ4PEA$myCZyZvjfBrZPkFg7WCZb/kP4hgJXvyF5FGq6syF8x4", errHashCost},
 		{"pbkdf2 with an empty key", "{PBKDF2-SHA256}1000$AQIDBAUGBwgJCgsMDQ4PEA$", errHashMalformed},
 		{"endless", "$6$" + strings.Repeat("a", 600), errHashLong},
@@ -171,7 +174,7 @@ func TestCheckBoundsConcurrency(t *testing.T) {
 	const most = 2
 	h := newHasher(t, HashConfig{Concurrency: most})
 	entered, release := make(chan struct{}, 10), make(chan struct{})
-	slow := Hash{"slow", func(string) (bool, error) { entered <- struct{}{}; <-release; return true, nil }}
+	slow := Hash{scheme: "slow", match: func(string) (bool, error) { entered <- struct{}{}; <-release; return true, nil }}
 	var running sync.WaitGroup
 	for range most {
 		running.Go(func() { _, _ = h.Check(t.Context(), []Hash{slow}, "x") })

@@ -16,10 +16,15 @@ const (
 	newArgon2KiB      = 19 << 10
 	newArgon2Passes   = 2
 	newSHACryptRounds = 50_000
+	// newSCRAMIterations is what a client computes at each login, telephones
+	// included; RFC 7677 asks for 4096 at least.
+	newSCRAMIterations = 10_000
 )
 
 // MakeSchemes lists the schemes MakeHash knows, the default first.
-func MakeSchemes() []string { return []string{"argon2id", "sha512-crypt"} }
+func MakeSchemes() []string {
+	return []string{"argon2id", "sha512-crypt", "scram-sha-256", "scram-sha-1"}
+}
 
 // MakeHash returns a new hash of password, with a random salt and in the
 // notation of userPassword, which password files take as well. An empty scheme
@@ -33,6 +38,10 @@ func MakeHash(scheme, password string) (string, error) {
 		return makeArgon2id(password), nil
 	case "sha512-crypt":
 		return makeSHA512Crypt(password)
+	case "scram-sha-256":
+		return makeSCRAM(FormSCRAMSHA256, password)
+	case "scram-sha-1":
+		return makeSCRAM(FormSCRAMSHA1, password)
 	default:
 		return "", fmt.Errorf("%w %q (known: %s)", errHashScheme, scheme, strings.Join(MakeSchemes(), ", "))
 	}

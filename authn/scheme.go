@@ -6,6 +6,7 @@ import (
 	"crypto/sha512"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"hash"
 	"strconv"
@@ -31,6 +32,10 @@ var schemes = map[string]func(data string) (Hash, error){
 	"PBKDF2-SHA1":   derived("pbkdf2-sha1", sha1.New),
 	"PBKDF2-SHA256": derived("pbkdf2-sha256", sha256.New),
 	"PBKDF2-SHA512": derived("pbkdf2-sha512", sha512.New),
+	"PBKDF2_SHA256": parse389PBKDF2,
+
+	FormSCRAMSHA1:   parseSCRAMHash(FormSCRAMSHA1),
+	FormSCRAMSHA256: parseSCRAMHash(FormSCRAMSHA256),
 
 	"CRYPT":        parseCrypt,
 	"SHA256-CRYPT": parseCrypt,
@@ -57,7 +62,7 @@ func digest(scheme string, newHash func() hash.Hash, size int, salted bool) func
 			return Hash{}, fmt.Errorf("%w: %d octets", errHashMalformed, len(raw))
 		}
 		want, salt := raw[:size], raw[size:]
-		return Hash{scheme, func(password string) (bool, error) {
+		return Hash{scheme: scheme, match: func(password string) (bool, error) {
 			h := newHash()
 			h.Write([]byte(password))
 			h.Write(salt)
@@ -90,6 +95,31 @@ func derived(scheme string, newHash func() hash.Hash) func(string) (Hash, error)
 	}
 }
 
+// What 389 Directory Server and FreeIPA write as {PBKDF2_SHA256}: base64 of the
+// iterations in four octets, the salt, and a key of eight digests.
+const (
+	iterationsOctets389 = 4
+	saltOctets389       = 64
+	keyOctets389        = 256
+)
+
+func parse389PBKDF2(data string) (Hash, error) {
+	raw, err := base64.StdEncoding.DecodeString(data)
+	if err != nil {
+		return Hash{}, fmt.Errorf("%w: not base64", errHashMalformed)
+	}
+	if len(raw) != iterationsOctets389+saltOctets389+keyOctets389 {
+		return Hash{}, fmt.Errorf("%w: %d octets", errHashMalformed, len(raw))
+	}
+	// Each digest of the key costs all iterations.
+	iterations := int64(binary.BigEndian.Uint32(raw))
+	if most := int64(maxPBKDF2Iterations / (keyOctets389 / sha256.Size)); iterations > most {
+		return Hash{}, fmt.Errorf("%w: %d iterations, at most %d", errHashCost, iterations, most)
+	}
+	rest := raw[iterationsOctets389:]
+	return pbkdf2Hash("pbkdf2-sha256", sha256.New, int(iterations), rest[:saltOctets389], rest[saltOctets389:])
+}
+
 func pbkdf2Hash(scheme string, newHash func() hash.Hash, iterations int, salt, key []byte) (Hash, error) {
 	if iterations < 1 || iterations > maxPBKDF2Iterations {
 		return Hash{}, fmt.Errorf("%w: %d iterations, at most %d", errHashCost, iterations, maxPBKDF2Iterations)
@@ -97,7 +127,7 @@ func pbkdf2Hash(scheme string, newHash func() hash.Hash, iterations int, salt, k
 	if len(salt) == 0 || len(key) < 16 {
 		return Hash{}, fmt.Errorf("%w: %d octets of salt, %d of key", errHashMalformed, len(salt), len(key))
 	}
-	return Hash{scheme, func(password string) (bool, error) {
+	return Hash{scheme: scheme, match: func(password string) (bool, error) {
 		got := pbkdf2.Key([]byte(password), salt, iterations, len(key), newHash)
 		return subtle.ConstantTimeCompare(got, key) == 1, nil
 	}}, nil
@@ -117,7 +147,7 @@ func parseCleartext(data string) (Hash, error) {
 		return Hash{}, errHashEmpty
 	}
 	want := sha256.Sum256([]byte(data))
-	return Hash{"cleartext", func(password string) (bool, error) {
+	return Hash{scheme: "cleartext", stored: "{" + FormCleartext + "}" + data, match: func(password string) (bool, error) {
 		got := sha256.Sum256([]byte(password))
 		return subtle.ConstantTimeCompare(got[:], want[:]) == 1, nil
 	}}, nil

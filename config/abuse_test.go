@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/authn/lockout"
 )
 
 // TestSecretsAreNotShown has settings people know from other programs: they are
@@ -115,5 +118,109 @@ func TestWarningOfTrustingLogins(t *testing.T) {
 		if got := strings.Join(f.Warnings(), "\n"); strings.Contains(got, ": user: any server on the way") != warns {
 			t.Errorf("%s: %q", target, got)
 		}
+	}
+}
+
+func loadLogins(t *testing.T, text string) (*File, error) {
+	t.Helper()
+	dir := t.TempDir()
+	passwords := filepath.Join(dir, "passwords")
+	if err := os.WriteFile(passwords, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "postern.hcl")
+	text = "hostname = \"mail.example.com\"\ndata_dir = \"" + dir + "\"\n" + strings.ReplaceAll(text, "PASSWORDS", passwords) +
+		"\ngateway {\n  listener \"mx\" { bind = [\"127.0.0.1:0\"] }\n  mynetworks = [\"10.0.0.0/8\"]\n}\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Load(path)
+}
+
+func TestLockoutSettings(t *testing.T) {
+	t.Parallel()
+	f, err := loadLogins(t, "lockout {\n  directory_lockout_threshold = 0\n  wrong_password_memory = \"0s\"\n  spray_accounts = 0\n  allow_networks = [\"192.0.2.0/24\"]\n}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := f.LoginMemory()
+	if cfg.DirectoryThreshold != -1 || cfg.WrongFor != -1 || cfg.SprayAccounts != -1 || len(cfg.AllowNetworks) != 2 || cfg.Delay != time.Second {
+		t.Errorf("%+v", cfg)
+	}
+	if _, err := lockout.New(cfg, make([]byte, lockout.KeyOctets), nil, nil, nil); err != nil {
+		t.Error(err)
+	}
+	for setting, want := range map[string]string{
+		"directory_lockout_threshold = 2":             "Below 3 no wrong password",
+		"client_failures = 0":                         "or -1 to let nobody wait",
+		"spray_accounts = 65":                         "outside 2 to 64",
+		"max_entries = 5":                             "at least 100",
+		"delay = \"1h\"":                              "shorter than delay",
+		"forgive = \"0s\"":                            "must be a time above 0",
+		"directory_lockout_window = \"0s\"":           "must be a time above 0",
+		"allow_networks = [\"192.0.2.1/24\"]":         "bits behind its mask",
+		"wrong_password_retry = \"sometimes\"":        "wrong_password_retry",
+		"account_failures = -2":                       "or -1 to let nobody wait",
+		"network_failure = 3":                         "network_failures",
+		"familiar_for = \"0s\"":                       "must be a time above 0",
+		"spray_window = \"0s\"\n  spray_accounts = 1": "outside 2 to 64",
+	} {
+		if _, err := loadLogins(t, "lockout {\n  "+setting+"\n}\n"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", setting, err, want)
+		}
+	}
+}
+
+func TestPasswordsThatStandBeside(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"authn \"app-passwords\" {}":                                  "",
+		"authn \"app-passwords\" { only_for = [\"imap\", \"smtp\"] }": "",
+		"authn \"app-passwords\" { only_for = [\"ftp\"] }":            `"ftp" is no protocol`,
+		"authn \"recovery\" { file = \"PASSWORDS\" }":                 "",
+		"authn \"recovery\" {}":                                       `needs "file"`,
+		"authn \"master\" { file = \"PASSWORDS\" }":                   `"directory" is missing`,
+		"authn \"recovery\" {\n  file = \"PASSWORDS\"\n  separator = \"*\"\n  verifier_cache = \"offline-ok\"\n}": "nothing to remember",
+		"authn \"file\" {\n  file = \"PASSWORDS\"\n  verifier_cache = \"offline-ok\"\n}":                          "nothing to remember",
+		"authn \"ldif\" { verifier_cache = \"online-only\" }":                                                     "nothing to remember",
+		"authn \"oauth\" { verifier_cache = \"online-only\" }":                                                    "takes no passwords",
+		"authn \"gssapi\" { verifier_cache = \"online-only\" }":                                                   "takes no passwords",
+		"authn \"oauth\" {\n  issuer = \"https://id.example.com\"\n  audiences = [\"postern\"]\n}":                "everybody whom the issuer names",
+		"authn \"certificate\" { login_from = [\"common_name\"] }":                                                "everybody whom the authority names",
+		"authn \"pam\" { verifier_cache = \"sometimes\" }":                                                        "verifier_cache",
+		"authn \"pam\" { verifier_cache = \"online-only\" }":                                                      "",
+		"verifier_cache { offline_for = \"30d\" }":                                                                "at most 7d",
+		"verifier_cache { fresh_for = \"0s\" }":                                                                   "at least 1s",
+		"verifier_cache { max_entries = 1 }":                                                                      "at least 100",
+	} {
+		_, err := loadLogins(t, text)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// What a verifier said is forgotten with the settings it said it under.
+func TestAnotherServerSaidNothingYet(t *testing.T) {
+	t.Parallel()
+	named := func(uri, template string) string {
+		f := &File{
+			Directories: []*Directory{{Kind: DirectoryLDAP, Name: "corp", URIs: []string{uri}, Base: "dc=example"}},
+			Authn:       []*Authn{{Kind: "ldap", Directory: "corp", DNTemplate: template}},
+		}
+		return f.RecalledAs(f.Authn[0])
+	}
+	seen := map[string]bool{named("ldaps://a", ""): true, named("ldaps://b", ""): true, named("ldaps://a", "uid={local}"): true}
+	for _, a := range []*Authn{
+		{Kind: "pam", Service: "postern"}, {Kind: "pam", Service: "mail"}, {Kind: "pam", Service: "postern", Services: []string{"imap=mail"}},
+		{Kind: "pam", Service: "postern", ServiceDir: "/pam"}, {Kind: "pam", Service: "postern", Socket: "/helper"},
+	} {
+		seen[(&File{}).RecalledAs(a)] = true
+	}
+	if len(seen) != 8 {
+		t.Errorf("%d names of 8 verifiers: %v", len(seen), seen)
+	}
+	if !seen[named("ldaps://a", "")] {
+		t.Error("one verifier has two names")
 	}
 }

@@ -27,8 +27,14 @@ func (c checker) chains(g *Gateway) {
 				delete(lists, name) // told already
 			}
 		}
-		_, err := policy.Build(c.file.Policy(), lists, policy.Deps{
-			Domains: nobody{}, Recipients: nobody{}, Owners: nobody{}, Resolver: net.DefaultResolver, Audit: nobody{}, Logger: hclog.NewNullLogger(),
+		var people policy.Accounts
+		if c.file.KnowsPeople() {
+			people = nobody{}
+		}
+		_, err := policy.Build(c.file.PolicyOf(l), lists, policy.Deps{
+			Routes:   c.file.FilterRoute,
+			Accounts: people, Domains: nobody{}, Recipients: nobody{}, Owners: nobody{}, Resolver: net.DefaultResolver, Audit: nobody{}, Logger: hclog.NewNullLogger(),
+			Tables: c.opener(), Stages: c.looking(c.stages(g), lists),
 		})
 		var mistakes policy.Mistakes
 		if err != nil && !errors.As(err, &mistakes) {
@@ -39,7 +45,7 @@ func (c checker) chains(g *Gateway) {
 				continue
 			}
 			told[m] = true
-			at := placeOf(m.Pos, slices.Concat(g.Policies, l.Policies))
+			at := placeOf(m.Pos, slices.Concat(g.Policies, l.Policies, g.classSteps()))
 			if at.Filename == "" {
 				at = l.at // of the listener whose lists together are wrong
 			}
@@ -97,7 +103,9 @@ type nobody struct{}
 func (nobody) Class(mail.Domain) policy.DomainClass { return policy.Other }
 
 // Resolve implements policy.Recipients.
-func (nobody) Resolve(context.Context, mail.Address) ([]mail.Recipient, error) { return nil, nil }
+func (nobody) Resolve(context.Context, mail.Address, *mail.Poster) ([]mail.Recipient, error) {
+	return nil, nil
+}
 
 // MaySendAs implements policy.Owners.
 func (nobody) MaySendAs(context.Context, mail.Identity, mail.Address) (bool, error) {
@@ -106,6 +114,22 @@ func (nobody) MaySendAs(context.Context, mail.Identity, mail.Address) (bool, err
 
 // Owners implements policy.Owners.
 func (nobody) Owners(context.Context, mail.Address) ([]string, error) { return nil, nil }
+
+// AccountOf implements policy.Accounts.
+func (nobody) AccountOf(context.Context, mail.Identity) (mail.Account, error) {
+	return mail.Account{}, nil
+}
+
+// Holder implements policy.Accounts.
+func (nobody) Holder(context.Context, mail.Address) (mail.Account, error) { return mail.Account{}, nil }
+
+// KnowsPeople reports whether any directory says anything of people that rules
+// look at.
+func (f *File) KnowsPeople() bool {
+	return slices.ContainsFunc(f.Directories, func(d *Directory) bool {
+		return len(d.PolicyAttrs) > 0 || d.RelayFilter != ""
+	})
+}
 
 // Record implements policy.Auditor.
 func (nobody) Record(mail.Event) {}

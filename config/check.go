@@ -15,6 +15,7 @@ import (
 	"github.com/postern-mail/postern/delivery/tlspolicy"
 	"github.com/postern-mail/postern/internal/dns"
 	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/table"
 )
 
 // The modes of an SMTP listener.
@@ -30,10 +31,12 @@ const (
 	KindLMTP  = "lmtp"
 	KindIMAP  = "imap"
 	KindIMAPS = "imaps"
+	KindPOP3  = "pop3"
+	KindPOP3S = "pop3s"
 )
 
 // PolicyLists are the labels of policy blocks, in the order they are asked.
-var PolicyLists = []string{"client", "helo", "sender", "relay", "recipient", "data", "end_of_data"}
+var PolicyLists = []string{"client", "helo", "sender", "relay", "recipient", "data", "end_of_data", "content"}
 
 // Sources lists the files the configuration was read from.
 func (f *File) Sources() []string { return slices.Clone(f.sources) }
@@ -49,10 +52,17 @@ type checker struct {
 func (f *File) check(d *decoder) {
 	c := checker{d, f}
 	c.complete()
+	c.databases()
 	c.directories()
 	c.authn()
-	if f.Gateway == nil && f.Backend == nil {
-		c.errorf(f.at, "No role", "The configuration has neither a gateway nor a backend block, so there is nothing to run.")
+	c.lockout(f.Lockout)
+	c.verifierCache(f.Cache)
+	c.authServers()
+	if f.Gateway == nil && f.Backend == nil && f.Proxy == nil && len(f.Mirrors) == 0 && len(f.AuthServers) == 0 {
+		c.errorf(f.at, "No role", "The configuration has none of the blocks gateway, backend, proxy, mirror and auth_server, so there is nothing to run.")
+	}
+	if f.Proxy != nil {
+		c.proxy(f.Proxy)
 	}
 	if f.Gateway != nil {
 		c.gateway(f.Gateway)
@@ -60,6 +70,7 @@ func (f *File) check(d *decoder) {
 	if f.Backend != nil {
 		c.backend(f.Backend)
 	}
+	c.mirrors()
 	c.tls(f.TLS)
 	if _, err := dns.New(f.DNS.Room()); err != nil {
 		c.errorf(f.DNS.at, "Wrong value", "%v.", err)
@@ -82,10 +93,16 @@ func (c checker) complete() {
 		f.Audit.File = filepath.Join(f.DataDir, "audit.log")
 	}
 	f.DNS = orDefault(c.decoder, f.DNS)
+	f.Lockout = orDefault(c.decoder, f.Lockout)
+	f.Cache = orDefault(c.decoder, f.Cache)
 	f.Control.Socket = f.controlSocket()
 	if f.Gateway != nil {
 		f.Gateway.Queue = orDefault(c.decoder, f.Gateway.Queue)
+		f.Gateway.Limits = orDefault(c.decoder, f.Gateway.Limits)
+		f.Gateway.Content = orDefault(c.decoder, f.Gateway.Content)
 		f.Gateway.Reports = orDefault(c.decoder, f.Gateway.Reports)
+		f.Gateway.Greylist = orDefault(c.decoder, f.Gateway.Greylist)
+		f.Gateway.Verify = orDefault(c.decoder, f.Gateway.Verify)
 	}
 }
 
@@ -109,30 +126,28 @@ func (c checker) directories() {
 		if dir.Kind == DirectoryAliases {
 			c.aliasesOnly(dir)
 		}
-		if dir.base() == "" {
-			c.errorf(dir.at, "Missing setting", `A directory needs "base", the DN above its entries, such as "dc=example,dc=com".`)
+		if dir.BaseDN() == "" {
+			c.errorf(dir.at, "Missing setting", `A directory needs "base", the DN above its entries, such as "dc=example,dc=com": neither bind_dn nor uris tell it.`)
 		}
 		switch dir.Kind {
 		case DirectoryLDAP:
-			if len(dir.URIs) == 0 {
-				c.errorf(dir.at, "Missing setting", `A directory of kind ldap needs "uris", such as ["ldaps://ldap.example.com"].`)
-			}
+			c.ldapServers(dir)
 			c.forbid(&dir.block, "ldap", "file")
-			if (dir.BindDN == "") != (dir.BindPasswordFile == "") {
-				c.errorf(dir.at, "Half a login", "bind_dn and bind_password_file belong together: set both, or neither to search anonymously.")
-			}
-			c.readable(&dir.block, "bind_password_file", dir.BindPasswordFile)
-			c.readable(&dir.block, "ca_file", dir.CAFile)
 		case DirectoryLDIF:
 			if dir.File == "" {
 				c.errorf(dir.at, "Missing setting", `A directory of kind ldif needs "file".`)
 			}
 			c.readable(&dir.block, "file", dir.File)
 			c.forbid(&dir.block, "ldif", "uris", "bind_dn", "bind_password_file", "ca_file", "server_name")
+		case DirectorySQL:
+			c.sqlDirectory(dir)
+		case DirectoryNSS:
+			c.systemUsers(dir)
 		case DirectoryAliases:
 		default:
-			c.errorf(dir.at, "Unknown kind", "A directory is of kind ldap, ldif or aliases, not %q.", dir.Kind)
+			c.errorf(dir.at, "Unknown kind", "A directory is of kind ldap, ldif, sql, nss or aliases, not %q.", dir.Kind)
 		}
+		c.directoryReplica(dir)
 		c.aliasFiles(dir)
 		c.meaning(dir)
 	}
@@ -141,6 +156,8 @@ func (c checker) directories() {
 func (c checker) authn() {
 	for _, a := range c.file.Authn {
 		dir := c.file.Directory(a.Directory)
+		c.remembered(a)
+		c.ldapMethod(a)
 		switch a.Kind {
 		case "ldap", "ldif":
 			if !a.wrote("directory") {
@@ -153,9 +170,20 @@ func (c checker) authn() {
 				c.errorf(a.at, "Missing setting", `This verifier needs "file", the path of a password file.`)
 			}
 			c.readable(&a.block, "file", a.File)
+		case "sql":
+			c.sqlVerifier(a)
 		case "pam":
+			c.pamServices(a)
+		case "gssapi":
+			c.gssapi(a)
+		case AuthnAppPasswords, AuthnMaster, AuthnRecovery:
+			c.beside(a)
+		case "certificate", "oauth":
+			c.vouching(a)
+		case "dovecot", "saslauthd":
+			c.askedOverSocket(a)
 		default:
-			c.errorf(a.at, "Unknown kind", "A verifier is of kind ldap, pam, file or ldif, not %q.", a.Kind)
+			c.errorf(a.at, "Unknown kind", "A verifier is of kind ldap, pam, gssapi, file, ldif, sql, dovecot, saslauthd, certificate, oauth, app-passwords, master or recovery, not %q.", a.Kind)
 		}
 		if a.Directory != "" && dir == nil {
 			c.errorf(a.rangeOf("directory"), "No such directory", "There is no directory %q.", a.Directory)
@@ -177,6 +205,7 @@ func (c checker) gateway(g *Gateway) {
 	}
 	c.tlsPolicies(g.TLSPolicy)
 	c.tlsReports(g.TLSReports)
+	c.dmarc(g.DMARC)
 	for _, d := range g.Domains {
 		c.domains(d)
 	}
@@ -187,8 +216,25 @@ func (c checker) gateway(g *Gateway) {
 	c.routing(g)
 	c.reports(g.Reports)
 	c.intake(g)
+	c.content(g)
 	c.rewriting(g)
+	for _, name := range g.SenderLogins {
+		if _, err := c.opener().Open(name, table.Use{}); err != nil {
+			c.errorf(g.rangeOf("sender_login_maps"), "Wrong table", "%v.", err)
+		}
+	}
 	c.policies(g.Policies)
+	c.limits(g.Limits)
+	c.quotas(g.Quotas)
+	c.greylist(g)
+	c.rules(g)
+	c.dnsLists(g)
+	c.addressVerify(g)
+	c.peers(g.Peers)
+	c.policyServices(g)
+	c.milters(g)
+	c.footer(&g.block, g.RejectFooter)
+	c.dkim(g)
 	c.chains(g)
 	if g.Queue.MinimalBackoff > g.Queue.MaximalBackoff {
 		c.errorf(g.Queue.rangeOf("minimal_backoff"), "Contradiction", "minimal_backoff (%s) is longer than maximal_backoff (%s).",
@@ -211,6 +257,8 @@ func (c checker) policies(policies []*Policy) {
 
 func (c checker) smtpListener(l *SMTPListener) {
 	c.policies(l.Policies)
+	c.guards(l)
+	c.overrides(l)
 	if l.Mode == "" {
 		l.Mode = l.Name
 	}
@@ -229,11 +277,12 @@ func (c checker) smtpListener(l *SMTPListener) {
 	}
 	c.priorities(l)
 	c.tls(l.TLS)
+	c.sasl(l.SASL)
 	if c.file.Certificate(l.TLS) == nil {
 		switch {
 		case l.Mode == ModeSubmissions:
 			c.errorf(l.at, "No certificate", "A listener with TLS from the start needs a tls block here or at the top level.")
-		case l.Auth != "none" && !l.InsecureAuth && l.Mode != ModeLocal:
+		case l.Auth != "none" && !l.SASL.withoutTLS(l.InsecureAuth) && l.Mode != ModeLocal:
 			c.errorf(l.at, "No certificate", "Logins are offered under TLS only, so this listener needs a tls block here or at the top level.")
 		}
 	}
@@ -355,19 +404,33 @@ func (c checker) backend(b *Backend) {
 	if dir := c.file.Directory(b.Directory); dir == nil || !dir.withEntries() {
 		c.errorf(b.rangeOf("directory"), "No such directory", "The backend needs a directory that knows whose account an address is.")
 	}
+	c.replica(b)
+	c.proxyAccess(b.Proxy)
+	c.sharing(b.Sharing)
+	c.mailboxRoles(b.Mailboxes)
+	c.virtuals(b)
+	c.searchIndex(b.Index)
+	b.Limits = orDefault(c.decoder, b.Limits)
+	c.mailboxLimits(b)
+	b.IMAP = orDefault(c.decoder, b.IMAP)
+	c.imap(b.IMAP)
+	b.POP3 = orDefault(c.decoder, b.POP3)
+	c.pop3(b.POP3)
 	for _, l := range b.Listeners {
-		if !slices.Contains([]string{KindLMTP, KindIMAP, KindIMAPS}, l.Kind) {
-			c.errorf(l.at, "Unknown kind", "A backend listener is lmtp, imap or imaps, not %q.", l.Kind)
+		if !slices.Contains([]string{KindLMTP, KindIMAP, KindIMAPS, KindPOP3, KindPOP3S}, l.Kind) {
+			c.errorf(l.at, "Unknown kind", "A backend listener is lmtp, imap, imaps, pop3 or pop3s, not %q.", l.Kind)
 		}
 		for _, bind := range l.Bind {
 			c.address(l.rangeOf("bind"), bind, true)
 		}
+		c.proxyProtocol(l.ProxyProtocol, l.Bind)
 		c.tls(l.TLS)
-		if c.file.Certificate(l.TLS) == nil && (l.Kind == KindIMAPS || l.Kind == KindIMAP && !l.InsecureAuth) {
+		c.sasl(l.SASL)
+		if c.file.Certificate(l.TLS) == nil && (l.implicitTLS() || l.Kind != KindLMTP && !l.SASL.withoutTLS(l.InsecureAuth)) {
 			c.errorf(l.at, "No certificate", "Logins are offered under TLS only, so this listener needs a tls block here or at the top level.")
 		}
 		if l.Kind != KindLMTP && len(c.file.Authn) == 0 {
-			c.errorf(l.at, "No verifier", `IMAP needs logins, but there is no authn block to verify them, such as authn "ldap" { directory = directory.NAME }.`)
+			c.errorf(l.at, "No verifier", `IMAP and POP3 need logins, but there is no authn block to verify them, such as authn "ldap" { directory = directory.NAME }.`)
 		}
 	}
 }
@@ -380,6 +443,7 @@ func (c checker) tls(t *TLS) {
 		c.readable(&pair.block, "cert_file", pair.CertFile)
 		c.readable(&pair.block, "key_file", pair.KeyFile)
 	}
+	c.clientCertificates(t)
 }
 
 // Certificate returns the TLS block in effect where own stands, or nil.

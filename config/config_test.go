@@ -157,7 +157,7 @@ gateway {
 		`postern.hcl line 4`, `Did you mean "uris"?`,
 		`line 6`, `"5 minutes"`,
 		`line 8`, `There is no directory block named "crop". Did you mean "corp"?`,
-		`line 9`, `ldap, pam, file or ldif, not "kerberos"`,
+		`line 9`, `ldap, pam, gssapi, file, ldif, sql, dovecot, saslauthd, certificate, oauth, app-passwords, master or recovery, not "kerberos"`,
 		`line 11`, `"nonsense" is not host:port`,
 		`line 12`, `tells no mode`,
 		`line 13`, `needs a tls block`,

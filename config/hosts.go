@@ -15,6 +15,7 @@ import (
 func (f *File) DirectoryRoom(d *Directory, domains []mail.Domain) directory.Config {
 	room := d.Room(domains)
 	room.Hosts, room.UnknownHost = nil, "domain"
+	room.Homes = f.homes(d)
 	if d.placesByHost() {
 		room.Hosts, room.UnknownHost = f.mailHosts(d), cmp.Or(d.UnknownHost, "defer")
 	}

@@ -228,13 +228,18 @@ func (l *loader) errorf(at hcl.Range, summary, detail string, args ...any) {
 	l.diags = append(l.diags, d.diags...)
 }
 
-// references makes directory.NAME and target.NAME name the blocks there are.
+// references makes directory.NAME, database.NAME, target.NAME, milter.NAME and
+// policy_service.NAME name the blocks there are.
 func (l *loader) references() *hcl.EvalContext {
-	names := map[string]map[string]cty.Value{"directory": {}, "target": {}}
+	names := map[string]map[string]cty.Value{"directory": {}, "target": {}, "database": {}, "milter": {}, "policy_service": {}}
 	collect := func(blocks hclsyntax.Blocks) {
 		for _, b := range blocks {
-			if set, ok := names[b.Type]; ok && len(b.Labels) == 2 {
+			set, ok := names[b.Type]
+			switch {
+			case ok && len(b.Labels) == 2:
 				set[b.Labels[1]] = cty.StringVal(b.Labels[1])
+			case ok && len(b.Labels) == 1 && (b.Type == "milter" || b.Type == "policy_service"):
+				set[b.Labels[0]] = cty.StringVal(b.Labels[0])
 			}
 		}
 	}

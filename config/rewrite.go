@@ -10,12 +10,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/rewrite"
 	"github.com/postern-mail/postern/rewrite/srs"
+	"github.com/postern-mail/postern/table"
 )
 
 // Rewrite says how addresses are rewritten. Names and meanings are Postfix's.
@@ -66,7 +66,7 @@ const (
 )
 
 // Room returns how addresses are rewritten. open gives the tables of a map.
-func (r *Rewrite) Room(f *File, open func(names []string) []rewrite.Table) rewrite.Config {
+func (r *Rewrite) Room(f *File, open func(names []string) []table.Table) rewrite.Config {
 	hostname := mail.Domain(strings.ToLower(f.Hostname))
 	c := rewrite.Config{
 		Origin: r.origin(f), LocalNames: []mail.Domain{hostname, "localhost"}, Delimiter: r.Delimiter,
@@ -149,17 +149,15 @@ func (f *File) RewriteTable(name string) (dir *Directory, table *QueryTable, kno
 	if dir = f.Directory(directory); dir == nil {
 		return nil, nil, false
 	}
-	at := slices.IndexFunc(dir.Tables, func(t *QueryTable) bool { return t.Name == wanted && t.Use == useRewrite })
+	at := slices.IndexFunc(dir.Tables, func(t *QueryTable) bool { return t.Name == wanted && !t.ForAliases() })
 	if at < 0 {
 		return nil, nil, false
 	}
 	return dir, dir.Tables[at], true
 }
 
-const useRewrite = "rewrite"
-
 // ForAliases reports whether a directory asks the table for aliases.
-func (t *QueryTable) ForAliases() bool { return t.Use != useRewrite }
+func (t *QueryTable) ForAliases() bool { return t.Use == "aliases" }
 
 // TableDir is where table files lie whose names are not absolute.
 func (f *File) TableDir() string { return filepath.Dir(f.sources[0]) }
@@ -216,7 +214,7 @@ func (c checker) rewriting(g *Gateway) {
 			c.rewriteTable(r.rangeOf(m.setting), name)
 		}
 	}
-	none := func([]string) []rewrite.Table { return nil }
+	none := func([]string) []table.Table { return nil }
 	if _, err := rewrite.New(r.Room(c.file, none)); err != nil {
 		c.errorf(r.at, "Wrong value", "%v.", err)
 	}
@@ -238,13 +236,13 @@ func (c checker) members(b *block, name string, got, set []string) {
 }
 
 func (c checker) rewriteTable(at hcl.Range, name string) {
-	if strings.HasPrefix(name, queryTable) {
+	if _, t := c.file.DatabaseTable(strings.TrimPrefix(name, queryTable)); strings.HasPrefix(name, queryTable) && t == nil {
 		if _, _, known := c.file.RewriteTable(name); !known {
-			c.errorf(at, "No such table", `%q names no table; it is query:DIRECTORY/TABLE, and the table says use = "rewrite".`, name)
+			c.errorf(at, "No such table", `%q names no table; it is query:DIRECTORY/TABLE, and the table says use = "tables".`, name)
 		}
 		return
 	}
-	if _, err := rewrite.OpenTable(name, c.file.TableDir(), hclog.NewNullLogger()); err != nil {
+	if _, err := c.opener().Open(name, rewrite.TableUse); err != nil {
 		c.errorf(at, "Wrong table", "%v.", err)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/mail"
-	"github.com/postern-mail/postern/rewrite"
+	"github.com/postern-mail/postern/table"
 )
 
 const rewriting = `
@@ -61,7 +61,7 @@ func TestRewriting(t *testing.T) {
 		t.Fatal(err)
 	}
 	var asked []string
-	room := f.Gateway.Rewrite.Room(f, func(names []string) []rewrite.Table {
+	room := f.Gateway.Rewrite.Room(f, func(names []string) []table.Table {
 		asked = append(asked, names...)
 		return nil
 	})
@@ -124,7 +124,7 @@ func TestRewritingMistakes(t *testing.T) {
 		{`"query:people/outside"`, `"query:nobody/outside"`, "names no table"},
 		{`"texthash:canonical"`, `"texthash:absent"`, "no such file"},
 		{`"texthash:canonical"`, `"texthash:generic"`, "generic:1: "},
-		{`"texthash:canonical"`, `"mysql:x"`, "is no kind of table"},
+		{`"texthash:canonical"`, `"nis:x"`, "is no kind of table"},
 		{`"regexp:generic"`, `"regexp:canonical"`, "canonical:1: "},
 		{`"permit_mynetworks", `, `"permit_everybody", `, "and no network"},
 		{`["canonical", "generic"]`, `["virtual"]`, "propagate_unmatched_extensions holds"},

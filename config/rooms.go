@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"io/fs"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,14 +16,13 @@ import (
 	"github.com/postern-mail/postern/audit"
 	authnfile "github.com/postern-mail/postern/authn/file"
 	authnldap "github.com/postern-mail/postern/authn/ldap"
-	"github.com/postern-mail/postern/authn/pam"
 	"github.com/postern-mail/postern/backend/imapd"
 	"github.com/postern-mail/postern/backend/lmtpd"
 	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/backend/sessions"
 	"github.com/postern-mail/postern/delivery"
 	"github.com/postern-mail/postern/delivery/tlspolicy"
 	"github.com/postern-mail/postern/directory"
-	"github.com/postern-mail/postern/directory/ldap"
 	"github.com/postern-mail/postern/directory/ldif"
 	"github.com/postern-mail/postern/internal/dns"
 	"github.com/postern-mail/postern/internal/logs"
@@ -51,16 +51,19 @@ func (d *Directory) Room(domains []mail.Domain) directory.Config {
 	}
 	return directory.Config{
 		Name:   d.Name,
-		Preset: d.Preset,
-		BaseDN: directory.DN(d.base()),
-		Mapping: directory.Mapping{
+		Preset: d.shape(),
+		BaseDN: directory.DN(d.BaseDN()),
+		Mapping: d.further(directory.Mapping{
 			UserBase: directory.DN(d.UserBase), UserFilter: d.UserFilter, NameAttribute: d.NameAttr,
 			LoginAttributes: d.LoginAttrs, LoginFilter: d.LoginFilter, AddressAttributes: d.AddressAttrs,
-			ForwardAttributes: d.ForwardAttrs, HostAttribute: d.HostAttr, TransportAttribute: d.TransportAttr, QuotaAttribute: d.QuotaAttr,
+			LocalPartAttributes: d.LocalPartAttrs, ForwardAttributes: d.ForwardAttrs, HostAttribute: d.HostAttr, TransportAttribute: d.TransportAttr, QuotaAttribute: d.QuotaAttr,
 			DisabledFilter: d.DisabledFilter, GroupBase: directory.DN(d.GroupBase), GroupFilter: d.GroupFilter,
 			GroupAddressAttributes: d.GroupAddresses, MemberDNAttributes: d.MemberDNs,
-			MemberAddressAttributes: d.MemberAddresses, SendAsAttributes: d.SendAs, SharedFilter: d.SharedFilter,
-		},
+			MemberAddressAttributes: d.MemberAddresses, SendAsAttributes: d.SendAs, SharedFilter: d.SharedFilter, CredentialAttributes: d.CredentialAttrs,
+			MembersOnlyFilter: d.MembersOnly, LoginOnlyFilter: d.LoginOnly, PosterAttributes: d.Posters,
+			DeniedPosterAttributes: d.DeniedPosters, PosterDomainAttributes: d.PosterDomains,
+			RelayFilter: d.RelayFilter, PolicyAttributes: d.PolicyAttrs, ModeratorAttributes: d.Moderators, ModeratedFilter: d.Moderated,
+		}),
 		Domains:            domains,
 		RecipientDelimiter: cmp.Or(d.Delimiter, "off"),
 		DisabledReceive:    d.DisabledReceive,
@@ -80,15 +83,6 @@ func orNever(d time.Duration) time.Duration {
 	return d
 }
 
-// LDAP returns how the servers of a directory of kind ldap are spoken to.
-func (d *Directory) LDAP() ldap.Config {
-	return ldap.Config{
-		URIs: d.URIs, StartTLS: d.StartTLS, AllowPlaintext: d.AllowPlaintext, CAFile: d.CAFile, ServerName: d.ServerName,
-		IgnoreReferences: d.IgnoreReferrals, InsecureSkipVerify: d.InsecureNoVerify, BindDN: d.BindDN, BindPasswordFile: d.BindPasswordFile,
-		Timeout: d.Timeout, MaxConnections: d.MaxConns, MaxBindConnections: d.MaxConns,
-	}
-}
-
 // LDIF returns the file of a directory of kind ldif.
 func (d *Directory) LDIF() ldif.Config { return ldif.Config{File: d.File} }
 
@@ -96,11 +90,6 @@ func (d *Directory) LDIF() ldif.Config { return ldif.Config{File: d.File} }
 // domains.
 func (a *Authn) LDAP(domains []mail.Domain) authnldap.Config {
 	return authnldap.Config{DNTemplate: a.DNTemplate, Domains: domains}
-}
-
-// PAM returns the configuration of a verifier of kind pam.
-func (a *Authn) PAM() pam.Config {
-	return pam.Config{Service: a.Service, Socket: a.Socket, Timeout: a.Timeout, ServiceDir: a.ServiceDir, Workers: a.Workers}
 }
 
 // PasswordFile returns the configuration of a verifier of kind file.
@@ -111,17 +100,21 @@ func (a *Authn) PasswordFile() authnfile.Config { return authnfile.Config{Path: 
 func (l *SMTPListener) Room(f *File, resolver smtpd.Resolver) smtp.ServerConfig {
 	c := smtp.ServerConfig{
 		Name: l.Name, Mode: smtp.ModeMX, Hostname: f.Hostname,
-		ImplicitTLS: l.Mode == ModeSubmissions, AllowInsecureAuth: l.InsecureAuth,
+		ImplicitTLS: l.Mode == ModeSubmissions, AllowInsecureAuth: l.SASL.withoutTLS(l.InsecureAuth),
 		HeloRequired: l.HeloRequired, DiscardEHLO: l.Discard,
 		MaxMessageOctets: int64(l.MaxMessage), MaxRecipients: l.MaxRecipients, MaxLineOctets: f.Gateway.LineLength,
-		MaxSessions: l.MaxSessions, MaxSessionsPerClient: orNoLimit(l.MaxPerClient), ExemptClients: f.Gateway.MyNetworks,
-		CommandTimeout: l.CommandTimeout, BlockTimeout: l.DataTimeout, Grace: f.Grace,
+		MaxSessions: l.MaxSessions, MaxSessionsPerClient: orNoLimit(l.MaxPerClient),
+		CommandTimeout: l.CommandTimeout, BlockTimeout: l.DataTimeout, Grace: f.Grace, RequireTLS: l.RequireTLS,
+		SoftBounce: l.softBounce(f.Gateway), RejectFooter: l.footer(f.Gateway),
+		XClientHosts: l.XClientHosts, XForwardHosts: l.XForwardHosts,
 	}
+	f.Gateway.limitsOf(l).apply(&c, l.networks(f.Gateway))
+	l.Pregreet.apply(&c)
 	if l.Mode != ModeMX {
 		c.Mode = smtp.ModeSubmission
 	}
-	if l.LookupNames {
-		c.LookupHostname = smtpd.VerifiedName(resolver)
+	if l.LookupNames || f.Gateway.asksNames(l) {
+		c.LookupHostname = smtpd.ClientNames(resolver)
 	}
 	if l.Mode == ModeLocal {
 		c.PeerIdentity = localUser
@@ -170,25 +163,21 @@ func (g *Gateway) Lists(l *SMTPListener) map[policy.List][]policy.Spec {
 		lists = policy.DefaultLocal()
 	}
 	overlay(lists, l.Policies)
+	l.leaveOut(lists)
 	return lists
 }
 
 func overlay(lists map[policy.List][]policy.Spec, policies []*Policy) {
 	for _, p := range policies {
-		specs := []policy.Spec{}
-		for _, step := range p.Steps {
-			specs = append(specs, policy.Spec{
-				Name: step.name, Args: step.args,
-				Pos: policy.Pos{File: step.at.Filename, Line: step.at.Start.Line, Column: step.at.Start.Column},
-			})
-		}
-		lists[policy.List(p.List)] = specs
+		lists[policy.List(p.List)] = p.Steps.specs()
 	}
 }
 
 // SocketPermissions returns who may connect to the listener's sockets.
-func (l *SMTPListener) SocketPermissions() fs.FileMode {
-	mode, err := strconv.ParseUint(l.SocketMode, 8, 9)
+func (l *SMTPListener) SocketPermissions() fs.FileMode { return permissions(l.SocketMode) }
+
+func permissions(octal string) fs.FileMode {
+	mode, err := strconv.ParseUint(octal, 8, 9)
 	if err != nil {
 		panic(err) // the grammar lists the values
 	}
@@ -203,13 +192,14 @@ func (f *File) Policy() policy.Config {
 	g := f.Gateway
 	return policy.Config{
 		EarlyReject: !g.DelayReject, AcceptUnlisted: !g.UnlistedRcpt, RejectUnlistedSender: g.UnlistedSender,
-		Networks: g.MyNetworks, TableDir: f.TableDir(),
+		RecipientBeforeRelay: !g.RelayFirst, ShowUnknownTable: g.ShowUnknown,
+		Hostname: f.Hostname, Networks: g.MyNetworks, TableDir: f.TableDir(), Classes: g.classes(), ContentTimeout: g.Content.Timeout, Steps: f.policySteps(),
 	}
 }
 
 // Delivery returns where mail goes.
 func (f *File) Delivery() delivery.Config {
-	c := delivery.Config{
+	c := delivery.Config{TableDir: f.TableDir(),
 		Hostname: f.Hostname, Domains: make(map[mail.Domain]string), Relayhost: f.Gateway.Relay,
 		Recipients: f.Gateway.recipientRules(), Senders: f.Gateway.senderRules(),
 		RecipientDelimiter: cmp.Or(f.Gateway.Delimiter, "off"),
@@ -284,14 +274,22 @@ func (d *DNS) Room() dns.Config {
 var specialUses = map[string]imap.MailboxAttr{
 	"none": "", "drafts": imap.MailboxAttrDrafts, "sent": imap.MailboxAttrSent, "junk": imap.MailboxAttrJunk,
 	"trash": imap.MailboxAttrTrash, "archive": imap.MailboxAttrArchive,
+	"important": imap.MailboxAttrImportant,
 }
+
+// homeClasses are the values of home in a replica block; nil spreads accounts.
+var homeClasses = map[string]*uint8{"hash": nil, "node0": new(uint8(0)), "node1": new(uint8(1))}
 
 // Room returns what holds for all mailboxes.
 func (b *Backend) Room() mailstore.Config {
-	var c mailstore.Config
-	for _, m := range b.Mailboxes {
-		c.Mailboxes = append(c.Mailboxes, mailstore.ConfiguredMailbox{Name: m.Name, SpecialUse: specialUses[m.SpecialUse]})
+	c := mailstore.Config{Node: uint16(b.Node), SearchIndex: b.Index.Room()}
+	if b.Replica != nil {
+		c.Pair, c.JournalRetention, c.Home = true, b.Replica.Retention, homeClasses[b.Replica.Home]
 	}
+	for _, m := range b.Mailboxes {
+		c.Mailboxes = append(c.Mailboxes, m.room())
+	}
+	b.Limits.set(&c)
 	return c
 }
 
@@ -299,6 +297,9 @@ func (b *Backend) Room() mailstore.Config {
 func (f *File) MinFree(role string) int64 {
 	if role == "queue" {
 		return f.queueMinFree()
+	}
+	if f.Backend == nil || role == "mirror" || role == "authn" || role == "policy" {
+		return 0
 	}
 	return int64(f.Backend.MinFree)
 }
@@ -327,9 +328,11 @@ func (f *File) SMTPListener(name string) *SMTPListener {
 func (l *SMTPListener) Sessions(f *File) smtpd.Config {
 	return smtpd.Config{
 		Hostname: mail.Domain(f.Hostname), Service: l.Name, RequireAuth: l.Auth == "required",
-		Priority: int8(l.Priority), CompleteHeader: l.Submission(), TraceLogin: l.Mode == ModeLocal, Postmaster: f.Postmaster(),
+		Priority: int8(l.Priority), CompleteHeader: l.Submission(), TraceLogin: l.TraceLogin || l.Mode == ModeLocal, Postmaster: f.Postmaster(),
 		MaxHops:        f.Gateway.HopLimit,
-		MaxHeaderField: int(f.Gateway.HeaderSize), FlowDelay: f.Gateway.Queue.FlowDelay, FlowExempt: f.Gateway.MyNetworks,
+		KeepAddresses:  l.leavesOut(noAddressMappings),
+		MaxHeaderField: int(f.Gateway.HeaderSize), FlowDelay: f.Gateway.Queue.FlowDelay, FlowExempt: l.networks(f.Gateway),
+		IPv4Bits: f.Gateway.limitsOf(l).IPv4Bits, IPv6Bits: f.Gateway.limitsOf(l).IPv6Bits,
 	}
 }
 
@@ -355,10 +358,28 @@ func (l *BackendListener) LMTP(f *File) smtp.ServerConfig {
 // IMAP returns the dialect and limits of a listener of kind imap or imaps.
 func (l *BackendListener) IMAP(f *File) imapd.Config {
 	return imapd.Config{
-		Listener: l.Kind, Hostname: f.Hostname, ImplicitTLS: l.Kind == KindIMAPS, AllowInsecureAuth: l.InsecureAuth,
-		MaxSessions: l.MaxSessions, MaxSessionsPerClient: orNoLimit(l.MaxPerClient), MaxSessionsPerAccount: orNoLimit(l.MaxPerLogin),
-		AppendLimitOctets: int64(l.MaxMessage), IdleTimeout: l.IdleTimeout, Grace: f.Grace,
+		Terms: l.terms(f, l.IdleTimeout), AppendLimitOctets: int64(l.MaxMessage),
+		Separator: f.Backend.separator(), Sharing: f.Backend.sharing(), Virtual: f.Backend.virtual(), Messages: f.Backend.messageLimits(), Clients: f.Backend.imapClients(),
 	}
+}
+
+// terms returns what a listener of any protocol that people log in by is told.
+func (l *BackendListener) terms(f *File, idle time.Duration) sessions.Terms {
+	return sessions.Terms{
+		Listener: l.Kind, Hostname: f.Hostname, ImplicitTLS: l.implicitTLS(), AllowInsecureAuth: l.SASL.withoutTLS(l.InsecureAuth),
+		MaxSessions: l.MaxSessions, MaxSessionsPerClient: orNoLimit(l.MaxPerClient), MaxSessionsPerAccount: orNoLimit(l.MaxPerLogin),
+		IdleTimeout: idle, Grace: f.Grace, Proxies: f.Backend.proxies(),
+	}
+}
+
+func (l *BackendListener) implicitTLS() bool { return l.Kind == KindIMAPS || l.Kind == KindPOP3S }
+
+// proxies returns where the proxies in front are.
+func (b *Backend) proxies() []netip.Prefix {
+	if b == nil || b.Proxy == nil {
+		return nil
+	}
+	return b.Proxy.Networks
 }
 
 // orNoLimit turns the 0 of the configuration into what rooms call no bound.
@@ -376,16 +397,27 @@ func (f *File) Addresses() []string {
 		for _, l := range f.Gateway.Listeners {
 			all = append(all, strings.Join(append([]string{l.Name, l.Mode, l.SocketMode}, l.Bind...), " "))
 		}
+		for _, p := range f.Gateway.PolicyServers {
+			all = append(all, strings.Join(append([]string{"policy_server", p.Name, p.SocketMode}, p.Bind...), " "))
+		}
 	}
 	if f.Backend != nil {
 		for _, l := range f.Backend.Listeners {
 			all = append(all, l.Kind+" "+strings.Join(l.Bind, " "))
 		}
 	}
+	if f.Proxy != nil {
+		for _, l := range f.Proxy.Listeners {
+			all = append(all, "proxy "+l.Kind+" "+strings.Join(l.Bind, " "))
+		}
+	}
+	for _, l := range f.AuthServers {
+		all = append(all, strings.Join(append([]string{"auth_server", l.Name, l.SocketMode}, l.Bind...), " "))
+	}
 	return all
 }
 
 // Deliveries returns how the backend takes mail in.
 func (f *File) Deliveries() lmtpd.Config {
-	return lmtpd.Config{Hostname: f.Hostname, DetailMailboxes: f.Backend.Detail}
+	return lmtpd.Config{Hostname: f.Hostname, DetailMailboxes: f.Backend.Detail, DetailNeedsPost: f.Backend.Post, Access: f.Backend.publicAccess()}
 }

@@ -1,13 +1,13 @@
 package config
 
 import (
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/postern-mail/postern/delivery"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/smtp"
+	"github.com/postern-mail/postern/table"
 )
 
 // TransportRule says where mail for an address or a domain goes.
@@ -146,16 +146,11 @@ func (c checker) ruleFiles(g *Gateway, name string, files []string, sender, rela
 		}
 		return transport == delivery.Outbound
 	}
+	opener := table.Opener{Dir: c.file.TableDir()}
 	for _, path := range files {
-		file, err := os.Open(path)
-		if err != nil {
-			c.errorf(g.rangeOf(name), "Cannot read file", "%s: %v.", name, unwrapPath(err))
-			continue
-		}
-		if _, err := delivery.ParseRules(path, file, sender, relayOnly, known); err != nil {
+		if _, err := opener.Open(path, delivery.RuleUse(sender, relayOnly, known)); err != nil {
 			c.errorf(g.rangeOf(name), "Wrong rules", "%v.", err)
 		}
-		_ = file.Close() // only read
 	}
 }
 
@@ -172,13 +167,7 @@ func (c checker) logins(t *Target) {
 	if t.LoginsFile == "" {
 		return
 	}
-	file, err := os.Open(t.LoginsFile)
-	if err != nil {
-		c.errorf(t.rangeOf("logins_file"), "Cannot read file", "logins_file: %v.", unwrapPath(err))
-		return
-	}
-	if err := delivery.CheckLogins(t.LoginsFile, file); err != nil {
+	if _, err := (&table.Opener{}).Open(t.LoginsFile, delivery.LoginUse); err != nil {
 		c.errorf(t.rangeOf("logins_file"), "Wrong logins", "%v.", err)
 	}
-	_ = file.Close() // only read
 }

@@ -71,9 +71,33 @@ func (f *File) Warnings() []string {
 	certificate(f.TLS)
 	for _, d := range f.Directories {
 		look(&d.block, "bind_password_file", d.BindPasswordFile)
+		look(&d.block, "key_file", d.KeyFile)
+		for _, t := range d.Tables {
+			look(&t.block, "bind_password_file", t.BindPasswordFile)
+			look(&t.block, "key_file", t.KeyFile)
+			if t.postfix != nil && t.postfix.connection.BindPasswordParameter != "" {
+				look(&t.block, "postfix_file", t.PostfixFile)
+			}
+			all = append(all, t.warnings()...)
+		}
 	}
 	for _, a := range f.Authn {
 		look(&a.block, "file", a.File)
+	}
+	if f.Backend != nil && f.Backend.Proxy != nil {
+		look(&f.Backend.Proxy.block, "password_file", f.Backend.Proxy.PasswordFile)
+	}
+	if f.Proxy != nil {
+		for _, cell := range f.Proxy.Cells {
+			look(&cell.block, "password_file", cell.PasswordFile)
+			look(&cell.block, "key_file", cell.KeyFile)
+		}
+	}
+	for _, m := range f.Mirrors {
+		for _, side := range []*MirrorSide{m.Left, m.Right} {
+			look(&side.block, "password_file", side.PasswordFile)
+			look(&side.block, "logins_file", side.LoginsFile)
+		}
 	}
 	if f.Gateway != nil {
 		for _, n := range f.Gateway.MyNetworks {
@@ -99,6 +123,10 @@ func (f *File) Warnings() []string {
 		}
 	}
 	if f.Backend != nil {
+		if r := f.Backend.Replica; r != nil {
+			look(&r.block, "secret_file", r.SecretFile)
+			look(&r.block, "key_file", r.KeyFile)
+		}
 		for _, l := range f.Backend.Listeners {
 			certificate(l.TLS)
 		}

@@ -65,10 +65,10 @@ func TestTables(t *testing.T) {
 	if hosts := f.DirectoryRoom(corp, nil).Hosts; hosts["mail2.example.com"] != "box" {
 		t.Errorf("hosts: %v", hosts)
 	}
-	if files := corp.Aliases(); len(files) != 1 || !strings.HasSuffix(files[0].File, "/aliases") {
+	if files := corp.Aliases(); len(files) != 1 || !strings.HasSuffix(files[0], "/aliases") {
 		t.Errorf("alias files of corp: %v", files)
 	}
-	if files := f.Directory("local").Aliases(); len(files) != 1 || !strings.HasSuffix(files[0].File, "/virtual") {
+	if files := f.Directory("local").Aliases(); len(files) != 1 || !strings.HasSuffix(files[0], "/virtual") {
 		t.Errorf("alias files of local: %v", files)
 	}
 }
@@ -88,7 +88,7 @@ func TestMistakesInTables(t *testing.T) {
 		{"host without a target", `deliver = target.box }`, `deliver = target.boxes }`, []string{"line 23", `Did you mean "box"?`}},
 		{"no file", `file = "$DIR/virtual"`, ``, []string{"line 3", `needs "file"`}},
 		{"missing file", `$DIR/virtual`, `$DIR/none`, []string{"line 4", "no such file"}},
-		{"broken aliases", `$DIR/aliases`, `$DIR/broken`, []string{"line 9", "broken:2", "commands"}},
+		{"broken aliases", `$DIR/aliases`, `$DIR/broken`, []string{"line 9", "broken:2", "no programs are run"}},
 		{"people's setting", `file = "$DIR/virtual"`, "file = \"$DIR/virtual\"\n  user_filter = \"(uid=*)\"", []string{"line 5", "means nothing in a block of kind aliases"}},
 		{"filter of people", `alias_files =`, "user_filter = \"(uid=\"\n  alias_files =", []string{"line 6", "user filter"}},
 		{"verifier of aliases", "gateway {", "authn \"file\" {\n  file = \"$DIR/virtual\"\n  directory = directory.local\n}\ngateway {", []string{"line 27", "holds aliases and no people"}},

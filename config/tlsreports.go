@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/delivery/tlsrpt"
+	"github.com/postern-mail/postern/internal/dailyreport"
 	"github.com/postern-mail/postern/mail"
 )
 
@@ -16,7 +17,7 @@ type TLSReports struct {
 }
 
 func (t *TLSReports) room(f *File) tlsrpt.Config {
-	c := tlsrpt.Config{Organization: t.Organization, Contact: t.Contact.String(), From: t.From, Hostname: f.Hostname}
+	c := tlsrpt.Config{Submitter: dailyreport.Submitter{Organization: t.Organization, Contact: t.Contact.String(), From: t.From, Hostname: f.Hostname}}
 	if c.From.IsNull() {
 		c.From = t.Contact
 	}

@@ -23,18 +23,21 @@ import (
 // made or was lost before the message was handed over, and by SMTP
 // also after a transient refusal. When the whole message was handed over and
 // no reply came, the recipient is Deferred and nobody else is asked; by LMTP
-// not in later attempts either, for maxDoubt.
+// not in later attempts either, for maxDoubt. The nodes of a replication pair
+// keep each delivery id once between them: there the partner is asked at once,
+// after a failure to begin within the failover time, too, and when the node is
+// found dead while the message is with it.
 func (p *Pool) Attempt(ctx context.Context, d mail.Delivery, endpoints []Endpoint) []mail.Outcome {
 	release, err := p.enter(ctx)
 	if err != nil {
 		return AllFailed(d, err)
 	}
 	defer release()
-	a := &attempt{pool: p, d: d, sessions: make(map[string]int, 1), outcomes: AllFailed(d, status.Errorf(status.ConnectionFailed, "no address to connect to"))}
+	a := &attempt{pool: p, d: d, pair: d.ID != "" && p.pair(endpoints), sessions: make(map[string]int, 1), outcomes: AllFailed(d, status.Errorf(status.ConnectionFailed, "no address to connect to"))}
 	for i := range d.Envelope.Recipients {
 		a.open = append(a.open, i)
 	}
-	for _, e := range p.candidates(d.ID, endpoints) {
+	for _, e := range a.candidates(endpoints) {
 		if len(a.open) == 0 || ctx.Err() != nil {
 			break
 		}
@@ -48,6 +51,8 @@ func (p *Pool) Attempt(ctx context.Context, d mail.Delivery, endpoints []Endpoin
 type attempt struct {
 	pool     *Pool
 	d        mail.Delivery
+	pair     bool // the endpoints are the nodes of a replication pair
+	doubtful bool // a node of the pair may have the message
 	outcomes []mail.Outcome
 	open     []int          // indices of recipients worth another endpoint
 	sessions map[string]int // conversations about the message, by next hop
@@ -68,13 +73,26 @@ func (a *attempt) try(ctx context.Context, e Endpoint) {
 		a.failOpen(unprotected(err, what), e)
 		return
 	}
+	if a.doubtful && !a.dropsRepeats(c.Client) {
+		a.pool.put(c) // it could not tell the message from a second one
+		return
+	}
+	if a.pair {
+		watched, w := a.pool.watch(ctx, e)
+		defer w.stop()
+		ctx = watched
+	}
 	results := a.send(ctx, c.Client)
-	if c.reused && a.staleConnection(c.Client, results) {
+	if a.d.Probe && c.Client.Usable() {
+		_ = c.Client.Reset(ctx) // a connection that breaks here has answered
+	}
+	if c.reused && !foundDead(ctx) && a.staleConnection(c.Client, results) {
 		c, results = a.sendAgain(ctx, e, c, results)
 	}
 	if c == nil {
 		return
 	}
+	a.doubtful = a.doubtful || slices.ContainsFunc(results, func(r smtp.ClientResult) bool { return r.Uncertain })
 	if slices.ContainsFunc(results, func(r smtp.ClientResult) bool { return !lacks(r.Err) }) {
 		a.sessions[e.Hop]++ // who was not asked to take anything does not count
 	}
@@ -104,15 +122,21 @@ func (a *attempt) sendAgain(ctx context.Context, e Endpoint, stale *Conn, before
 	return c, results
 }
 
-// candidates returns endpoints in the order in which a delivery is offered to
-// them: those lately out of reach last, and where one may have it already,
-// that one only.
-func (p *Pool) candidates(id string, endpoints []Endpoint) []Endpoint {
-	endpoints = p.order(endpoints)
-	if !p.cfg.Client.LMTP || id == "" {
-		return endpoints
+// candidates returns endpoints in the order in which the delivery is offered
+// to them: those lately out of reach last, and where one may have it already,
+// that one only. A pair is asked whole: whoever may have it first.
+func (a *attempt) candidates(endpoints []Endpoint) []Endpoint {
+	p, id := a.pool, a.d.ID
+	switch {
+	case !p.cfg.Client.LMTP:
+		return p.order(endpoints)
+	case a.pair:
+		return p.impatient(p.order(p.doubts.inDoubtFirst(id, endpoints)))
+	case id == "":
+		return p.order(endpoints)
+	default:
+		return p.doubts.choose(id, p.order(endpoints), time.Now())
 	}
-	return p.doubts.choose(id, endpoints, time.Now())
 }
 
 // noteDoubt remembers whether the server at e may have the delivery: it was
@@ -153,6 +177,9 @@ func (a *attempt) dropsRepeats(c *smtp.Client) bool {
 
 // send hands the message to c for the open recipients.
 func (a *attempt) send(ctx context.Context, c *smtp.Client) []smtp.ClientResult {
+	if a.d.Probe {
+		return a.probe(ctx, c)
+	}
 	content, octets, err := a.content()
 	if err != nil {
 		return allResults(len(a.open), status.New(status.StoreDown, err))
@@ -167,6 +194,7 @@ func (a *attempt) send(ctx context.Context, c *smtp.Client) []smtp.ClientResult 
 			Return:      env.Return,
 			EnvelopeID:  env.EnvelopeID,
 			DeliveryID:  a.d.ID,
+			Keep:        a.d.ID != "",
 			RequireTLS:  a.pool.asksRequireTLS(&env, c),
 			Priority:    env.Priority,
 		},
@@ -186,6 +214,18 @@ func (a *attempt) send(ctx context.Context, c *smtp.Client) []smtp.ClientResult 
 	}
 	ctx, cancel := context.WithTimeout(ctx, sendPatience(m.Octets))
 	defer cancel()
+	return c.Send(ctx, m)
+}
+
+// probe asks c whether it would take the open recipients.
+func (a *attempt) probe(ctx context.Context, c *smtp.Client) []smtp.ClientResult {
+	m := smtp.ClientMessage{
+		From: smtp.MailCommand{ReversePath: a.d.Envelope.ReversePath, SMTPUTF8: a.d.Envelope.SMTPUTF8},
+		To:   make([]smtp.RcptCommand, len(a.open)), Probe: true,
+	}
+	for n, i := range a.open {
+		m.To[n] = smtp.RcptCommand{ForwardPath: a.d.Envelope.Recipients[i].Address}
+	}
 	return c.Send(ctx, m)
 }
 
@@ -258,6 +298,9 @@ func (a *attempt) note(c *Conn, results []smtp.ClientResult) {
 		// of the way (RFC 2033 section 1).
 		reportHere := o.Class == mail.Delivered && !dsn
 		o.Relayed, o.Final = reportHere && !a.pool.cfg.Client.LMTP, reportHere && a.pool.cfg.Client.LMTP
+		if o.Class == mail.Delivered && a.asksToKeep(c.Client, r.Reply) {
+			o.Class = mail.Deferred // see mail.Outcome.Kept
+		}
 		o.Uncertain = r.Uncertain && !dropsRepeats
 		o.Remote, o.TLS = c.endpoint.String(), c.tls
 		if o.RemoteMTA = c.endpoint.Host; o.RemoteMTA == "" {
@@ -268,6 +311,9 @@ func (a *attempt) note(c *Conn, results []smtp.ClientResult) {
 		}
 		if a.worthAnother(r) || c.endpoint.wantsLogin(r) {
 			still = append(still, i)
+		}
+		if a.pair && r.Reply.Code == status.ShuttingDown.Reply().Code {
+			a.pool.markDown(c.endpoint, r.Err) // it is drained: nobody else has to ask
 		}
 	}
 	a.open = still
@@ -283,7 +329,7 @@ func (e Endpoint) wantsLogin(r smtp.ClientResult) bool {
 // worthAnother reports whether another endpoint may take what this one did not.
 func (a *attempt) worthAnother(r smtp.ClientResult) bool {
 	if r.Err == nil || r.Uncertain {
-		return false
+		return r.Uncertain && a.pair
 	}
 	switch status.Of(r.Err) {
 	case status.ConnectionLost, status.PeerNo8BitMIME, status.PeerNoSMTPUTF8, status.PeerNoRequireTLS:

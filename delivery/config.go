@@ -60,6 +60,9 @@ type Config struct {
 	// Recipients and Senders are rules that come before Domains and Relayhost
 	// for recipients, and before Relayhost for senders.
 	Recipients, Senders Rules
+	// TableDir is where tables of rules lie whose names are not absolute; ""
+	// the working directory.
+	TableDir string
 	// RecipientDelimiter are the characters at which the detail of an address
 	// begins, for the keys of rules; "" means "+", "off" that there is none.
 	RecipientDelimiter string
@@ -172,6 +175,10 @@ type Target struct {
 	// DownTime is how long an address that could not be reached is tried
 	// last; 0 means 10 s.
 	DownTime time.Duration
+	// Failover is how long a node of a replication pair may take to begin a
+	// conversation before its partner is asked, and how long it may be silent
+	// in one before it is asked whether it is alive; 0 means 1 s.
+	Failover time.Duration
 }
 
 // maxConnections is MaxConnections with its default.

@@ -65,17 +65,28 @@ func (d *doubts) clear(id string) {
 // choose returns the endpoints that a delivery may be offered to: all of them,
 // or the one that may have it alone, or, after maxDoubt, all with that first.
 func (d *doubts) choose(id string, endpoints []Endpoint, now time.Time) []Endpoint {
-	if len(endpoints) < 2 {
-		return endpoints
+	first, others, since := d.divide(id, endpoints)
+	if len(first) > 0 && now.Sub(since) < maxDoubt {
+		return first
 	}
+	return append(first, others...)
+}
+
+// inDoubtFirst returns all endpoints, that which may have a delivery first. It
+// is for the nodes of a pair, which keep a delivery once whoever has it.
+func (d *doubts) inDoubtFirst(id string, endpoints []Endpoint) []Endpoint {
+	first, others, _ := d.divide(id, endpoints)
+	return append(first, others...)
+}
+
+// divide tells the endpoints that may have a delivery from the others.
+func (d *doubts) divide(id string, endpoints []Endpoint) (first, others []Endpoint, since time.Time) {
 	d.mu.Lock()
 	known, ok := d.byID[id]
 	d.mu.Unlock()
-	if !ok {
-		return endpoints
+	if !ok || len(endpoints) < 2 {
+		return nil, endpoints, since
 	}
-	first := make([]Endpoint, 0, len(endpoints))
-	var others []Endpoint
 	for _, e := range endpoints {
 		if e.Address == known.address {
 			first = append(first, e)
@@ -83,8 +94,5 @@ func (d *doubts) choose(id string, endpoints []Endpoint, now time.Time) []Endpoi
 			others = append(others, e)
 		}
 	}
-	if len(first) > 0 && now.Sub(known.since) < maxDoubt {
-		return first
-	}
-	return append(first, others...)
+	return first, others, known.since
 }

@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/postern-mail/postern/internal/reload"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/smtp"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/table"
 )
 
 // A login that was refused is not tried again for a while, longer each time: a
@@ -28,9 +27,6 @@ const (
 // time, or a wrong password would be tried by all.
 const loginTrust = 5 * time.Minute
 
-// maxLoginFile bounds a file of logins.
-const maxLoginFile = 16 << 20
-
 // login is what a conversation authenticates with; the zero login does not.
 type login struct{ name, password string }
 
@@ -44,58 +40,41 @@ type loginState struct {
 	pause   time.Duration
 }
 
-// parseLogins reads lines of a key and "login:password", as Postfix's
-// smtp_sasl_password_maps does. A key is a sender, as in Rules, or a next hop or
-// host. name stands in errors, which carry a line number each, never a
-// password, and are joined.
-func parseLogins(name string, r io.Reader) (map[string]login, error) {
-	logins := make(map[string]login)
-	err := eachEntry(name, r, func(key, value string) error {
+// LoginUse is what the entries of tables of logins mean: a sender, as in Rules,
+// or a next hop or host, and "login:password", as in Postfix's
+// smtp_sasl_password_maps. Mistakes never show a password.
+var LoginUse = table.Use{
+	Key: func(key string) error {
+		err := CheckRuleKey(key, true)
+		if !strings.Contains(key, "@") {
+			_, err = ParseNextHop(key)
+		}
+		if err != nil {
+			return errors.New("the key is neither a sender nor a host")
+		}
+		return nil
+	},
+	Value: func(value string) ([]string, error) {
 		user, password, found := strings.Cut(value, ":")
 		if !found || user == "" || password == "" {
-			return errors.New("not login:password")
+			return nil, errors.New("not login:password")
 		}
-		switch {
-		case strings.Contains(key, "@"):
-			if err := CheckRuleKey(key, true); err != nil {
-				return err
-			}
-			key = foldKey(key)
-		default:
-			if _, err := ParseNextHop(key); err != nil {
-				return err
-			}
-			key = strings.ToLower(key)
-		}
-		if _, again := logins[key]; again {
-			return fmt.Errorf("%q has a login already", key)
-		}
-		logins[key] = login{user, password}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return logins, nil
-}
-
-// CheckLogins reads a file of logins and returns the mistakes in it.
-func CheckLogins(name string, r io.Reader) error {
-	_, err := parseLogins(name, r)
-	return err
+		return []string{value}, nil
+	},
+	NoReferences: true,
+	Secret:       true,
 }
 
 // openLogins reads the target's file of logins, if it has one.
 func (p *Pool) openLogins(t Target) error {
 	if t.LoginsFile == "" {
-		p.logins = reload.Fixed(map[string]login(nil))
 		return nil
 	}
-	file, err := reload.Open(reload.Config{File: t.LoginsFile, MaxOctets: maxLoginFile}, parseLogins, p.log)
+	logins, err := (&table.Opener{Log: p.log}).Open(t.LoginsFile, LoginUse)
 	if err != nil {
 		return fmt.Errorf("delivery target %q: %w", t.Name, err)
 	}
-	p.logins = file
+	p.logins = []table.Opened{logins}
 	return nil
 }
 
@@ -105,16 +84,20 @@ func (p *Pool) openLogins(t Target) error {
 // name.
 func (p *Pool) loginFor(from mail.Address, e Endpoint) login {
 	chosen := e.OwnName != OwnNameLoops
-	if logins := p.logins.Value(); len(logins) > 0 {
-		var keys []string
+	forms := func(yield func(table.Form) bool) {
 		if chosen && !from.IsNull() {
-			keys = SenderKeys(from, p.cfg.delimiters)
-		}
-		for _, key := range append(keys, strings.ToLower(e.Host), strings.ToLower(e.Hop)) {
-			if l, found := logins[key]; found {
-				return l
+			for form := range (table.Order{Delimiters: p.cfg.delimiters}).Sender(from) {
+				if !yield(form) {
+					return
+				}
 			}
 		}
+		_ = yield(table.Form{Key: strings.ToLower(e.Host)}) && yield(table.Form{Key: strings.ToLower(e.Hop)})
+	}
+	// Files always answer.
+	if found, _, _, err := table.Find(context.Background(), p.logins, from.String(), forms); err == nil && len(found) > 0 {
+		user, password, _ := strings.Cut(found[0], ":")
+		return login{user, password}
 	}
 	if !chosen {
 		return login{}

@@ -21,6 +21,7 @@ import (
 	"github.com/postern-mail/postern/delivery/tlspolicy"
 	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/table"
 )
 
 // lines is the far end of a conversation, line by line.
@@ -187,10 +188,15 @@ func TestLoginPauses(t *testing.T) {
 	})
 }
 
+func checkLogins(name, text string) error {
+	_, err := (&table.Opener{}).Parse(table.KindText, name, strings.NewReader(text), delivery.LoginUse)
+	return err
+}
+
 func TestLoginsRefused(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"a@b.example", "a@b.example user", "a@b.example :pw", "a@b.example user:", "[b user:pw", "@ user:pw", "a.b u:p\nA.B u:p"} {
-		err := delivery.CheckLogins("file", strings.NewReader(text))
+		err := checkLogins("file", text)
 		if err == nil || !strings.HasPrefix(err.Error(), "file:") || strings.Contains(err.Error(), "pw") {
 			t.Errorf("%q: %v", text, err)
 		}
@@ -203,7 +209,7 @@ func FuzzCheckLogins(f *testing.F) {
 	f.Fuzz(func(t *testing.T, before, after string) {
 		const secret = "geheimes-passwort"
 		text := before + "\nx.example u:" + secret + "\n" + after
-		if err := delivery.CheckLogins("f", strings.NewReader(text)); err != nil && strings.Contains(err.Error(), secret) {
+		if err := checkLogins("f", text); err != nil && strings.Contains(err.Error(), secret) {
 			t.Fatal(err)
 		}
 	})

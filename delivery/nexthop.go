@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
@@ -112,6 +113,8 @@ type Endpoint struct {
 
 	plan  *tlspolicy.Plan // what Plan said
 	login login           // to authenticate with
+	// patience bounds the beginning of a conversation; 0 means dialTime.
+	patience time.Duration
 }
 
 // Endpoint returns the next hop as a place to connect to without looking

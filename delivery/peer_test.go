@@ -74,9 +74,35 @@ func newPeerAt(t testing.TB, network, address string, change func(*peer)) *peer 
 		p.addr = "unix:" + p.addr
 	}
 	served := make(chan struct{})
-	go func() { defer close(served); _ = p.server.Serve(l) }()
+	go func() { defer close(served); _ = p.server.Serve(hangingUp{l}) }()
 	t.Cleanup(func() { p.close(); <-served })
 	return p
+}
+
+// hangingUp ends what it accepted for good when that is closed: without it a
+// program that another test is just starting holds a copy of the connection
+// until its exec, and the client could go on talking to nobody.
+type hangingUp struct{ net.Listener }
+
+func (l hangingUp) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return shutConn{conn}, nil
+}
+
+type shutConn struct{ net.Conn }
+
+func (c shutConn) Close() error {
+	if both, ok := c.Conn.(interface {
+		CloseRead() error
+		CloseWrite() error
+	}); ok {
+		_ = both.CloseWrite() // the client may have gone before
+		_ = both.CloseRead()
+	}
+	return c.Conn.Close()
 }
 
 type discard struct{}

@@ -10,10 +10,10 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/postern-mail/postern/delivery/tlspolicy"
-	"github.com/postern-mail/postern/internal/reload"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/smtp"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/table"
 )
 
 // maxConnAge is how long a connection is used at most, however busy: peers
@@ -34,7 +34,15 @@ type poolConfig struct {
 	keepEightBit   bool          // send octets above 127 to anybody
 	retryRefused   bool          // go on to the next endpoint after a transient refusal
 	sessions       tlspolicy.Sessions
+	// failover bounds the beginning of a conversation with a node of a pair,
+	// and the silence in one after which a node that is dead is given up.
+	failover time.Duration
+	watched  bool // the health of addresses is looked after
 }
+
+// callTime is how long a node may take to answer the question whether it is
+// alive.
+func (c *poolConfig) callTime() time.Duration { return c.failover * 2 / 3 }
 
 // Pool holds the connections of one transport. Its methods may be called
 // concurrently.
@@ -46,14 +54,20 @@ type Pool struct {
 	// have them.
 	doubts doubts
 
-	logins *reload.File[map[string]login]
+	logins []table.Opened
 
-	mu           sync.Mutex
-	logged       map[string]*loginState // by address and login
-	idle         []*Conn                // in the order they were put back, oldest first
-	down         map[string]time.Time
-	dropsRepeats map[string]bool // what servers said of themselves, by address
-	closed       bool
+	// suspects are endpoints whose health Run is asked to look at.
+	suspects chan Endpoint
+
+	mu      sync.Mutex
+	logged  map[string]*loginState // by address and login
+	idle    []*Conn                // in the order they were put back, oldest first
+	down    map[string]time.Time   // until when an address is tried last
+	peers   map[string]peer        // what servers said of themselves, by address
+	watches map[string]map[*watch]struct{}
+	asking  map[string]*questions // by address
+	running bool
+	closed  bool
 }
 
 // Conn is a connection out of the pool.
@@ -79,6 +93,10 @@ func NewPool(t Target, hostname string, log hclog.Logger) (*Pool, error) {
 	}
 	cfg.delimiters = delimiters(t.RecipientDelimiter)
 	cfg.retryRefused, cfg.keepEightBit, cfg.sessions = t.protocol() == SMTP, t.KeepEightBit, t.Sessions
+	cfg.watched = t.protocol() == LMTP && len(t.Addresses) > 1
+	if cfg.failover = t.Failover; cfg.failover <= 0 {
+		cfg.failover = time.Second
+	}
 	if t.IdleTime != 0 {
 		cfg.IdleTime = max(t.IdleTime, 0)
 	}
@@ -88,8 +106,9 @@ func NewPool(t Target, hostname string, log hclog.Logger) (*Pool, error) {
 	p := &Pool{
 		cfg: cfg, log: log,
 		slots: make(chan struct{}, cfg.MaxConnections),
-		down:  make(map[string]time.Time), dropsRepeats: make(map[string]bool),
-		logged: make(map[string]*loginState),
+		down:  make(map[string]time.Time), peers: make(map[string]peer),
+		logged: make(map[string]*loginState), watches: make(map[string]map[*watch]struct{}),
+		suspects: make(chan Endpoint, maxSuspects), asking: make(map[string]*questions),
 	}
 	return p, p.openLogins(t)
 }
@@ -98,7 +117,15 @@ func NewPool(t Target, hostname string, log hclog.Logger) (*Pool, error) {
 // ends; those in use are then closed as they come back.
 func (p *Pool) Run(ctx context.Context) error {
 	var files sync.WaitGroup
-	files.Go(func() { _ = p.logins.Run(ctx) }) // ends with ctx only
+	for _, t := range p.logins {
+		files.Go(func() { _ = t.Run(ctx) }) // ends with ctx only
+	}
+	if p.cfg.watched {
+		p.mu.Lock()
+		p.running = true
+		p.mu.Unlock()
+		files.Go(func() { p.watchHealth(ctx) })
+	}
 	defer files.Wait()
 	if p.cfg.IdleTime > 0 {
 		tick := time.NewTicker(max(p.cfg.IdleTime/2, 100*time.Millisecond))
@@ -201,7 +228,7 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := dial(ctx, e, cfg)
+	client, err := dial(ctx, e, cfg, e.patience)
 	done(err)
 	if err != nil {
 		if ctx.Err() == nil && !protectionFailed(err) {
@@ -210,8 +237,7 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 		p.tellFailed(e, err)
 		return nil, err
 	}
-	_, dropsRepeats := client.Extension("XPOSTERN")
-	p.markUp(e, dropsRepeats)
+	p.greeted(e, peerOf(client))
 	if e.OwnName != OwnNameAllowed && p.isOurselves(client) {
 		_ = client.Close()
 		reason := status.MailLoop
@@ -226,9 +252,12 @@ func (p *Pool) dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	return c, nil
 }
 
-// dial begins a conversation within dialTime.
-func dial(ctx context.Context, e Endpoint, cfg smtp.ClientConfig) (*smtp.Client, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTime)
+// dial begins a conversation within the time given, or dialTime.
+func dial(ctx context.Context, e Endpoint, cfg smtp.ClientConfig, patience time.Duration) (*smtp.Client, error) {
+	if patience <= 0 {
+		patience = dialTime
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return smtp.Dial(ctx, e.Network, e.Address, cfg)
 }
@@ -277,7 +306,7 @@ func (p *Pool) DropsRepeats(endpoints []Endpoint) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.dropsRepeats[endpoints[0].Address]
+	return p.peers[endpoints[0].Address].dropsRepeats
 }
 
 // Probe connects to every endpoint at once, to learn what the servers there
@@ -320,33 +349,50 @@ func (p *Pool) order(endpoints []Endpoint) []Endpoint {
 	return append(up, down...)
 }
 
+// markDown has an address tried last: for DownTime, or where its health is
+// looked after, until it is well again.
 func (p *Pool) markDown(e Endpoint, err error) {
-	now := time.Now()
+	until := time.Now().Add(p.cfg.DownTime)
 	p.mu.Lock()
 	_, known := p.down[e.Address]
 	if len(p.down) >= maxDown {
 		clear(p.down)
 	}
-	p.down[e.Address] = now.Add(p.cfg.DownTime)
+	watched := p.cfg.watched && p.running && !p.closed && p.pairLocked(e)
+	if watched {
+		until = until.Add(probedDown)
+	}
+	p.down[e.Address] = until
 	p.mu.Unlock()
 	if !known {
 		p.log.Warn("next hop out of reach", "remote", e.String(), "reason", status.Of(err).String(), "error", err)
 	}
+	if watched {
+		p.suspect(e)
+	}
 }
 
-// markUp notes that a server answers, and whether it drops repeats.
-func (p *Pool) markUp(e Endpoint, dropsRepeats bool) {
+// greeted notes what a server says of itself. That it answers makes it well,
+// but for the node of a pair whose health is looked after: that has to go on
+// for a while.
+func (p *Pool) greeted(e Endpoint, who peer) {
+	p.mu.Lock()
+	if len(p.peers) >= maxDown {
+		clear(p.peers)
+	}
+	p.peers[e.Address] = who
+	until := p.down[e.Address]
+	convalescent := time.Until(until) > p.cfg.DownTime
+	p.mu.Unlock()
+	if !convalescent {
+		p.markUp(e)
+	}
+}
+
+func (p *Pool) markUp(e Endpoint) {
 	p.mu.Lock()
 	_, known := p.down[e.Address]
 	delete(p.down, e.Address)
-	if len(p.dropsRepeats) >= maxDown {
-		clear(p.dropsRepeats)
-	}
-	if dropsRepeats {
-		p.dropsRepeats[e.Address] = true
-	} else {
-		delete(p.dropsRepeats, e.Address)
-	}
 	p.mu.Unlock()
 	if known {
 		p.log.Info("next hop back in reach", "remote", e.String())

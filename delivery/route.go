@@ -12,6 +12,7 @@ import (
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/table"
 )
 
 // Transport carries messages to next hops.
@@ -75,10 +76,10 @@ func New(cfg Config, transports map[string]Transport, log hclog.Logger) (*Router
 		return nil, fmt.Errorf("relayhost %q is no delivery target", cfg.Relayhost)
 	}
 	var err error
-	if r.recipients, err = cfg.Recipients.open(false, r.knows, log); err != nil {
+	if r.recipients, err = cfg.Recipients.open(cfg.TableDir, false, r.knows, log); err != nil {
 		return nil, err
 	}
-	r.senders, err = cfg.Senders.open(true, r.knows, log)
+	r.senders, err = cfg.Senders.open(cfg.TableDir, true, r.knows, log)
 	return r, err
 }
 
@@ -151,7 +152,7 @@ func (r *Router) decide(from mail.Address, rcpt mail.Recipient) decision {
 	}
 	d := decision{route: r.placed(rcpt.Route), reason: byDirectory}
 	if d.route == (mail.Route{}) {
-		if rule, key, where, found := r.recipients.find(func() []string { return RecipientKeys(a, r.delimiters) }); found && rule != d.route {
+		if rule, key, where, found := r.recipients.find(a, r.order().Transport(a)); found && rule != d.route {
 			d = decision{route: rule, reason: byRecipient, key: key, where: where}
 		}
 	}
@@ -180,7 +181,7 @@ func (r *Router) byDomain(from mail.Address, domain mail.Domain, d decision) dec
 		d.route.Transport = Outbound
 		return d
 	}
-	if rule, key, where, found := r.senders.find(func() []string { return SenderKeys(from, r.delimiters) }); found && rule != (mail.Route{}) {
+	if rule, key, where, found := r.senders.find(from, r.order().Sender(from)); found && rule != (mail.Route{}) {
 		if rule.Transport == "" {
 			rule.Transport = Outbound
 		}
@@ -207,6 +208,9 @@ func (r *Router) placed(route mail.Route) mail.Route {
 		return route
 	}
 }
+
+// order is how the keys of an address are made.
+func (r *Router) order() table.Order { return table.Order{Delimiters: r.delimiters} }
 
 // Destination is the key by which recipients share an attempt and by which
 // concurrency is counted.
@@ -238,6 +242,7 @@ func (r *Router) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome {
 	for _, g := range r.group(d.Envelope.ReversePath, d.Envelope.Recipients) {
 		part := d
 		part.Envelope.Recipients = g.recipients
+		part.Kept = pickKept(d.Kept, g.indices)
 		for n, o := range r.deliverGroup(ctx, g.route, part) {
 			outcomes[g.indices[n]] = o
 		}

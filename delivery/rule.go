@@ -17,11 +17,11 @@ import (
 type Rules struct {
 	// Fixed are rules by key; see Rule.
 	Fixed map[string]mail.Route
-	// Files hold lines "key transport:nexthop", see ParseRules. They are asked
-	// after Fixed, in order, and read again when they change.
+	// Files are tables of a key and transport:nexthop, see RuleUse. They are
+	// asked after Fixed, in order, and read again when they change.
 	Files []string
-	// RelayFiles hold lines "key nexthop", for senders only. They are asked
-	// when nothing else has a rule for the sender.
+	// RelayFiles are tables of a key and nexthop, for senders only. They are
+	// asked when nothing else has a rule for the sender.
 	RelayFiles []string
 }
 
@@ -88,42 +88,6 @@ func ParseNextHops(list string) ([]NextHop, error) {
 	return hops, nil
 }
 
-// RecipientKeys are the keys of rules for a recipient, the first one that has a
-// rule decides. A detail begins at the first delimiter that is not the first
-// character of the local-part.
-func RecipientKeys(a mail.Address, delimiters string) []string {
-	domain := string(a.Domain)
-	keys := append(addressKeys(a, delimiters), domain)
-	if !a.Domain.IsLiteral() {
-		for rest := domain; ; {
-			_, parent, found := strings.Cut(rest, ".")
-			if !found {
-				break
-			}
-			keys, rest = append(keys, "."+parent), parent
-		}
-	}
-	return append(keys, "*")
-}
-
-// SenderKeys are the keys of rules for a reverse-path.
-func SenderKeys(a mail.Address, delimiters string) []string {
-	if a.IsNull() {
-		return []string{"<>"}
-	}
-	return append(addressKeys(a, delimiters), "@"+string(a.Domain))
-}
-
-func addressKeys(a mail.Address, delimiters string) []string {
-	a = a.Fold()
-	keys := []string{a.String()}
-	if at := strings.IndexAny(string(a.Local), delimiters); at > 0 {
-		a.Local = a.Local[:at]
-		keys = append(keys, a.String())
-	}
-	return keys
-}
-
 // CheckRuleKey refuses what no lookup would ever find.
 func CheckRuleKey(key string, sender bool) error {
 	domain := strings.TrimPrefix(key, ".")
@@ -142,16 +106,4 @@ func CheckRuleKey(key string, sender bool) error {
 		return err
 	}
 	return nil
-}
-
-// foldKey writes a key as lookups write theirs.
-func foldKey(key string) string {
-	if a, err := mail.ParseAddress(key); err == nil {
-		return a.Fold().String()
-	}
-	mark := key[:len(key)-len(strings.TrimLeft(key, "@."))]
-	if d, err := mail.ParseDomain(key[len(mark):]); err == nil {
-		return mark + string(d)
-	}
-	return strings.ToLower(key)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/table"
 )
 
 func ruleFile(t *testing.T, text string) string {
@@ -146,6 +147,10 @@ func TestMailThatGoesNowhere(t *testing.T) {
 	}
 }
 
+func parseRules(name, text string, sender, relayOnly bool, known func(string) bool) (table.Table, error) {
+	return (&table.Opener{}).Parse(table.KindText, name, strings.NewReader(text), delivery.RuleUse(sender, relayOnly, known))
+}
+
 func TestRulesRefused(t *testing.T) {
 	t.Parallel()
 	known := func(name string) bool { return name == "smtp" }
@@ -153,14 +158,14 @@ func TestRulesRefused(t *testing.T) {
 		"a.example", "a.example uucp:x", "a.example nothing", "a.example smtp:[x", "a.example smtp:a, b c", " smtp:", "a..b smtp:",
 		"a@ smtp:", "a.example smtp:\nA.Example smtp:", "@a.example smtp:", "<> smtp:",
 	} {
-		if rules, err := delivery.ParseRules("file", strings.NewReader(text), false, false, known); err == nil {
+		if rules, err := parseRules("file", text, false, false, known); err == nil {
 			t.Errorf("%q: %v", text, rules)
 		} else if !strings.HasPrefix(err.Error(), "file:") {
 			t.Errorf("%q: %v does not say where", text, err)
 		}
 	}
 	for _, text := range []string{"a.example smtp:", "* smtp:", ".a.example smtp:"} {
-		if rules, err := delivery.ParseRules("file", strings.NewReader(text), true, false, known); err == nil {
+		if rules, err := parseRules("file", text, true, false, known); err == nil {
 			t.Errorf("for senders: %q: %v", text, rules)
 		}
 	}
@@ -228,20 +233,19 @@ func FuzzParseRules(f *testing.F) {
 		f.Add(seed, false, false)
 		f.Add(seed, true, true)
 	}
+	known := func(s string) bool { return s == "smtp" }
 	f.Fuzz(func(t *testing.T, text string, sender, relayOnly bool) {
-		rules, err := delivery.ParseRules("f", strings.NewReader(text), sender, relayOnly, func(s string) bool { return s == "smtp" })
+		rules, err := parseRules("f", text, sender, relayOnly, known)
 		if err != nil {
 			return
 		}
-		for key, rule := range rules {
-			if err := delivery.CheckRuleKey(key, sender); err != nil {
-				t.Fatalf("key %q: %v", key, err)
-			}
-			if rule.NextHop == "" || rule.Transport != "smtp" && rule.Transport != "" {
+		for _, key := range strings.Fields(text) {
+			values, err := rules.Lookup(t.Context(), key)
+			if err != nil || len(values) == 0 {
 				continue
 			}
-			if _, err := delivery.ParseNextHops(rule.NextHop); err != nil {
-				t.Fatalf("%q: %v", rule.NextHop, err)
+			if _, err := delivery.ParseRule(values[0], relayOnly, known); err != nil {
+				t.Fatalf("%q: %v", values[0], err)
 			}
 		}
 	})

@@ -66,7 +66,7 @@ fi
 
 put 0644 "$here/man/postern.8" "$share/man/man8/postern.8"
 put 0644 "$here/man/postern.hcl.5" "$share/man/man5/postern.hcl.5"
-for unit in postern.service postern-pam.socket postern-pam.service; do
+for unit in postern.service postern-pam.socket postern-pam.service postern-gssapi.socket postern-gssapi.service; do
 	put 0644 "$here/systemd/$unit" "$libdir/systemd/system/$unit"
 done
 put 0644 "$here/sysusers.d/postern.conf" "$libdir/sysusers.d/postern.conf"
@@ -92,6 +92,8 @@ Postern is installed. As root, to run it:
   systemctl enable --now postern
 and, where passwords are verified by PAM:
   systemctl enable --now postern-pam.socket
+and, where Kerberos tickets log in, with a keytab in /etc/postern/postern.keytab:
+  systemctl enable --now postern-gssapi.socket
 and, for programs of this machine that call sendmail, with a listener of mode local:
   SENDMAIL=/usr/sbin make install                 # where no other mail system is installed
 END

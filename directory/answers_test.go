@@ -3,9 +3,12 @@ package directory
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/postern-mail/postern/status"
 )
@@ -187,5 +190,149 @@ func TestSuggestedAnswers(t *testing.T) {
 		o.err = status.Errorf(status.DirectoryDown, "dead")
 		time.Sleep(time.Minute)
 		want(4, 0, status.DirectoryDown) // the no was certain when it was suggested
+	})
+}
+
+// TestHotAnswersAreRenewedEarly: what is asked for often is looked up anew
+// before its time is over, by nobody who waits, and not all at once.
+func TestHotAnswersAreRenewedEarly(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &Directory{renewals: newRenewals()}
+		done := make(chan struct{})
+		running, stop := context.WithCancel(t.Context())
+		go func() {
+			defer close(done)
+			_ = d.Run(running)
+		}()
+		synctest.Wait()
+		const keys = 200
+		c := newAnswers[int, int](CacheConfig{PositiveTTL: time.Minute, NegativeTTL: time.Second, StaleTTL: time.Hour, MaxEntries: 1000}, func() uint64 { return 0 })
+		c.renewals = d.renewals
+		second, asked, waited := 0, map[int]int{}, 0
+		var mu sync.Mutex
+		for range 60 {
+			for key := range keys + 1 {
+				if key == keys && second > 0 {
+					continue // asked once: not hot
+				}
+				inCall := true
+				_, err := c.get(t.Context(), key, func(context.Context) (int, error) {
+					mu.Lock()
+					defer mu.Unlock()
+					if inCall {
+						waited++
+					}
+					asked[second]++
+					return key, nil
+				})
+				mu.Lock()
+				inCall = false
+				mu.Unlock()
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			second++
+			time.Sleep(time.Second)
+		}
+		if waited != keys+1 {
+			t.Errorf("%d lookups with a caller waiting, want those of the start, %d", waited, keys+1)
+		}
+		renewed, most := 0, 0
+		for at, n := range asked {
+			if at > 0 {
+				renewed, most = renewed+n, max(most, n)
+			}
+		}
+		if renewed != keys || most > keys/4 || c.counts.renewed.Load() != keys {
+			t.Errorf("%d renewed, want %d; %d in one second", renewed, keys, most)
+		}
+		stop()
+		<-done
+	})
+}
+
+// TestRenewalThatFailsLeavesTheAnswer: an outage is noticed only by what is too
+// old.
+func TestRenewalThatFailsLeavesTheAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, o := testAnswers(), &oracle{value: 1}
+		_, _ = c.get(t.Context(), "k", o.lookup)
+		o.err = errors.New("dead")
+		c.renew(t.Context(), "k", o.lookup)
+		if v, err := c.get(t.Context(), "k", o.lookup); v != 1 || err != nil || o.asked != 2 {
+			t.Errorf("after a failed renewal %d, %v, %d questions", v, err, o.asked)
+		}
+		o.err = status.Errorf(status.NoSuchUser, "gone")
+		c.renew(t.Context(), "k", o.lookup)
+		if _, err := c.get(t.Context(), "k", o.lookup); status.Of(err) != status.NoSuchUser {
+			t.Errorf("a renewal that finds nobody leaves %v", err)
+		}
+		counts := c.counts.read()
+		if counts != (Counts{Hit: 1, Negative: 1, Miss: 1, Renewed: 2, Stale: 1}) {
+			t.Errorf("counts %+v", counts)
+		}
+	})
+}
+
+// TestColdLookupsComeInTurn: after a restart so many at once, in order, and the
+// logins beside them.
+func TestColdLookupsComeInTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &Directory{cfg: Config{LookupTimeout: 10 * time.Second}, log: hclog.NewNullLogger(), logins: newGate(), lookups: newGate()}
+		now, most, order := 0, 0, []int{}
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		const callers = 4 * maxLookups
+		for i := range callers {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * time.Microsecond)
+				_, err := timed(t.Context(), d, d.lookups, func(context.Context) (int, error) {
+					mu.Lock()
+					order = append(order, i)
+					now++
+					most = max(most, now)
+					mu.Unlock()
+					time.Sleep(time.Second)
+					mu.Lock()
+					now--
+					mu.Unlock()
+					return 0, nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(time.Millisecond)
+		if _, err := timed(t.Context(), d, d.logins, func(context.Context) (int, error) { return 0, nil }); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		if most != maxLookups {
+			t.Errorf("%d lookups at once, want %d", most, maxLookups)
+		}
+		for i, caller := range order {
+			if caller/maxLookups != i/maxLookups {
+				t.Fatalf("order %v", order)
+			}
+		}
+		if l := d.latency.read(); l.Count != callers+1 || l.Within[len(l.Within)-1] != callers+1 {
+			t.Errorf("latency %+v", l)
+		}
+		blocked, cancel := context.WithCancel(t.Context())
+		for range maxLookups {
+			if err := d.lookups.enter(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cancel()
+		if _, err := timed(blocked, d, d.lookups, func(context.Context) (int, error) { return 0, nil }); status.Of(err) != status.DirectoryDown {
+			t.Errorf("a caller who gives up in the row gets %v", err)
+		}
 	})
 }

@@ -43,6 +43,11 @@ type Config struct {
 	// with the domain's transport; defer, nowhere: it waits, for a host that is
 	// missing here must not send mail to a wrong store.
 	UnknownHost string
+	// Homes are the hosts, in lower case, that an account can be pinned to by
+	// its host attribute as the node of a pair that it is at home on; accounts
+	// with no such host are at home by their name. nil: recipients carry no
+	// home, as nobody asks.
+	Homes map[string]mail.Home
 	// MaxDepth bounds how deep groups and aliases nest; 0 means 32.
 	MaxDepth int
 	// MaxRecipients bounds the entries and addresses one address may expand
@@ -91,12 +96,18 @@ type Mapping struct {
 	// the domain's catch-all. Values of the form "SMTP:address" are primary,
 	// "smtp:address" is an alias, other prefixes are not addresses.
 	AddressAttributes []string
+	// LocalPartAttributes hold local-parts of an account's further addresses in
+	// DefaultDomain, such as uid where people have no mail attribute. They are
+	// primary only where nothing else is.
+	LocalPartAttributes []string
 	// PrefixedAttributes are those of the address attributes whose values
 	// carry "smtp:".
 	PrefixedAttributes []string
 	// ForwardAttributes hold addresses mail goes to instead of the mailbox;
 	// to it as well when one of them is the account's own.
 	ForwardAttributes []string
+	// ForwardDNAttributes name entries that mail goes to instead of the mailbox.
+	ForwardDNAttributes []string
 	// KeepFilter matches entries that keep a copy of what is forwarded.
 	KeepFilter string
 	// HostAttribute names the backend that holds the account.
@@ -113,6 +124,9 @@ type Mapping struct {
 	// ExpiryAttributes hold a time after which the account is disabled:
 	// GeneralizedTime or AD's count of 100 ns since 1601.
 	ExpiryAttributes []string
+	// CredentialAttributes change when the account's password does, such as
+	// the time it was set: what was learned about a password is asked anew then.
+	CredentialAttributes []string
 	// GroupBase and GroupFilter find groups and aliases.
 	GroupBase   DN
 	GroupFilter string
@@ -127,12 +141,42 @@ type Mapping struct {
 	MemberDNAttributes      []string
 	MemberAddressAttributes []string
 	MemberURLAttributes     []string
+	// MembershipAttributes, of accounts, hold addresses of groups they belong
+	// to, for groups that have no entry.
+	MembershipAttributes []string
+	// PrimaryGroupAttribute, of accounts, holds the end of the objectSid of a
+	// group they belong to without being named there.
+	PrimaryGroupAttribute string
+	// ContactFilter matches entries that stand for people elsewhere: they are
+	// found like groups, and mail goes to the addresses in ForwardAttributes.
+	ContactFilter string
 	// SendAsAttributes, of accounts and groups, name entries or logins that
 	// may send under the entry's addresses. Groups named there stand for
 	// their members.
 	SendAsAttributes []string
 	// SharedFilter matches groups whose members may send under its address.
 	SharedFilter string
+	// MembersOnlyFilter matches groups that only members may send to, and
+	// LoginOnlyFilter those that only somebody who logged in may.
+	MembersOnlyFilter string
+	LoginOnlyFilter   string
+	// PosterAttributes of a group name those who may send to it, beside members
+	// where these may, and DeniedPosterAttributes those who may not: by DN,
+	// address, mailto: or LDAP URL, or "@domain". PosterDomainAttributes hold
+	// domains whose addresses may send to it.
+	PosterAttributes       []string
+	DeniedPosterAttributes []string
+	PosterDomainAttributes []string
+	// ModeratorAttributes name those who get what others send to a group, in
+	// the same forms. Groups that ModeratedFilter matches are moderated; without
+	// it those that name moderators.
+	ModeratorAttributes []string
+	ModeratedFilter     string
+	// RelayFilter matches accounts that may send to domains that are not ours;
+	// without it all may.
+	RelayFilter string
+	// PolicyAttributes of accounts are for rules: mail.Account.Attributes.
+	PolicyAttributes []string
 }
 
 // none empties a field that the preset fills.
@@ -144,7 +188,9 @@ type mapping struct {
 	user, group            Filter
 	login                  *Template
 	keep, disabled, shared Filter
-	named                  Filter   // groups addressed by name
+	named, contact         Filter // groups addressed by name; people elsewhere
+	membersOnly, loginOnly Filter
+	moderated, relay       Filter
 	userAttributes         []string // to ask for
 	groupAttributes        []string
 }
@@ -266,6 +312,12 @@ func overlay(m, over Mapping) Mapping {
 	text(&m.GroupFilter, over.GroupFilter)
 	text(&m.GroupNameFilter, over.GroupNameFilter)
 	text(&m.SharedFilter, over.SharedFilter)
+	text(&m.PrimaryGroupAttribute, over.PrimaryGroupAttribute)
+	text(&m.ContactFilter, over.ContactFilter)
+	text(&m.MembersOnlyFilter, over.MembersOnlyFilter)
+	text(&m.LoginOnlyFilter, over.LoginOnlyFilter)
+	text(&m.ModeratedFilter, over.ModeratedFilter)
+	text(&m.RelayFilter, over.RelayFilter)
 	if over.QuotaUnit != 0 {
 		m.QuotaUnit = over.QuotaUnit
 	}
@@ -279,9 +331,11 @@ func overlay(m, over Mapping) Mapping {
 // lists returns the mapping's lists of attributes.
 func (m *Mapping) lists() []*[]string {
 	return []*[]string{
-		&m.LoginAttributes, &m.AddressAttributes, &m.PrefixedAttributes, &m.ForwardAttributes,
+		&m.LoginAttributes, &m.AddressAttributes, &m.LocalPartAttributes, &m.PrefixedAttributes, &m.ForwardAttributes,
 		&m.ExpiryAttributes, &m.GroupAddressAttributes, &m.GroupNameAttributes, &m.MemberDNAttributes,
-		&m.MemberAddressAttributes, &m.MemberURLAttributes, &m.SendAsAttributes,
+		&m.MemberAddressAttributes, &m.MemberURLAttributes, &m.SendAsAttributes, &m.CredentialAttributes,
+		&m.PosterAttributes, &m.DeniedPosterAttributes, &m.PosterDomainAttributes, &m.ModeratorAttributes,
+		&m.ForwardDNAttributes, &m.MembershipAttributes, &m.PolicyAttributes,
 	}
 }
 
@@ -299,6 +353,11 @@ func (m *mapping) parseFilters() error {
 		{"disabled filter", m.DisabledFilter, &m.disabled, nothing},
 		{"group name filter", m.GroupNameFilter, &m.named, nothing},
 		{"shared filter", m.SharedFilter, &m.shared, nothing},
+		{"contact filter", m.ContactFilter, &m.contact, nothing},
+		{"members only filter", m.MembersOnlyFilter, &m.membersOnly, nothing},
+		{"login only filter", m.LoginOnlyFilter, &m.loginOnly, nothing},
+		{"moderated filter", m.ModeratedFilter, &m.moderated, nothing},
+		{"relay filter", m.RelayFilter, &m.relay, And()},
 	} {
 		if f.text == "" {
 			if f.absent == nil {
@@ -313,10 +372,13 @@ func (m *mapping) parseFilters() error {
 		}
 		*f.filter = parsed
 	}
-	for _, judged := range []Filter{m.keep, m.disabled, m.named, m.shared} {
+	for _, judged := range []Filter{m.keep, m.disabled, m.named, m.contact, m.shared, m.membersOnly, m.loginOnly, m.moderated, m.relay} {
 		if rule := UnsupportedRule(judged); rule != "" {
 			return fmt.Errorf("filter %s: matching rule %s is not known here", judged, rule)
 		}
+	}
+	if m.ContactFilter != "" {
+		m.group = Or(m.group, m.contact)
 	}
 	if m.LoginFilter == "" {
 		return nil
@@ -337,7 +399,7 @@ func (m *mapping) checkAttributes() error {
 			}
 		}
 	}
-	for _, name := range []string{m.HostAttribute, m.TransportAttribute, m.QuotaAttribute} {
+	for _, name := range []string{m.HostAttribute, m.TransportAttribute, m.QuotaAttribute, m.PrimaryGroupAttribute} {
 		if name != "" && !IsAttributeDescription(name) {
 			return fmt.Errorf("%q is not an attribute", name)
 		}
@@ -345,7 +407,7 @@ func (m *mapping) checkAttributes() error {
 	if !IsAttributeDescription(m.NameAttribute) {
 		return fmt.Errorf("name attribute %q is not an attribute", m.NameAttribute)
 	}
-	if len(m.AddressAttributes) == 0 {
+	if len(m.AddressAttributes)+len(m.LocalPartAttributes) == 0 {
 		return fmt.Errorf("no address attributes: nobody could be found")
 	}
 	return nil
@@ -354,12 +416,21 @@ func (m *mapping) checkAttributes() error {
 // collectAttributes lists what searches ask for: nothing that the mapping does
 // not use, and so never a password.
 func (m *mapping) collectAttributes() {
-	user := slices.Concat(m.LoginAttributes, m.AddressAttributes, m.ForwardAttributes, m.ExpiryAttributes,
-		m.SendAsAttributes, []string{m.NameAttribute, m.HostAttribute, m.TransportAttribute, m.QuotaAttribute, "objectClass"},
-		FilterAttributes(m.keep), FilterAttributes(m.disabled))
+	user := slices.Concat(m.LoginAttributes, m.AddressAttributes, m.LocalPartAttributes, m.ForwardAttributes, m.ExpiryAttributes,
+		m.SendAsAttributes, m.CredentialAttributes, []string{m.NameAttribute, m.HostAttribute, m.TransportAttribute, m.QuotaAttribute, "objectClass"},
+		m.ForwardDNAttributes, m.MembershipAttributes, []string{m.PrimaryGroupAttribute},
+		FilterAttributes(m.keep), FilterAttributes(m.disabled), FilterAttributes(m.relay), m.PolicyAttributes)
 	group := slices.Concat(m.GroupAddressAttributes, m.GroupNameAttributes, m.MemberDNAttributes,
 		m.MemberAddressAttributes, m.MemberURLAttributes, m.SendAsAttributes, []string{"objectClass"},
-		FilterAttributes(m.named), FilterAttributes(m.shared))
+		m.PosterAttributes, m.DeniedPosterAttributes, m.PosterDomainAttributes, m.ModeratorAttributes,
+		FilterAttributes(m.named), FilterAttributes(m.shared), FilterAttributes(m.membersOnly),
+		FilterAttributes(m.loginOnly), FilterAttributes(m.moderated))
+	if m.ContactFilter != "" {
+		group = slices.Concat(group, m.ForwardAttributes, FilterAttributes(m.contact))
+	}
+	if m.PrimaryGroupAttribute != "" {
+		group = append(group, "objectSid")
+	}
 	m.userAttributes, m.groupAttributes = distinct(user), distinct(group)
 }
 

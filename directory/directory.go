@@ -23,12 +23,19 @@ type Directory struct {
 	tables   []Table
 	log      hclog.Logger
 	down     atomic.Bool // the last search that ended did not answer
+	changes  changes
 
-	recipients *answers[mail.Address, []mail.Recipient]
+	recipients *answers[mail.Address, expansion]
 	accounts   *answers[string, login]
 	names      *answers[string, mail.Account]
 	holders    *answers[mail.Address, mail.Account]
 	owners     *answers[mail.Address, []string]
+	circles    *answers[string, circle] // of groups that not everybody may send to
+
+	renewals *renewals
+	latency  latency
+	logins   gate // lookups of logins
+	lookups  gate // all others
 }
 
 // login is an account and the entry a bind proves it by.
@@ -50,13 +57,19 @@ func New(cfg Config, searcher Searcher, log hclog.Logger, tables ...Table) (*Dir
 	if err != nil {
 		return nil, fmt.Errorf("directory %q: %w", cfg.Name, err)
 	}
-	d := &Directory{cfg: cfg, mapping: m, searcher: searcher, tables: tables, log: log.Named(cfg.Name)}
+	d := &Directory{cfg: cfg, mapping: m, searcher: searcher, tables: tables, log: log.Named(cfg.Name),
+		renewals: newRenewals(), logins: newGate(), lookups: newGate()}
 	generation := d.generation()
-	d.recipients = newAnswers[mail.Address, []mail.Recipient](cfg.Cache, generation)
+	d.recipients = newAnswers[mail.Address, expansion](cfg.Cache, generation)
 	d.accounts = newAnswers[string, login](cfg.Cache, generation)
 	d.names = newAnswers[string, mail.Account](cfg.Cache, generation)
 	d.holders = newAnswers[mail.Address, mail.Account](cfg.Cache, generation)
 	d.owners = newAnswers[mail.Address, []string](cfg.Cache, generation)
+	d.recipients.renewals, d.accounts.renewals, d.names.renewals = d.renewals, d.renewals, d.renewals
+	d.holders.renewals, d.owners.renewals = d.renewals, d.renewals
+	few := cfg.Cache
+	few.MaxEntries = min(few.MaxEntries, maxCircles)
+	d.circles = newAnswers[string, circle](few, generation)
 	return d, nil
 }
 
@@ -96,15 +109,48 @@ func (d *Directory) Down() bool { return d.down.Load() }
 // DirectoryDown. While the directory is down an answer of up to StaleTTL
 // serves.
 func (d *Directory) Resolve(ctx context.Context, a mail.Address) ([]mail.Recipient, error) {
-	found, err := d.recipients.get(ctx, a, func(ctx context.Context) ([]mail.Recipient, error) {
-		return timed(ctx, d, func(ctx context.Context) ([]mail.Recipient, error) {
-			return d.resolve(ctx, a, nil)
+	found, err := d.expansion(ctx, a)
+	return slices.Clone(found.recipients), err
+}
+
+func (d *Directory) expansion(ctx context.Context, a mail.Address) (expansion, error) {
+	found, err := d.recipients.get(ctx, a, func(ctx context.Context) (expansion, error) {
+		return timed(ctx, d, d.lookups, func(ctx context.Context) (expansion, error) {
+			return d.resolve(ctx, a, nil, nil)
 		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("resolve %s: %w", a, err)
+		return expansion{}, fmt.Errorf("resolve %s: %w", a, err)
 	}
-	return slices.Clone(found), nil
+	return found, nil
+}
+
+// ResolveFor is Resolve for mail of one sender. Groups that not everybody may
+// send to are GroupRestricted for those who may not, also where the address
+// leads to one beside others; a moderated one stands for its moderators unless
+// one of them sends. A group that lets the sender in speaks for those nested in
+// it. While the directory is down mail to such groups waits when it is not
+// remembered who may send there.
+func (d *Directory) ResolveFor(ctx context.Context, a mail.Address, from mail.Poster) ([]mail.Recipient, error) {
+	found, err := d.expansion(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	if found.guarded {
+		// Asked before the lookup has its place: whoever holds one must not wait
+		// for answers that others need one for.
+		s, err := d.sender(ctx, from, nil)
+		if err != nil {
+			return nil, fmt.Errorf("resolve %s: sender: %w", a, err)
+		}
+		found, err = timed(ctx, d, d.lookups, func(ctx context.Context) (expansion, error) {
+			return d.resolve(ctx, a, func(context.Context) (sender, error) { return s, nil }, nil)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("resolve %s: %w", a, err)
+		}
+	}
+	return slices.Clone(found.recipients), nil
 }
 
 // Account returns the account behind a login, which is one of the mapping's
@@ -119,7 +165,7 @@ func (d *Directory) Account(ctx context.Context, loginName string) (mail.Account
 // verified with Bind.
 func (d *Directory) FindLogin(ctx context.Context, loginName string) (dn string, account mail.Account, err error) {
 	found, err := d.accounts.get(ctx, loginName, func(ctx context.Context) (login, error) {
-		return timed(ctx, d, func(ctx context.Context) (login, error) {
+		return timed(ctx, d, d.logins, func(ctx context.Context) (login, error) {
 			return d.findLogin(ctx, loginName, nil)
 		})
 	})
@@ -134,7 +180,7 @@ func (d *Directory) FindLogin(ctx context.Context, loginName string) (dn string,
 // a person may type as login need not be it. Reasons as Account's.
 func (d *Directory) AccountNamed(ctx context.Context, name string) (mail.Account, error) {
 	account, err := d.names.get(ctx, name, func(ctx context.Context) (mail.Account, error) {
-		return timed(ctx, d, func(ctx context.Context) (mail.Account, error) {
+		return timed(ctx, d, d.lookups, func(ctx context.Context) (mail.Account, error) {
 			return d.findNamed(ctx, name, nil)
 		})
 	})
@@ -150,7 +196,7 @@ func (d *Directory) AccountNamed(ctx context.Context, name string) (mail.Account
 // two accounts have is AddressAmbiguous. Reasons as Account's.
 func (d *Directory) AccountOf(ctx context.Context, a mail.Address) (mail.Account, error) {
 	account, err := d.holders.get(ctx, a, func(ctx context.Context) (mail.Account, error) {
-		return timed(ctx, d, func(ctx context.Context) (mail.Account, error) {
+		return timed(ctx, d, d.lookups, func(ctx context.Context) (mail.Account, error) {
 			return d.holder(ctx, a, nil)
 		})
 	})
@@ -164,10 +210,11 @@ func (d *Directory) AccountOf(ctx context.Context, a mail.Address) (mail.Account
 // Owners returns the names of the accounts that may send as a, sorted: the
 // account whose address it is and whoever the mapping lets share it. None and
 // a nil error mean that nobody may. Reasons: AddressAmbiguous, AddressLoop,
-// DirectoryDown.
+// DirectoryDown, which it also is when only content too old to believe says that
+// nobody may.
 func (d *Directory) Owners(ctx context.Context, a mail.Address) ([]string, error) {
 	names, err := d.owners.get(ctx, a, func(ctx context.Context) ([]string, error) {
-		return timed(ctx, d, func(ctx context.Context) ([]string, error) {
+		return timed(ctx, d, d.lookups, func(ctx context.Context) ([]string, error) {
 			return d.ownersOf(ctx, a, nil)
 		})
 	})
@@ -181,7 +228,8 @@ func (d *Directory) Owners(ctx context.Context, a mail.Address) ([]string, error
 }
 
 // MaySendAs reports whether id may use a as its reverse-path or header
-// address. The null reverse-path belongs to everybody.
+// address. The null reverse-path belongs to everybody. A no of content that is
+// too old to believe is DirectoryDown.
 func (d *Directory) MaySendAs(ctx context.Context, id mail.Identity, a mail.Address) (bool, error) {
 	if a.IsNull() {
 		return true, nil
@@ -197,6 +245,29 @@ func (d *Directory) MaySendAs(ctx context.Context, id mail.Identity, a mail.Addr
 	if err != nil {
 		return false, err
 	}
+	may, err := d.isAmong(owners, id, who, func() (mail.Account, error) { return d.Account(ctx, who) })
+	if err != nil || may || !d.isDoubtful() {
+		return may, err
+	}
+	return timed(ctx, d, d.lookups, func(ctx context.Context) (bool, error) {
+		return doubted(ctx, d, false, nil, func(ctx context.Context) (bool, error) {
+			owners, err := d.ownersOf(ctx, a, nil)
+			if status.Of(err) == status.NoSuchUser {
+				return false, nil
+			}
+			if err != nil {
+				return false, err
+			}
+			return d.isAmong(owners, id, who, func() (mail.Account, error) {
+				found, err := d.findLogin(ctx, who, nil)
+				return found.account, err
+			})
+		})
+	})
+}
+
+// isAmong reports whether the person who is logged in as who is one of owners.
+func (d *Directory) isAmong(owners []string, id mail.Identity, who string, find func() (mail.Account, error)) (bool, error) {
 	if containsFold(owners, who) {
 		return true, nil
 	}
@@ -205,7 +276,7 @@ func (d *Directory) MaySendAs(ctx context.Context, id mail.Identity, a mail.Addr
 	}
 	// A verifier that asked no directory may know the person under another
 	// login than we do.
-	account, err := d.Account(ctx, who)
+	account, err := find()
 	if status.Of(err) == status.NoSuchUser {
 		return false, nil
 	}
@@ -230,13 +301,83 @@ func containsFold(names []string, name string) bool {
 	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
 }
 
-// timed bounds a whole lookup and notes whether the directory answered.
-func timed[T any](ctx context.Context, d *Directory, lookup func(context.Context) (T, error)) (T, error) {
+// timed bounds a whole lookup and notes whether the directory answered. It waits
+// in turn where too many go on.
+func timed[T any](ctx context.Context, d *Directory, g gate, lookup func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.LookupTimeout)
 	defer cancel()
-	answer, err := lookup(ctx)
+	if err := g.enter(ctx); err != nil {
+		var none T
+		return none, err
+	}
+	defer g.leave()
+	started := time.Now()
+	answer, err := judged(ctx, d, lookup)
+	d.latency.observe(time.Since(started))
 	d.noteHealth(err)
 	return answer, err
+}
+
+// judged answers by lookup, and does not believe a no of content that is too
+// old for it.
+func judged[T any](ctx context.Context, d *Directory, lookup func(context.Context) (T, error)) (T, error) {
+	answer, err := lookup(ctx)
+	switch status.Of(err) {
+	case status.NoSuchUser, status.GroupRestricted, status.AccountDisabled:
+		return doubted(ctx, d, answer, err, lookup)
+	}
+	return answer, err
+}
+
+// liveKey is where a lookup's context says what to search in place of what is
+// held here.
+type liveKey struct{}
+
+// chosen returns the searcher to ask in a lookup: s, or in place of one whose
+// answer was doubted what knows better.
+func chosen(ctx context.Context, s Searcher) Searcher {
+	if live, ok := ctx.Value(liveKey{}).(Searcher); ok {
+		if _, aging := s.(Aging); aging {
+			return live
+		}
+	}
+	return s
+}
+
+// doubted returns what to make of a no: the answer, that of the servers when
+// what is held here is too old to believe, or that nobody knows.
+func doubted[T any](ctx context.Context, d *Directory, answer T, no error, lookup func(context.Context) (T, error)) (T, error) {
+	aging, ok := d.searcher.(Aging)
+	if !ok {
+		return answer, no
+	}
+	live, unknown := aging.Doubt()
+	if live != nil {
+		fresh, err := lookup(context.WithValue(ctx, liveKey{}, live))
+		if isCertain(err) {
+			return fresh, err
+		}
+	}
+	if unknown != nil {
+		return answer, status.New(status.DirectoryDown, &agedError{unknown})
+	}
+	return answer, no
+}
+
+// agedError is why a no counts as unknown: what is held here is too old.
+type agedError struct{ err error }
+
+func (e *agedError) Error() string { return e.err.Error() }
+func (e *agedError) Unwrap() error { return e.err }
+
+// isDoubtful reports whether a no of what is held here is not believed at once.
+func (d *Directory) isDoubtful() bool {
+	aging, ok := d.searcher.(Aging)
+	if !ok {
+		return false
+	}
+	live, unknown := aging.Doubt()
+	return live != nil || unknown != nil
 }
 
 // noteHealth logs the moments at which the directory stops and resumes
@@ -257,8 +398,11 @@ func (d *Directory) noteHealth(err error) {
 // it is at most unknown.
 func (d *Directory) search(ctx context.Context, req Request, t *trace) ([]Entry, error) {
 	started := time.Now()
-	entries, err := d.searcher.Search(ctx, req)
-	t.query(req, entries, err, time.Since(started))
+	searcher := chosen(ctx, d.searcher)
+	entries, err := searcher.Search(ctx, req)
+	if t != nil {
+		t.query(req, entries, err, time.Since(started), whereOf(searcher))
+	}
 	if err != nil && status.Of(err) != status.DirectoryDown {
 		err = status.New(status.DirectoryDown, err)
 	}

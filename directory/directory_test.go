@@ -431,3 +431,67 @@ func TestConfigMistakes(t *testing.T) {
 		}
 	}
 }
+
+// TestCredentialVersion has a password changed: what the directory tells of
+// that is another version, and nothing else is.
+func TestCredentialVersion(t *testing.T) {
+	t.Parallel()
+	version := func(cfg directory.Config, more ...string) string {
+		d := open(t, cfg, tree(t, person("a", append(more, "mail: a@x.example")...)))
+		account, err := d.Account(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return account.CredentialVersion
+	}
+	before := version(directory.Config{}, "pwdChangedTime: 20260101000000Z", "shadowLastChange: 20454")
+	if before == "" {
+		t.Fatal("no version of a password whose time is known")
+	}
+	for _, row := range []struct {
+		name string
+		same bool
+		now  string
+	}{
+		{"the same in another order", true, version(directory.Config{}, "shadowLastChange: 20454", "pwdChangedTime: 20260101000000Z", "description: x")},
+		{"another time", false, version(directory.Config{}, "pwdChangedTime: 20260101000001Z", "shadowLastChange: 20454")},
+		{"one time is gone", false, version(directory.Config{}, "pwdChangedTime: 20260101000000Z")},
+		{"none is told", false, version(directory.Config{})},
+	} {
+		if (row.now == before) != row.same {
+			t.Errorf("%s: %q, before %q", row.name, row.now, before)
+		}
+	}
+	if v := version(directory.Config{Mapping: directory.Mapping{CredentialAttributes: []string{"description"}}}, "description: 7"); v != "description=7;" {
+		t.Errorf("by an attribute of its own: %q", v)
+	}
+}
+
+// TestPeopleWithoutMail: where the configuration says so, a uid is an address.
+func TestPeopleWithoutMail(t *testing.T) {
+	t.Parallel()
+	d := open(t, directory.Config{
+		Name: "x", Domains: []mail.Domain{"x.example", "y.example"}, Mapping: directory.Mapping{LocalPartAttributes: []string{"uid"}},
+	}, tree(t, person("ann", "sn: a")+person("bob", "mail: robert@y.example")+person("x y", "sn: odd")+
+		group("g", "mail: g@x.example", "member: uid=ann,ou=people,dc=x", "member: uid=bob,ou=people,dc=x")))
+	for address, want := range map[string]string{
+		"ann@x.example":      "ann@x.example",
+		"ANN+list@x.example": "ann+list@x.example",
+		"ann@y.example":      "NoSuchUser", // in the first domain only
+		"bob@x.example":      "robert@y.example",
+		"robert@y.example":   "robert@y.example",
+		"g@x.example":        "ann@x.example robert@y.example",
+		"nobody@x.example":   "NoSuchUser",
+	} {
+		if got := resolved(t, d, address); got != want {
+			t.Errorf("%s: %s; want %s", address, got, want)
+		}
+	}
+	account, err := d.Account(t.Context(), "bob@x.example")
+	if err != nil || account.Name != "bob" || account.Primary != mail.MustAddress("robert@y.example") {
+		t.Errorf("the login bob@x.example: %+v, %v", account, err)
+	}
+	if ok, err := d.MaySendAs(t.Context(), mail.Identity{Authentication: "bob", Source: "x"}, mail.MustAddress("bob@x.example")); !ok || err != nil {
+		t.Errorf("bob may not send as bob@x.example: %v", err)
+	}
+}

@@ -3,7 +3,7 @@ package directory
 import (
 	"context"
 	"errors"
-	"maps"
+	"slices"
 	"strings"
 )
 
@@ -11,31 +11,58 @@ import (
 // An Entry is immutable and may be shared between goroutines.
 type Entry struct {
 	DN         DN
-	attributes map[string][]string // by lower-case attribute type
+	attributes []Attribute
+}
+
+// Attribute is an attribute of an entry with its values.
+type Attribute struct {
+	Type   string // lower case, without options
+	Values []string
 }
 
 // NewEntry returns an entry that owns attributes' value slices. Attribute
 // types are case-insensitive; options ("mail;lang-de") are dropped and the
 // values joined with those of the bare type.
 func NewEntry(dn DN, attributes map[string][]string) Entry {
-	e := Entry{DN: dn, attributes: make(map[string][]string, len(attributes))}
+	e := Entry{DN: dn, attributes: make([]Attribute, 0, len(attributes))}
 	for name, values := range attributes {
 		key := attributeKey(name)
-		if have := e.attributes[key]; have != nil {
-			values = append(have[:len(have):len(have)], values...)
+		if i := e.find(key); i >= 0 {
+			have := e.attributes[i].Values
+			e.attributes[i].Values = append(have[:len(have):len(have)], values...)
+			continue
 		}
-		e.attributes[key] = values
+		e.attributes = append(e.attributes, Attribute{key, values})
 	}
 	return e
+}
+
+// EntryOf returns an entry of attributes whose types are in lower case, without
+// options and each there once. It owns the slices.
+func EntryOf(dn DN, attributes []Attribute) Entry { return Entry{DN: dn, attributes: attributes} }
+
+// find returns the place of an attribute by its key, or -1. Entries have few
+// attributes: looking at each is faster than a map, and smaller.
+func (e Entry) find(key string) int {
+	for i := range e.attributes {
+		if e.attributes[i].Type == key {
+			return i
+		}
+	}
+	return -1
 }
 
 // Values returns the values of an attribute, which the caller must not change.
 // Values are octets: text, DNs or binary, as the server gave them.
 func (e Entry) Values(attribute string) []string {
-	if values, ok := e.attributes[attribute]; ok {
-		return values
+	i := e.find(attribute)
+	if i < 0 {
+		i = e.find(attributeKey(attribute))
 	}
-	return e.attributes[attributeKey(attribute)]
+	if i < 0 {
+		return nil
+	}
+	return e.attributes[i].Values
 }
 
 // First returns an attribute's first value, or "" when it has none.
@@ -49,17 +76,14 @@ func (e Entry) First(attribute string) string {
 // Select returns the entry with only the named attributes; all of them when
 // names is empty or holds "*".
 func (e Entry) Select(names []string) Entry {
-	if len(names) == 0 {
+	if len(names) == 0 || slices.Contains(names, "*") {
 		return e
 	}
-	selected := Entry{DN: e.DN, attributes: make(map[string][]string, len(names))}
+	selected := Entry{DN: e.DN, attributes: make([]Attribute, 0, min(len(names), len(e.attributes)))}
 	for _, name := range names {
-		if name == "*" {
-			return e
-		}
 		key := attributeKey(name)
-		if values, ok := e.attributes[key]; ok {
-			selected.attributes[key] = values
+		if i := e.find(key); i >= 0 && selected.find(key) < 0 {
+			selected.attributes = append(selected.attributes, e.attributes[i])
 		}
 	}
 	return selected
@@ -67,21 +91,33 @@ func (e Entry) Select(names []string) Entry {
 
 // Without returns the entry without an attribute.
 func (e Entry) Without(attribute string) Entry {
-	key := attributeKey(attribute)
-	if _, ok := e.attributes[key]; !ok {
+	i := e.find(attributeKey(attribute))
+	if i < 0 {
 		return e
 	}
-	rest := maps.Clone(e.attributes)
-	delete(rest, key)
-	return Entry{DN: e.DN, attributes: rest}
+	return Entry{DN: e.DN, attributes: slices.Delete(slices.Clone(e.attributes), i, i+1)}
+}
+
+// With returns the entry with other values of an attribute; without it when
+// there are none. It owns values.
+func (e Entry) With(attribute string, values []string) Entry {
+	rest := e.Without(attribute)
+	if len(values) == 0 {
+		return rest
+	}
+	return Entry{DN: e.DN, attributes: append(slices.Clone(rest.attributes), Attribute{attributeKey(attribute), values})}
 }
 
 // Each calls f for every attribute, by lower-case type, in no order.
 func (e Entry) Each(f func(attribute string, values []string)) {
-	for name, values := range e.attributes {
-		f(name, values)
+	for _, a := range e.attributes {
+		f(a.Type, a.Values)
 	}
 }
+
+// AttributeKey returns the form in which two spellings of an attribute type are
+// the same, without options.
+func AttributeKey(name string) string { return attributeKey(name) }
 
 func attributeKey(name string) string {
 	name, _, _ = strings.Cut(name, ";")
@@ -134,10 +170,42 @@ type Binder interface {
 	Bind(ctx context.Context, dn, password string) error
 }
 
+// Distant is implemented by a Searcher whose searches may each be a round trip to
+// a server, so that two which do not depend on each other are worth being under
+// way at once. It may be used concurrently.
+type Distant interface {
+	// Distant reports whether they are now.
+	Distant() bool
+}
+
 // Generational is implemented by a Searcher whose content changes as a whole:
 // answers computed under another generation are not served from the cache.
 type Generational interface {
 	Generation() uint64
+}
+
+// Notifier is implemented by what tells of changes. Changed returns a channel
+// that is closed at the next change of content after the call; whoever wants to
+// know of the one after calls again, before looking at the content. It may be
+// called concurrently.
+type Notifier interface {
+	Changed() <-chan struct{}
+}
+
+// Explainer is implemented by a Searcher that can tell where its answers come
+// from at this moment: "replica generation 17, 3s old", "ldaps://ldap.example.com".
+type Explainer interface {
+	Where() string
+}
+
+// Aging is implemented by a Searcher that answers from what it holds, which may
+// be old. What it finds is served whatever its age.
+type Aging interface {
+	// Doubt returns nothing while it may be believed that what is not found does
+	// not exist. Else live, when it is not nil, knows better; where it does
+	// not answer, or is nil, err is why nobody knows, and with a nil err the
+	// old answer counts.
+	Doubt() (live Searcher, err error)
 }
 
 // Errors of a Searcher that callers may tell apart.

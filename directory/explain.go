@@ -40,6 +40,7 @@ type Query struct {
 	Entries []DN
 	Error   string
 	Took    time.Duration
+	From    string // what answered, where that is known
 }
 
 // trace records steps. A nil trace records nothing, so that lookups on the
@@ -55,11 +56,8 @@ func (t *trace) add(s Step) {
 	}
 }
 
-func (t *trace) query(req Request, entries []Entry, err error, took time.Duration) {
-	if t == nil {
-		return
-	}
-	q := &Query{Base: req.Base, Scope: req.Scope, Filter: req.Filter.String(), Took: took}
+func (t *trace) query(req Request, entries []Entry, err error, took time.Duration, from string) {
+	q := &Query{Base: req.Base, Scope: req.Scope, Filter: req.Filter.String(), Took: took, From: from}
 	for _, e := range entries {
 		q.Entries = append(q.Entries, e.DN)
 	}
@@ -75,13 +73,25 @@ func (t *trace) decide(format string, args ...any) {
 	}
 }
 
+// recall records what the cache holds; "" for nothing.
+func (t *trace) recall(remembered string) {
+	if remembered != "" {
+		t.decide("in memory: %s; here it is asked anew", remembered)
+	}
+}
+
 var errNothingToExplain = errors.New("an address or a login is needed")
 
 // Explain answers about an address or a login as Resolve, Owners and Account
-// do, but asks the directory now instead of the cache, and tells how. The
-// error is nil when the answer is certain, yes or no; the Explanation is
+// do, but asks the directory now instead of the cache, and tells how, and what
+// the cache would have said. The error is nil when the answer is certain, yes or no; the Explanation is
 // filled in either way.
 func (d *Directory) Explain(ctx context.Context, input string) (Explanation, error) {
+	return d.ExplainFor(ctx, input, nil)
+}
+
+// ExplainFor is Explain with who sends to the address; nil for anybody.
+func (d *Directory) ExplainFor(ctx context.Context, input string, from *mail.Poster) (Explanation, error) {
 	x := Explanation{Directory: d.cfg.Name, Input: input}
 	if input == "" {
 		return x, errNothingToExplain
@@ -92,7 +102,7 @@ func (d *Directory) Explain(ctx context.Context, input string) (Explanation, err
 	a, parseErr := mail.ParseAddress(input)
 	var err error
 	if parseErr == nil {
-		err = d.explainAddress(ctx, a, &x, t)
+		err = d.explainAddress(ctx, a, from, &x, t)
 	} else {
 		err = d.explainLogin(ctx, input, &x, t)
 	}
@@ -107,25 +117,33 @@ func (d *Directory) Explain(ctx context.Context, input string) (Explanation, err
 	return x, err
 }
 
-func (d *Directory) explainAddress(ctx context.Context, a mail.Address, x *Explanation, t *trace) error {
+func (d *Directory) explainAddress(ctx context.Context, a mail.Address, from *mail.Poster, x *Explanation, t *trace) error {
 	t.decide("%s is read as an address: who gets its mail?", a)
-	var err error
-	x.Recipients, err = d.resolve(ctx, a, t)
+	t.recall(d.recipients.remembered(a))
+	var who func(context.Context) (sender, error)
+	if from != nil {
+		who = func(ctx context.Context) (sender, error) { return d.sender(ctx, *from, t) }
+	}
+	found, err := judged(ctx, d, func(ctx context.Context) (expansion, error) { return d.resolve(ctx, a, who, t) })
+	x.Recipients = found.recipients
+	if found.guarded && from == nil {
+		t.decide("not everybody may send there: that depends on the sender")
+	}
 	if err != nil {
 		t.decide("answer: %v", err)
 	}
 	t.decide("who may send as %s?", a)
-	owners, ownersErr := d.ownersOf(ctx, a, t)
+	owners, ownersErr := judged(ctx, d, func(ctx context.Context) ([]string, error) { return d.ownersOf(ctx, a, t) })
 	if ownersErr != nil {
 		t.decide("answer: %v", ownersErr)
 	}
 	x.Owners = owners
 	t.decide("whose login is %s?", a)
-	found, loginErr := d.findLogin(ctx, a.String(), t)
+	holder, loginErr := judged(ctx, d, func(ctx context.Context) (login, error) { return d.findLogin(ctx, a.String(), t) })
 	if loginErr != nil {
 		t.decide("answer: %v", loginErr)
 	} else {
-		x.Account = &found.account
+		x.Account = &holder.account
 	}
 	// An answer of which a part is unknown is not certain.
 	for _, other := range []error{ownersErr, loginErr} {
@@ -138,7 +156,8 @@ func (d *Directory) explainAddress(ctx context.Context, a mail.Address, x *Expla
 
 func (d *Directory) explainLogin(ctx context.Context, input string, x *Explanation, t *trace) error {
 	t.decide("%q is read as a login: whose is it?", input)
-	found, err := d.findLogin(ctx, input, t)
+	t.recall(d.accounts.remembered(input))
+	found, err := judged(ctx, d, func(ctx context.Context) (login, error) { return d.findLogin(ctx, input, t) })
 	if err != nil {
 		t.decide("answer: %v", err)
 		return err
@@ -149,7 +168,8 @@ func (d *Directory) explainLogin(ctx context.Context, input string, x *Explanati
 		return nil
 	}
 	t.decide("who gets mail for %s?", found.account.Primary)
-	x.Recipients, err = d.resolve(ctx, found.account.Primary, t)
+	expanded, err := judged(ctx, d, func(ctx context.Context) (expansion, error) { return d.resolve(ctx, found.account.Primary, nil, t) })
+	x.Recipients = expanded.recipients
 	return err
 }
 
@@ -164,6 +184,9 @@ func (x Explanation) String() string {
 		}
 		q := s.Query
 		fmt.Fprintf(&b, "  ? base %q scope %s\n    filter %s\n", q.Base, q.Scope, q.Filter)
+		if q.From != "" {
+			fmt.Fprintf(&b, "    from %s\n", q.From)
+		}
 		if q.Error != "" {
 			fmt.Fprintf(&b, "    error after %v: %s\n", q.Took.Round(time.Microsecond), q.Error)
 			continue
@@ -189,6 +212,9 @@ func (x Explanation) appendAnswer(b *strings.Builder) {
 		}
 		if a.QuotaOctets > 0 {
 			fmt.Fprintf(b, " quota %d octets", a.QuotaOctets)
+		}
+		if a.QuotaMessages > 0 {
+			fmt.Fprintf(b, " quota %d messages", a.QuotaMessages)
 		}
 		if a.Host != "" {
 			fmt.Fprintf(b, " host %s", a.Host)

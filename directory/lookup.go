@@ -21,8 +21,9 @@ const maxClaimants = 20
 type hit struct {
 	entry     Entry
 	isGroup   bool
-	rank      int    // which of the wanted keys it claims, 0 is the best
-	extension string // cut off the address to find it, delimiter included
+	members   []Entry // of a group without an entry
+	rank      int     // which of the wanted keys it claims, 0 is the best
+	extension string  // cut off the address to find it, delimiter included
 }
 
 // wanted is an address in the forms under which it may be claimed, best first:
@@ -92,19 +93,20 @@ func (d *Directory) claimFilter(w wanted, attributes, names []string) Filter {
 // find returns the entry that stands for a: an account or a group. The best
 // key wins; two entries with the same key are AddressAmbiguous.
 func (d *Directory) find(ctx context.Context, w wanted, t *trace) (hit, error) {
-	users, err := d.findUsers(ctx, w, t)
+	hits, err := d.findEntries(ctx, w, t)
 	if err != nil {
 		return hit{}, err
 	}
-	groups, err := d.findGroups(ctx, w, t)
-	if err != nil {
-		return hit{}, err
+	best := hit{rank: len(w.keys)}
+	if len(hits) > 0 {
+		best = slices.MinFunc(hits, func(a, b hit) int { return a.rank - b.rank })
 	}
-	hits := append(users, groups...)
+	if h, found, err := d.findMembership(ctx, w, best.rank, t); found || err != nil {
+		return h, err
+	}
 	if len(hits) == 0 {
 		return hit{}, status.Errorf(status.NoSuchUser, "no entry has the address")
 	}
-	best := slices.MinFunc(hits, func(a, b hit) int { return a.rank - b.rank })
 	for _, h := range hits {
 		if h.rank == best.rank && !h.entry.DN.Equal(best.entry.DN) {
 			t.decide("%s and %s both claim %s", best.entry.DN, h.entry.DN, w.keys[best.rank])
@@ -119,6 +121,38 @@ func (d *Directory) find(ctx context.Context, w wanted, t *trace) (hit, error) {
 	return best, nil
 }
 
+// findEntries returns the accounts and groups that claim any of the keys.
+// Servers are asked about both at once, unless somebody follows what is asked.
+func (d *Directory) findEntries(ctx context.Context, w wanted, t *trace) ([]hit, error) {
+	if far, ok := chosen(ctx, d.searcher).(Distant); !ok || !far.Distant() || t != nil {
+		users, err := d.findUsers(ctx, w, t)
+		if err != nil {
+			return nil, err
+		}
+		groups, err := d.findGroups(ctx, w, t)
+		return append(users, groups...), err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		groups []hit
+		err    error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		groups, err := d.findGroups(ctx, w, nil)
+		done <- answer{groups, err}
+	}()
+	users, err := d.findUsers(ctx, w, nil)
+	if err != nil {
+		cancel()
+		<-done
+		return nil, err
+	}
+	other := <-done
+	return append(users, other.groups...), other.err
+}
+
 func keyName(key mail.Address) string {
 	if key.Local == "" {
 		return "the domain " + string(key.Domain) + " (catch-all)"
@@ -130,10 +164,10 @@ func (d *Directory) findUsers(ctx context.Context, w wanted, t *trace) ([]hit, e
 	m := d.mapping
 	return d.findHits(ctx, Request{
 		Base:       m.UserBase,
-		Filter:     And(m.user, d.claimFilter(w, m.AddressAttributes, nil)),
+		Filter:     And(m.user, d.claimFilter(w, m.AddressAttributes, m.LocalPartAttributes)),
 		Attributes: m.userAttributes,
 	}, t, func(e Entry) hit {
-		return hit{entry: e, rank: w.rankOf(claims(e, m.AddressAttributes))}
+		return hit{entry: e, rank: w.rankOf(d.userClaims(e))}
 	})
 }
 
@@ -157,10 +191,23 @@ func (d *Directory) nameClaims(e Entry) []claim {
 	if d.cfg.DefaultDomain == "" || !Match(d.mapping.named, e) {
 		return nil
 	}
+	return d.localPartClaims(e, d.mapping.GroupNameAttributes)
+}
+
+// userClaims returns what an account's entry says its addresses are.
+func (d *Directory) userClaims(e Entry) []claim {
+	return append(claims(e, d.mapping.AddressAttributes), d.localPartClaims(e, d.mapping.LocalPartAttributes)...)
+}
+
+// localPartClaims reads values as local-parts in the default domain.
+func (d *Directory) localPartClaims(e Entry, attributes []string) []claim {
+	if d.cfg.DefaultDomain == "" {
+		return nil
+	}
 	var all []claim
-	for _, name := range d.mapping.GroupNameAttributes {
+	for _, name := range attributes {
 		for _, v := range e.Values(name) {
-			if v != "" {
+			if isPossibleKey(v) {
 				all = append(all, claim{address: mail.Address{Local: mail.LocalPart(v), Domain: d.cfg.DefaultDomain}})
 			}
 		}
@@ -297,7 +344,7 @@ func (d *Directory) loginFilter(loginName string) (f Filter, claimed func(Entry)
 	var w wanted
 	if a, err := mail.ParseAddress(loginName); err == nil && d.serves(a.Domain) {
 		w = wanted{address: a, keys: []mail.Address{a.Fold()}}
-		any = append(any, d.claimFilter(w, m.AddressAttributes, nil))
+		any = append(any, d.claimFilter(w, m.AddressAttributes, m.LocalPartAttributes))
 	}
 	return Or(any...), func(e Entry) bool {
 		for _, name := range m.LoginAttributes {
@@ -305,7 +352,7 @@ func (d *Directory) loginFilter(loginName string) (f Filter, claimed func(Entry)
 				return true
 			}
 		}
-		return w.rankOf(claims(e, m.AddressAttributes)) >= 0
+		return w.rankOf(d.userClaims(e)) >= 0
 	}, true
 }
 
@@ -321,6 +368,15 @@ func (d *Directory) account(e Entry) (mail.Account, error) {
 		Addresses: d.addresses(e),
 		Disabled:  d.isDisabled(e, time.Now()),
 		Source:    d.cfg.Name,
+
+		CredentialVersion: credentialVersion(e, m.CredentialAttributes),
+		NoRelay:           !Match(m.relay, e),
+		Attributes:        policyAttributes(e, m.PolicyAttributes),
+	}
+	if a.Disabled {
+		// Servers call every password of a locked account wrong. That holds no
+		// longer than the lock.
+		a.CredentialVersion += "disabled;"
 	}
 	if len(a.Addresses) > 0 {
 		a.Primary = a.Addresses[0]
@@ -333,8 +389,28 @@ func (d *Directory) account(e Entry) (mail.Account, error) {
 	}
 	if m.QuotaAttribute != "" {
 		a.QuotaOctets = parseQuota(e.First(m.QuotaAttribute), m.QuotaUnit)
+		a.QuotaMessages = parseMessageQuota(e.First(m.QuotaAttribute))
 	}
 	return a, nil
+}
+
+// maxPolicyValues bounds the values of an attribute that rules look at.
+const maxPolicyValues = 1000
+
+// policyAttributes returns the attributes of an entry that rules want.
+func policyAttributes(e Entry, names []string) map[string][]string {
+	var found map[string][]string
+	for _, name := range names {
+		values := e.Values(name)
+		if len(values) == 0 {
+			continue
+		}
+		if found == nil {
+			found = make(map[string][]string, len(names))
+		}
+		found[strings.ToLower(name)] = values[:min(len(values), maxPolicyValues)]
+	}
+	return found
 }
 
 // accountName returns the value that names the account's mailboxes. Values have
@@ -366,4 +442,20 @@ func (d *Directory) isDisabled(e Entry, now time.Time) bool {
 		}
 	}
 	return false
+}
+
+// credentialVersion joins what an entry tells of when its password was set, so
+// that any of it changing makes another version.
+func credentialVersion(e Entry, attributes []string) string {
+	var b strings.Builder
+	for _, name := range attributes {
+		// Servers give values in any order, and that may change.
+		for _, v := range slices.Sorted(slices.Values(e.Values(name))) {
+			b.WriteString(attributeKey(name))
+			b.WriteByte('=')
+			b.WriteString(v)
+			b.WriteByte(';')
+		}
+	}
+	return b.String()
 }

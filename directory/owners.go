@@ -7,9 +7,11 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/status"
 )
 
-// ownersOf returns who may send as a. An address nobody has is NoSuchUser.
+// ownersOf returns who may send as a. An address nobody has, or that nobody may
+// send as, is NoSuchUser.
 func (d *Directory) ownersOf(ctx context.Context, a mail.Address, t *trace) ([]string, error) {
 	w, ok := d.want(a)
 	if !ok {
@@ -35,6 +37,9 @@ func (d *Directory) ownersOf(ctx context.Context, a mail.Address, t *trace) ([]s
 	}
 	slices.Sort(r.names)
 	t.decide("may send as %s: %s", a, cmp.Or(strings.Join(r.names, ", "), "nobody"))
+	if len(r.names) == 0 {
+		return nil, status.Errorf(status.NoSuchUser, "nobody may send as %s", a)
+	}
 	return r.names, nil
 }
 

@@ -13,7 +13,8 @@ import (
 )
 
 // QueryTableConfig describes a lookup in the terms of Postfix's ldap_table(5),
-// for sites that bring such tables with them. Expansions in SearchBase and
+// for sites that bring such tables with them. Keys are looked up in lower case,
+// as there. Expansions in SearchBase and
 // QueryFilter: %s the key, %u its local-part (the key when it has no domain),
 // %d its domain, %1 to %9 its domain's labels from the right, %% a percent
 // sign; a key that lacks a part asked for is not looked up.
@@ -42,7 +43,8 @@ type QueryTableConfig struct {
 	// %S %U %D and %1 to %9 the key's; "" means %s. A value that lacks a part
 	// is left out.
 	ResultFormat string
-	// RecursionLimit bounds how deep special attributes nest; 0 means 1000.
+	// RecursionLimit bounds how deep special attributes nest, 1 being the entry
+	// found by the filter alone; 0 means 1000.
 	// ExpansionLimit bounds the results and SizeLimit the entries of one
 	// search; 0 means 1000 and ExpansionLimit. Postfix has no bound by
 	// default. What goes beyond is an error.
@@ -58,7 +60,7 @@ type QueryTable struct {
 	searcher   Searcher
 	base       value
 	filter     *Template
-	format     value
+	format     Format
 	attributes []string
 }
 
@@ -77,7 +79,7 @@ func NewQueryTable(cfg QueryTableConfig, searcher Searcher) (*QueryTable, error)
 	if t.filter, err = ParseTemplate(cfg.QueryFilter); err != nil {
 		return nil, fmt.Errorf("table %q: query filter: %w", cfg.Name, err)
 	}
-	if t.format, err = parseExpansions(cfg.ResultFormat); err != nil {
+	if t.format, err = ParseFormat(cfg.ResultFormat); err != nil {
 		return nil, fmt.Errorf("table %q: result format: %w", cfg.Name, err)
 	}
 	if t.base, err = parseExpansions(cfg.SearchBase); err != nil {
@@ -87,6 +89,8 @@ func NewQueryTable(cfg QueryTableConfig, searcher Searcher) (*QueryTable, error)
 	if base, _ := t.baseFor(&key); base == "" {
 		return nil, fmt.Errorf("table %q: search base %q is no DN", cfg.Name, cfg.SearchBase)
 	}
+	t.cfg.once()
+	cfg = t.cfg
 	t.attributes = slices.Concat(cfg.ResultAttributes, cfg.SpecialResultAttributes, cfg.TerminalResultAttributes, cfg.LeafResultAttributes)
 	for _, name := range t.attributes {
 		if !IsAttributeDescription(name) {
@@ -96,26 +100,13 @@ func NewQueryTable(cfg QueryTableConfig, searcher Searcher) (*QueryTable, error)
 	return t, nil
 }
 
-// parseExpansions reads text with placeholders in which nothing else is
-// special.
-func parseExpansions(text string) (value, error) {
-	v := value{parts: []valuePart{}}
-	for {
-		before, rest, found := strings.Cut(text, "%")
-		v.parts = append(v.parts, valuePart{literal: before})
-		switch {
-		case !found:
-			return v, nil
-		case rest == "":
-			return value{}, fmt.Errorf("%w: percent sign at the end", errValueSyntax)
-		case rest[0] == '%':
-			v.parts = append(v.parts, valuePart{literal: "%"})
-		case isPlaceholder(rest[0]):
-			v.parts = append(v.parts, valuePart{placeholder: rest[0]})
-		default:
-			return value{}, fmt.Errorf("%w: no placeholder %%%c", errValueSyntax, rest[0])
-		}
-		text = rest[1:]
+// once makes each attribute count in one way only, as in Postfix: what is
+// terminal is nothing else, then what is leaf, then what is a result.
+func (cfg *QueryTableConfig) once() {
+	known := slices.Clone(cfg.TerminalResultAttributes)
+	for _, list := range []*[]string{&cfg.LeafResultAttributes, &cfg.ResultAttributes, &cfg.SpecialResultAttributes} {
+		*list = slices.DeleteFunc(slices.Clone(*list), func(name string) bool { return containsFold(known, name) })
+		known = append(known, *list...)
 	}
 }
 
@@ -136,19 +127,19 @@ func (t *QueryTable) Lookup(ctx context.Context, text string) ([]string, error) 
 }
 
 func (t *QueryTable) lookup(ctx context.Context, text string, tr *trace) ([]string, error) {
-	key := NewKey(text)
-	if !isPossibleKey(text) || !t.asks(key) {
+	key := NewKey(strings.ToLower(text))
+	if !isPossibleKey(text) || !key.InDomains(t.cfg.Domains) {
 		return nil, nil
 	}
 	filter, ok := t.filter.Execute(key)
 	base, okBase := t.baseFor(&key)
-	if !ok || !okBase || !t.formatFits(&key) {
+	if !ok || !okBase || !t.format.Fits(&key) {
 		return nil, nil
 	}
 	r := &tableResult{table: t, key: &key, trace: tr, seen: map[string]bool{}}
 	err := r.search(ctx, Request{Base: base, Scope: t.cfg.Scope, Filter: filter}, 0)
 	// A base made from the key may well not exist; a fixed one is a mistake.
-	if errors.Is(err, ErrNoSuchBase) && strings.Contains(t.cfg.SearchBase, "%") {
+	if errors.Is(err, ErrNoSuchBase) && t.baseVaries() {
 		return nil, nil
 	}
 	if err != nil && status.Of(err) != status.DirectoryDown {
@@ -160,16 +151,6 @@ func (t *QueryTable) lookup(ctx context.Context, text string, tr *trace) ([]stri
 	return r.values, nil
 }
 
-// asks reports whether the table is for a key at all.
-func (t *QueryTable) asks(key Key) bool {
-	if len(t.cfg.Domains) == 0 {
-		return true
-	}
-	return key.local != "" && key.hasDomain && slices.ContainsFunc(t.cfg.Domains, func(d mail.Domain) bool {
-		return strings.EqualFold(string(d), key.domain)
-	})
-}
-
 func (t *QueryTable) baseFor(key *Key) (DN, bool) {
 	var b strings.Builder
 	for _, part := range t.base.parts {
@@ -177,7 +158,7 @@ func (t *QueryTable) baseFor(key *Key) (DN, bool) {
 			b.WriteString(part.literal)
 			continue
 		}
-		text, ok := key.part(part.placeholder)
+		text, ok := key.Part(part.placeholder)
 		if !ok {
 			return "", false
 		}
@@ -187,17 +168,9 @@ func (t *QueryTable) baseFor(key *Key) (DN, bool) {
 	return dn, err == nil
 }
 
-// formatFits reports whether key has the parts the result format takes from it.
-func (t *QueryTable) formatFits(key *Key) bool {
-	for _, part := range t.format.parts {
-		if part.placeholder == 0 || strings.IndexByte("sud", part.placeholder) >= 0 {
-			continue
-		}
-		if _, ok := key.part(part.placeholder); !ok {
-			return false
-		}
-	}
-	return true
+// baseVaries reports whether the base depends on the key.
+func (t *QueryTable) baseVaries() bool {
+	return slices.ContainsFunc(t.base.parts, func(part valuePart) bool { return part.placeholder != 0 })
 }
 
 // tableResult collects the results of one lookup.
@@ -211,13 +184,19 @@ type tableResult struct {
 
 func (r *tableResult) search(ctx context.Context, req Request, depth int) error {
 	cfg := r.table.cfg
-	if depth > cfg.RecursionLimit {
-		return fmt.Errorf("special attributes nest deeper than %d", cfg.RecursionLimit)
+	if depth >= cfg.RecursionLimit {
+		return fmt.Errorf("special attributes nest %d deep", depth)
 	}
-	req.Attributes, req.SizeLimit = r.table.attributes, cfg.SizeLimit
+	req.SizeLimit = cfg.SizeLimit
+	if len(req.Attributes) == 0 {
+		req.Attributes = r.table.attributes
+	}
 	started := time.Now()
-	entries, err := r.table.searcher.Search(ctx, req)
-	r.trace.query(req, entries, err, time.Since(started))
+	searcher := chosen(ctx, r.table.searcher)
+	entries, err := searcher.Search(ctx, req)
+	if r.trace != nil {
+		r.trace.query(req, entries, err, time.Since(started), whereOf(searcher))
+	}
 	if err != nil {
 		return err
 	}
@@ -256,13 +235,22 @@ func (r *tableResult) entry(ctx context.Context, e Entry, depth int) error {
 	return nil
 }
 
-// follow reads what a DN or LDAP URL names. An entry that is gone is left out.
+// follow reads what a DN or LDAP URL names, here whatever host the URL names.
+// An entry that is gone is left out; what names nothing is an error, for the
+// result would lack something nobody knows of.
 func (r *tableResult) follow(ctx context.Context, v string, depth int) error {
-	req, err := parseLDAPURL(v)
+	req, err := parseLDAPURL(withoutHost(v))
+	if err == nil && len(req.Attributes) > 0 {
+		// What the URL asks for counts as far as the table knows it.
+		req.Attributes = slices.DeleteFunc(slices.Clone(r.table.attributes), func(name string) bool { return !containsFold(req.Attributes, name) })
+		if len(req.Attributes) == 0 {
+			return nil
+		}
+	}
 	if err != nil {
 		dn := memberDN(v)
 		if _, err := ParseDN(string(dn)); err != nil || dn == "" {
-			return nil
+			return fmt.Errorf("%.200q names no entry", v)
 		}
 		req = Request{Base: dn, Scope: ScopeBase, Filter: Present("objectClass")}
 	}
@@ -273,11 +261,21 @@ func (r *tableResult) follow(ctx context.Context, v string, depth int) error {
 	return err
 }
 
+// withoutHost returns an LDAP URL without the host it names; what is none as it
+// is.
+func withoutHost(v string) string {
+	scheme, rest, ok := strings.Cut(v, "://")
+	if _, path, found := strings.Cut(rest, "/"); ok && found && strings.HasPrefix(strings.ToLower(scheme), "ldap") {
+		return "ldap:///" + path
+	}
+	return v
+}
+
 // take adds the values of attributes in the result format.
 func (r *tableResult) take(e Entry, attributes []string) error {
 	for _, name := range attributes {
 		for _, v := range e.Values(name) {
-			text, ok := r.format(v)
+			text, ok := r.table.format.Apply(r.key, v)
 			if !ok || slices.Contains(r.values, text) {
 				continue
 			}
@@ -288,25 +286,4 @@ func (r *tableResult) take(e Entry, attributes []string) error {
 		}
 	}
 	return nil
-}
-
-func (r *tableResult) format(v string) (string, bool) {
-	own := NewKey(v)
-	var b strings.Builder
-	for _, part := range r.table.format.parts {
-		if part.placeholder == 0 {
-			b.WriteString(part.literal)
-			continue
-		}
-		from := r.key
-		if strings.IndexByte("sud", part.placeholder) >= 0 {
-			from = &own
-		}
-		text, ok := from.part(part.placeholder)
-		if !ok {
-			return "", false
-		}
-		b.WriteString(text)
-	}
-	return b.String(), b.Len() > 0
 }

@@ -28,6 +28,16 @@ type resolution struct {
 	// who somebody is does not depend on where their mail goes.
 	namesOnly bool
 	names     []string
+	called    map[string]bool // names
+	outside   int             // addresses taken that nobody was asked about
+	outsiders []mail.Address  // with namesOnly, addresses that are no account's
+	domains   []mail.Domain   // with namesOnly, domains named as a whole
+
+	// sender tells who sends; nil where nobody asks who may.
+	sender     func(context.Context) (sender, error)
+	guarded    bool // it led through a group that not everybody may send to
+	vouched    bool // a group further up let the sender in
+	restricted DN   // the group that did not
 
 	looped    bool          // something led back to itself
 	malformed int           // values nobody can deliver to
@@ -49,23 +59,33 @@ const (
 
 func (d *Directory) newResolution(start mail.Address, t *trace) *resolution {
 	return &resolution{d: d, trace: t, start: start, seen: map[string]progress{},
-		have: map[mail.Address]bool{}, refused: status.OK}
+		have: map[mail.Address]bool{}, called: map[string]bool{}, refused: status.OK}
 }
 
-// resolve flattens an address to its recipients.
-func (d *Directory) resolve(ctx context.Context, a mail.Address, t *trace) ([]mail.Recipient, error) {
+// expansion is what an address stands for.
+type expansion struct {
+	recipients []mail.Recipient
+	// guarded tells that it depends on who sends: the recipients are those that
+	// somebody gets who may send everywhere.
+	guarded bool
+}
+
+// resolve flattens an address to its recipients, for anybody or for one who
+// sends.
+func (d *Directory) resolve(ctx context.Context, a mail.Address, from func(context.Context) (sender, error), t *trace) (expansion, error) {
 	r := d.newResolution(a, t)
+	r.sender = from
 	w, ok := d.want(a)
 	if !ok {
-		return nil, status.Errorf(status.NoSuchUser, "not a domain of this directory")
+		return expansion{}, status.Errorf(status.NoSuchUser, "not a domain of this directory")
 	}
 	if err := r.lookUp(ctx, w, 0); err != nil {
-		return nil, err
+		return expansion{}, err
 	}
 	for _, m := range r.mailboxes {
 		d.holders.suggest(m.address, m.account)
 	}
-	return r.recipients, r.emptiness(len(r.recipients))
+	return expansion{r.recipients, r.guarded}, r.emptiness(len(r.recipients))
 }
 
 // lookUp finds what an address stands for, in the tables first and then in the
@@ -97,6 +117,8 @@ func (r *resolution) lookUp(ctx context.Context, w wanted, depth int) error {
 // deliverable results.
 func (r *resolution) emptiness(count int) error {
 	switch {
+	case r.restricted != "":
+		return status.Errorf(status.GroupRestricted, "the sender may not send to %q", r.restricted)
 	case count > 0:
 		return nil
 	case r.refused != status.OK:
@@ -124,17 +146,28 @@ func (r *resolution) enter(key string, depth int) (bool, error) {
 	if depth > r.d.cfg.MaxDepth {
 		return false, status.Errorf(status.AddressLoop, "nested deeper than %d", r.d.cfg.MaxDepth)
 	}
-	if len(r.seen) >= r.d.cfg.MaxRecipients {
-		return false, status.Errorf(status.AddressLoop, "expands to more than %d", r.d.cfg.MaxRecipients)
+	if err := r.bounded(); err != nil {
+		return false, err
 	}
 	r.seen[key] = inProgress
 	return true, nil
+}
+
+// bounded is an error when there is no room for one more entry or address.
+func (r *resolution) bounded() error {
+	if len(r.seen)+r.outside >= r.d.cfg.MaxRecipients {
+		return status.Errorf(status.AddressLoop, "expands to more than %d", r.d.cfg.MaxRecipients)
+	}
+	return nil
 }
 
 func (r *resolution) leave(key string) { r.seen[key] = done }
 
 // expand works on an entry, an account or a group.
 func (r *resolution) expand(ctx context.Context, h hit, depth int) error {
+	if h.members != nil {
+		return r.memberEntries(ctx, h.members, depth+1)
+	}
 	key := h.entry.DN.Key()
 	ok, err := r.enter(key, depth)
 	if !ok {
@@ -162,8 +195,8 @@ func (r *resolution) account(ctx context.Context, h hit, depth int) error {
 	if account.Disabled && !r.acceptsDisabled(account) {
 		return nil
 	}
-	forwards := r.forwards(h.entry)
-	keep := len(forwards) == 0 || Match(r.d.mapping.keep, h.entry)
+	forwards, entries := r.forwards(h.entry), r.forwardDNs(h.entry)
+	keep := len(forwards)+len(entries) == 0 || Match(r.d.mapping.keep, h.entry)
 	for _, f := range forwards {
 		if slices.ContainsFunc(account.Addresses, func(a mail.Address) bool { return a.Fold() == f.Fold() }) {
 			keep = true
@@ -173,6 +206,9 @@ func (r *resolution) account(ctx context.Context, h hit, depth int) error {
 		if err := r.address(ctx, f, depth+1); err != nil {
 			return err
 		}
+	}
+	if err := r.forwardEntries(ctx, account.Name, entries, depth); err != nil {
+		return err
 	}
 	if keep {
 		r.addMailbox(account, h.extension)
@@ -217,18 +253,20 @@ func (r *resolution) addMailbox(account mail.Account, extension string) {
 	if key := to.Fold(); !r.have[key] {
 		r.mailboxes = append(r.mailboxes, mailbox{to, account})
 	}
-	r.add(to, r.d.route(account))
+	r.add(mail.Recipient{Address: to, Route: r.d.route(account), Home: r.d.home(account)})
 }
 
-func (r *resolution) add(to mail.Address, route mail.Route) {
-	if key := to.Fold(); !r.have[key] {
+func (r *resolution) add(to mail.Recipient) {
+	if key := to.Address.Fold(); !r.have[key] {
 		r.have[key] = true
-		r.recipients = append(r.recipients, mail.Recipient{Address: to, Accepted: r.start, Route: route})
+		to.Accepted = r.start
+		r.recipients = append(r.recipients, to)
 	}
 }
 
 func (r *resolution) addName(name string) {
-	if !slices.Contains(r.names, name) {
+	if !r.called[name] {
+		r.called[name] = true
 		r.names = append(r.names, name)
 	}
 }
@@ -238,6 +276,10 @@ func (r *resolution) addName(name string) {
 func (r *resolution) address(ctx context.Context, a mail.Address, depth int) error {
 	w, ok := r.d.want(a)
 	if !ok {
+		if err := r.bounded(); err != nil {
+			return err
+		}
+		r.outside++
 		r.external(a)
 		return nil
 	}
@@ -255,15 +297,28 @@ func (r *resolution) address(ctx context.Context, a mail.Address, depth int) err
 
 func (r *resolution) external(a mail.Address) {
 	if r.namesOnly {
+		r.outsiders = append(r.outsiders, a)
 		return
 	}
 	r.trace.decide("%s is external", a)
-	r.add(a, mail.Route{})
+	r.add(mail.Recipient{Address: a})
 }
 
-// group works on everything a group's entry names as members.
+// group works on a group: its members, or where not everybody may send to it
+// what that leaves.
 func (r *resolution) group(ctx context.Context, e Entry, depth int) error {
+	if !r.namesOnly && r.d.mapping.guarded(e) {
+		return r.guardedGroup(ctx, e, depth)
+	}
+	return r.members(ctx, e, depth)
+}
+
+// members works on everything a group's entry names as members.
+func (r *resolution) members(ctx context.Context, e Entry, depth int) error {
 	m := r.d.mapping
+	if Match(m.contact, e) {
+		return r.outsider(ctx, e, depth)
+	}
 	for _, name := range m.MemberDNAttributes {
 		for _, v := range e.Values(name) {
 			if err := r.member(ctx, memberDN(v), depth+1); err != nil {
@@ -285,7 +340,7 @@ func (r *resolution) group(ctx context.Context, e Entry, depth int) error {
 			}
 		}
 	}
-	return nil
+	return r.primaryMembers(ctx, e, depth)
 }
 
 // memberDN drops the unique identifier that uniqueMember may carry after the
@@ -435,6 +490,8 @@ func parseLDAPURL(v string) (Request, error) {
 		switch {
 		case i == 0:
 			req.Base, err = ParseDN(text)
+		case i == 1 && text != "" && text != "*":
+			req.Attributes = strings.Split(text, ",")
 		case i == 2 && text != "":
 			req.Scope, err = ParseScope(text)
 		case i == 3 && text != "":

@@ -35,3 +35,15 @@ func (d *Directory) route(a mail.Account) mail.Route {
 		return mail.Route{}
 	}
 }
+
+// home returns which node of a pair has the account's UIDs to give out, where
+// anybody asks.
+func (d *Directory) home(a mail.Account) mail.Home {
+	if d.cfg.Homes == nil {
+		return ""
+	}
+	if pinned, ok := d.cfg.Homes[strings.ToLower(a.Host)]; ok && a.Host != "" {
+		return pinned
+	}
+	return mail.HomeOf(a.HomeClass())
+}

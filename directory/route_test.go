@@ -45,6 +45,30 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// TestHomes: recipients that are accounts know where they are at home, where
+// anybody asks; others never do.
+func TestHomes(t *testing.T) {
+	t.Parallel()
+	content := person("kim", "mail: kim@x.example") + person("pat", "mail: pat@x.example") +
+		person("lee", "mail: lee@x.example", "mailHost: Two.example") +
+		person("gone", "mail: gone@x.example", "mailHost: three.example")
+	for _, homes := range []map[string]mail.Home{nil, {"two.example": "two.example"}} {
+		d := open(t, directory.Config{Homes: homes}, tree(t, content))
+		for address, want := range map[string]mail.Home{
+			"kim@x.example": "0", "pat@x.example": "1", "lee@x.example": "two.example",
+			"gone@x.example": mail.HomeOf(mail.Account{Name: "gone"}.HomeClass()),
+		} {
+			if homes == nil {
+				want = ""
+			}
+			got, err := d.Resolve(t.Context(), mail.MustAddress(address))
+			if err != nil || len(got) != 1 || got[0].Home != want {
+				t.Errorf("Resolve(%s) = %+v, %v; want it at home on %q", address, got, err, want)
+			}
+		}
+	}
+}
+
 // TestUnknownHostMode: a word that means nothing is refused.
 func TestUnknownHostMode(t *testing.T) {
 	t.Parallel()

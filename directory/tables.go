@@ -2,22 +2,22 @@ package directory
 
 import (
 	"context"
+	"iter"
 	"strings"
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/table"
 )
 
-// Table maps a name to addresses: an alias file, or a Lookup in the manner of
-// Postfix. It may be used concurrently.
-type Table interface {
-	// Name tells the table in explanations.
-	Name() string
-	// Lookup returns what key, an address, "@domain" or a bare local-part,
-	// stands for; nothing when the table has not got it. An error means that
-	// nobody knows.
-	Lookup(ctx context.Context, key string) ([]string, error)
-}
+// Table maps a name to addresses: a file, or a lookup in the manner of Postfix.
+// It is asked about addresses, "@domain" and bare local-parts. A value \name is
+// the mailbox of that name, whatever the tables say of it.
+type Table = table.Table
+
+// TargetUse is what the entries of tables of aliases mean: names with the
+// addresses they stand for, with commas between.
+var TargetUse = table.Use{Value: func(text string) ([]string, error) { return table.SplitList(text), nil }, NoReferences: true}
 
 // NoEntries is a Searcher that holds nothing, for a directory of tables only.
 type NoEntries struct{}
@@ -27,31 +27,48 @@ func (NoEntries) Search(context.Context, Request) ([]Entry, error) { return nil,
 
 // tableKeys are the texts under which a table may hold one of the wanted keys,
 // in the order of Postfix's virtual(5).
-func (d *Directory) tableKeys(key mail.Address) []string {
-	if key.Local == "" {
-		return []string{"@" + string(key.Domain)}
+func (d *Directory) tableKeys(keys []mail.Address) iter.Seq[table.Form] {
+	return func(yield func(table.Form) bool) {
+		for i, key := range keys {
+			if key.Local != "" && !yield(table.Form{Key: key.String(), First: i == 0}) {
+				return
+			}
+		}
+		for _, key := range keys {
+			if key.Local != "" && key.Domain == d.cfg.DefaultDomain && !yield(table.Form{Key: string(key.Local)}) {
+				return
+			}
+		}
+		for _, key := range keys {
+			if key.Local == "" && !yield(table.Form{Key: "@" + string(key.Domain)}) {
+				return
+			}
+		}
 	}
-	keys := []string{key.String()}
-	if key.Domain == d.cfg.DefaultDomain {
-		keys = append(keys, string(key.Local))
-	}
-	return keys
 }
 
 // inTables looks the keys up in all tables and works on what the first hit
 // stands for. It is false when no table has any of them.
 func (r *resolution) inTables(ctx context.Context, w wanted, keys []mail.Address, depth int) (found bool, err error) {
-	for _, key := range keys {
-		for _, text := range r.d.tableKeys(key) {
-			for _, table := range r.d.tables {
-				targets, err := r.askTable(ctx, table, text)
-				if err != nil {
-					return false, status.Errorf(status.DirectoryDown, "table %s: %w", table.Name(), err)
+	if len(r.d.tables) == 0 {
+		return false, nil
+	}
+	for form := range r.d.tableKeys(keys) {
+		for _, t := range r.d.tables {
+			text := form.Key
+			if table.IsWhole(t) {
+				if !form.First {
+					continue
 				}
-				if len(targets) > 0 {
-					r.decideTargets(table, text, targets)
-					return true, r.targets(ctx, w, targets, depth)
-				}
+				text = w.address.String()
+			}
+			targets, err := r.askTable(ctx, t, text)
+			if err != nil {
+				return false, status.Errorf(status.DirectoryDown, "table %s: %w", t.Name(), err)
+			}
+			if len(targets) > 0 {
+				r.decideTargets(t, text, targets)
+				return true, r.targets(ctx, w, targets, depth)
 			}
 		}
 	}
@@ -82,26 +99,44 @@ func (r *resolution) decideTargets(table Table, key string, targets []string) {
 // targets works on the addresses an alias stands for. One that is the alias
 // itself means the mailbox of that name: a copy besides the forwards.
 func (r *resolution) targets(ctx context.Context, w wanted, targets []string, depth int) error {
-	for _, a := range r.memberAddresses(targets) {
-		if a.Fold() != w.address.Fold() {
-			if err := r.address(ctx, a, depth+1); err != nil {
+	var names, mailboxes []string
+	for _, target := range targets {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(target), `\`); ok {
+			mailboxes = append(mailboxes, name)
+			continue
+		}
+		names = append(names, target)
+	}
+	for i, list := range [][]string{names, mailboxes} {
+		for _, a := range r.memberAddresses(list) {
+			if err := r.target(ctx, w, a, i == 1, depth); err != nil {
 				return err
 			}
-			continue
-		}
-		if r.namesOnly {
-			continue
-		}
-		h, err := r.d.find(ctx, w, r.trace)
-		if status.Of(err) == status.NoSuchUser {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if err := r.expand(ctx, h, depth+1); err != nil {
-			return err
 		}
 	}
 	return nil
+}
+
+// target works on one of them.
+func (r *resolution) target(ctx context.Context, w wanted, a mail.Address, mailbox bool, depth int) error {
+	if a.Fold() != w.address.Fold() {
+		if !mailbox {
+			return r.address(ctx, a, depth+1)
+		}
+		var served bool
+		if w, served = r.d.want(a); !served {
+			return r.address(ctx, a, depth+1)
+		}
+	}
+	if r.namesOnly {
+		return nil
+	}
+	h, err := r.d.find(ctx, w, r.trace)
+	if status.Of(err) == status.NoSuchUser {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return r.expand(ctx, h, depth+1)
 }

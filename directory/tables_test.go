@@ -9,25 +9,24 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/postern-mail/postern/directory"
-	"github.com/postern-mail/postern/directory/table"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/table"
 )
 
 // aliases is a table in memory.
-type aliases map[string][]string
+type aliases struct{ table.Table }
 
-func (a aliases) Name() string { return "aliases" }
-func (a aliases) Lookup(_ context.Context, key string) ([]string, error) {
+func (a aliases) Lookup(ctx context.Context, key string) ([]string, error) {
 	if key == "broken@x.example" {
 		return nil, errors.New("unreadable")
 	}
-	return a[key], nil
+	return a.Table.Lookup(ctx, key)
 }
 
 func TestTablesComeFirst(t *testing.T) {
 	t.Parallel()
-	static, err := table.Parse("aliases", strings.NewReader(`
+	static, err := (&table.Opener{}).Parse(table.KindAliases, "aliases", strings.NewReader(`
 # the company's aliases
 info@x.example    a@x.example, b@x.example
 root: a,
@@ -36,24 +35,26 @@ copy@x.example    copy@x.example, b@x.example
 a@x.example       a@x.example, archive@elsewhere.example
 ping@x.example    pong@x.example
 pong@x.example    ping@x.example
+b: \c@x.example, \b
 @x.example        b@x.example
-`))
+`), directory.TargetUse)
 	if err != nil {
 		t.Fatal(err)
 	}
 	content := tree(t, person("a", "mail: a@x.example")+person("b", "mail: b@x.example")+person("c", "mail: c@x.example"))
-	d, err := directory.New(directory.Config{BaseDN: "dc=x", Domains: []mail.Domain{"x.example"}}, content, hclog.NewNullLogger(), aliases(static))
+	d, err := directory.New(directory.Config{BaseDN: "dc=x", Domains: []mail.Domain{"x.example"}}, content, hclog.NewNullLogger(), aliases{static})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for address, want := range map[string]string{
-		"info@x.example":   "a@x.example archive@elsewhere.example b@x.example",
+		"info@x.example":   "a@x.example archive@elsewhere.example b@x.example c@x.example",
 		"Root@x.example":   "Somebody@elsewhere.example a@x.example archive@elsewhere.example",
 		"root+y@x.example": "Somebody@elsewhere.example a@x.example archive@elsewhere.example",
 		"a@x.example":      "a@x.example archive@elsewhere.example",
 		"c@x.example":      "c@x.example", // not the table's catch-all
-		"none@x.example":   "b@x.example",
-		"copy@x.example":   "b@x.example",
+		"none@x.example":   "b@x.example c@x.example",
+		"copy@x.example":   "b@x.example c@x.example",
+		"b@x.example":      "b@x.example c@x.example", // the mailboxes, not what the tables say of them
 		"ping@x.example":   "AddressLoop",
 		"broken@x.example": "DirectoryDown",
 	} {

@@ -32,8 +32,8 @@ func AddressKey(a mail.Address) Key {
 	return Key{whole: a.String(), local: string(a.Local), domain: string(a.Domain), hasDomain: a.Domain != ""}
 }
 
-// part returns what a placeholder stands for; false when key has no such part.
-func (k *Key) part(placeholder byte) (string, bool) {
+// Part returns what a placeholder stands for; false when key has no such part.
+func (k *Key) Part(placeholder byte) (string, bool) {
 	switch placeholder {
 	case 's', 'S':
 		return k.whole, k.whole != ""
@@ -151,7 +151,7 @@ func (v value) fill(key *Key) (value, bool) {
 			b.WriteString(part.literal)
 			continue
 		}
-		text, ok := key.part(part.placeholder)
+		text, ok := key.Part(part.placeholder)
 		if !ok {
 			return value{}, false
 		}

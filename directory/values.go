@@ -85,6 +85,11 @@ func (d *Directory) addresses(e Entry) []mail.Address {
 			}
 		}
 	}
+	for _, c := range d.localPartClaims(e, d.mapping.LocalPartAttributes) {
+		if !slices.ContainsFunc(list, func(a mail.Address) bool { return a.Fold() == c.address.Fold() }) {
+			list = append(list, c.address)
+		}
+	}
 	if best > 0 {
 		primary := list[best]
 		list = slices.Insert(slices.Delete(list, best, best+1), 0, primary)
@@ -140,6 +145,18 @@ func parseQuota(v string, unit int64) int64 {
 		return 0
 	}
 	return n * unit
+}
+
+// parseMessageQuota reads the limit of messages in the notation of Maildir++,
+// "1000000S,5000C"; 0 when there is none.
+func parseMessageQuota(v string) int64 {
+	for part := range strings.SplitSeq(v, ",") {
+		digits, counts := strings.CutSuffix(strings.ToUpper(strings.TrimSpace(part)), "C")
+		if n, err := strconv.ParseInt(digits, 10, 64); counts && err == nil && n > 0 {
+			return n
+		}
+	}
+	return 0
 }
 
 // parseExpiry reads GeneralizedTime (RFC 4517 section 3.3.13) or AD's FILETIME.

@@ -21,6 +21,13 @@ type Delivery struct {
 	// recipients in the same order, where addresses were rewritten since; nil
 	// where they were not.
 	Before *Envelope
+	// Kept has, for each recipient of Envelope, the outcome by which a node of a
+	// replication pair has the message already, or the zero Outcome; nil when
+	// none has. See Outcome.Kept.
+	Kept []Outcome
+	// Probe asks the next hop only whether it would take the recipients: there
+	// is no message, Open is nil, and Delivered means that it would.
+	Probe bool
 }
 
 // Routed returns the envelope that the route was chosen by.

@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"crypto/tls"
 	"net/netip"
 	"time"
 )
@@ -59,9 +60,15 @@ type Envelope struct {
 	TLSOptional bool
 	// Priority is how urgent the message is (RFC 6710), from LowestPriority to
 	// HighestPriority; 0 is what mail usually has.
-	Priority   int8
+	Priority int8
+	// Submitter is the account that submitted the message; zero where nobody
+	// logged in, or no directory knows him.
+	Submitter  Submitter
 	Recipients []Recipient
 }
+
+// Submitter is an account by its name and the directory that has it.
+type Submitter struct{ Name, Source string }
 
 // The ends of the scale of priorities.
 const (
@@ -76,6 +83,7 @@ type Recipient struct {
 	Accepted Address // what RCPT named, before aliases and groups
 	Notify   Notify
 	Route    Route
+	Home     Home // of the account, where its mail may go to either node of a pair
 }
 
 // Route is where a recipient's mail goes: the name of a transport and what
@@ -95,11 +103,43 @@ type Client struct {
 	Listener string // name of the listener in the configuration
 	Remote   netip.AddrPort
 	Local    netip.AddrPort
+	// Via is the proxy that the client came through, which told Remote; not
+	// valid for one that came itself.
+	Via netip.AddrPort
+	// ViaTCP tells that Via passes octets on as they are (PROXY protocol): TLS
+	// is with the client itself.
+	ViaTCP   bool
 	Hostname string // verified reverse name, or "" when unknown
-	Helo     string // argument of HELO, EHLO or LHLO
-	Extended bool   // EHLO or LHLO rather than HELO
-	TLS      *TLSInfo
-	Identity *Identity // nil before authentication
+	// ReverseName is the name that stands for the address in the DNS, which its
+	// owner chose and nobody verified; "" when unknown. Naming says how the
+	// look-up of both ended.
+	ReverseName string
+	Naming      Naming
+	Helo        string // argument of HELO, EHLO or LHLO
+	Extended    bool   // EHLO or LHLO rather than HELO
+	TLS         *TLSInfo
+	Identity    *Identity // nil before authentication
+	// Hasty reports whether the client sent on after the present command where
+	// it had to wait for the reply (RFC 2920 section 3.1); nil where nobody can
+	// tell. It belongs to the session and is asked while that waits.
+	Hasty func() bool
+	// Dialogue tells what the client has said so far; nil where nobody counts. It
+	// belongs to the session.
+	Dialogue func() Dialogue
+	// Forwarded is whom the client has the next message from, as it says, where
+	// it may; nil where it does not.
+	Forwarded *Forwarded
+}
+
+// Dialogue is what the client of a session has said.
+type Dialogue struct {
+	// Commands are how many commands there were of each kind and in all, those
+	// that were done before those that were given where not all were, in
+	// Postfix's form: "ehlo=1 mail=1 rcpt=0/1 quit=1 commands=3/4".
+	Commands string
+	// Last is the last command's verb, "UNKNOWN" for what was none, "" before
+	// the first.
+	Last string
 }
 
 // Peer says in log lines where the client is: its address and port, or "local"
@@ -111,11 +151,27 @@ func (c *Client) Peer() string {
 	return c.Remote.String()
 }
 
+// Protocol is what the client speaks: "SMTP", "ESMTP", or "" before HELO.
+func (c *Client) Protocol() string {
+	switch {
+	case c.Helo == "":
+		return ""
+	case c.Extended:
+		return "ESMTP"
+	default:
+		return "SMTP"
+	}
+}
+
 // TLSInfo tells how a session is protected.
 type TLSInfo struct {
 	Version string // "TLSv1.3"
 	Cipher  string // IANA name
 	PeerCN  string // verified client certificate subject, or ""
+	// Connection is what logins are bound to and proven by: keying material and
+	// the client's certificate. It is nil where another server ended TLS, and
+	// once nobody can log in any more. It holds secrets of the connection.
+	Connection *tls.ConnectionState
 }
 
 // Identity is who authenticated, once it is certain.
@@ -131,6 +187,15 @@ type Identity struct {
 	// Source names the directory that Authentication is a name of; "" when
 	// none was asked. Names of different directories are different people.
 	Source string
+	// Master is the login of a master user who acts for Authentication; "" for
+	// people who act for themselves.
+	Master string
+	// App names the password for an application that was shown; "" for the
+	// account's own password.
+	App string
+	// Remembered says that the verifier was not asked: it said yes to the same
+	// password before.
+	Remembered bool
 }
 
 // Transaction is one message between MAIL and the end of data as a policy
@@ -143,6 +208,10 @@ type Transaction struct {
 	Recipient *Recipient // the one being decided; nil outside RCPT, or when several
 	Octets    int64      // received message size; 0 before the end of data
 	Started   time.Time
+	// Message is what was received, for the stages of the content list; nil elsewhere.
+	Message Message
+	// Findings are those of the stages so far. The chain adds to them.
+	Findings []Finding
 }
 
 // Phase is a place in the dialogue at which policy is asked.

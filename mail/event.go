@@ -24,6 +24,12 @@ const (
 	EventConfig     EventKind = "configuration"
 	EventLifecycle  EventKind = "lifecycle"
 	EventTLSReport  EventKind = "tls-report"
+	EventDMARC      EventKind = "dmarc-report"
+	EventMirror     EventKind = "mirror"
+	EventReplica    EventKind = "replication"
+	EventLockout    EventKind = "lockout"
+	EventLimit      EventKind = "limit"
+	EventPregreet   EventKind = "pregreet"
 )
 
 // Event is one line of the audit: who did what, from where, with which result
@@ -45,7 +51,8 @@ type Event struct {
 	From      *Address       `json:"from,omitempty"` // pointer: "" is the null reverse-path
 	To        []Address      `json:"to,omitempty"`
 	Mailbox   string         `json:"mailbox,omitempty"`
-	UIDs      string         `json:"uids,omitempty"` // an IMAP sequence set
+	Owner     string         `json:"owner,omitempty"` // whose mailbox it is, where that is not Login
+	UIDs      string         `json:"uids,omitempty"`  // an IMAP sequence set
 	Stage     string         `json:"stage,omitempty"`
 	Phase     string         `json:"phase,omitempty"`
 	Reply     string         `json:"reply,omitempty"`
@@ -53,6 +60,26 @@ type Event struct {
 	Octets    int64          `json:"octets,omitempty"`
 	MessageID string         `json:"message_id,omitempty"`
 	TLS       string         `json:"tls,omitempty"`
-	Detail    string         `json:"detail,omitempty"`
-	Duration  time.Duration  `json:"duration_ns,omitempty"`
+	Client    string         `json:"client,omitempty"`   // verified name of an SMTP client
+	Helo      string         `json:"helo,omitempty"`     // what it calls itself
+	Protocol  string         `json:"protocol,omitempty"` // SMTP or ESMTP
+	Command   string         `json:"command,omitempty"`  // the last one of an SMTP session
+	Commands  string         `json:"commands,omitempty"` // how many of each: Dialogue.Commands
+	Count     int64          `json:"count,omitempty"`
+	// Destination of a delivery, as the queue calls it: TARGET/NEXTHOP.
+	Destination string        `json:"destination,omitempty"`
+	Detail      string        `json:"detail,omitempty"`
+	Duration    time.Duration `json:"duration_ns,omitempty"`
+	Steps       []PolicyStep  `json:"steps,omitempty"`
+}
+
+// PolicyStep is one restriction that was asked about a command or a message.
+type PolicyStep struct {
+	List      string        `json:"list"`
+	Stage     string        `json:"stage"`
+	Recipient string        `json:"rcpt,omitempty"` // whom it was asked about, if about one
+	Input     string        `json:"input,omitempty"`
+	Verdict   string        `json:"verdict"` // an Action's name, or "error"
+	Detail    string        `json:"detail,omitempty"`
+	Cost      time.Duration `json:"cost_ns"`
 }

@@ -21,6 +21,13 @@ var outcomeNames = [...]string{"deferred", "delivered", "bounced"}
 // String returns the class's name in logs and audit.
 func (c OutcomeClass) String() string { return outcomeNames[c] }
 
+// Kept reports whether the next hop has the message, but asks us to keep it for
+// its partner in a replication pair until that has it, too: Deferred with a
+// positive reply, which holds the token to ask by. At is when that was said.
+func (o *Outcome) Kept() bool {
+	return o.Class == Deferred && o.FromPeer && o.Reply.Code/100 == 2
+}
+
 // Outcome is the result of one delivery attempt for one recipient.
 type Outcome struct {
 	Recipient Address

@@ -1,6 +1,10 @@
 package mail
 
-import "github.com/postern-mail/postern/status"
+import (
+	"io"
+
+	"github.com/postern-mail/postern/status"
+)
 
 // Action is what a policy stage wants done, in the terms of Postfix's
 // restriction lists.
@@ -30,12 +34,42 @@ type Verdict struct {
 	Reply  *status.Reply // instead of the reason's own reply, from an access table
 	Stage  string        // who said so; filled in by the chain
 	Detail string        // for log and audit, never for the client
+	Info   bool          // Detail is news rather than a warning
 	Edits  []Edit        // applied by the chain when the stage returned no error
+	// Findings are kept for the stages that follow, of the same transaction.
+	Findings []Finding
 }
 
-// Edit is a change a verdict asks for. Exactly one field is set.
+// Edit is a change a verdict asks for. Exactly one field is set. Those of the
+// message but PrependHeader are for stages that were given the Message.
 type Edit struct {
 	PrependHeader string // one header field, without its line end
+	Insert        *InsertField
+	Change        *ChangeField
+	// Body takes the place of the message's body. It is read to its end once; a
+	// line that ends in CR or LF alone gets CRLF.
+	Body io.Reader
+
+	ReversePath *Address
+	// Add is a recipient more, Remove no recipient any more: of those RCPT named
+	// as it is written there.
+	Add    *Recipient
+	Remove *Address
+	// Redirect takes the place of all recipients.
+	Redirect *Address
+	// Copy is a recipient more of whom the sender never hears.
+	Copy *Address
+	// Route is where the message goes for all recipients, whatever their
+	// domains say; Redirect outranks it.
+	Route *Route
+	// RequireTLS lets the message go only where its protection is certain (RFC
+	// 8689).
+	RequireTLS bool
+}
+
+// OfEnvelope reports whether the edit concerns the envelope.
+func (e *Edit) OfEnvelope() bool {
+	return e.ReversePath != nil || e.Add != nil || e.Remove != nil || e.Redirect != nil || e.Copy != nil || e.Route != nil || e.RequireTLS
 }
 
 // WireReply returns what the client is told when the verdict refuses.
@@ -47,7 +81,7 @@ func (v Verdict) WireReply() status.Reply {
 }
 
 // Decision is what the policy chain made of its stages' verdicts at one phase
-// of the dialogue. Hold, Discard and Headers are of the whole message, as
+// of the dialogue. Hold, Discard, Headers and Envelope are of the whole message, as
 // decided so far; nothing of a refused recipient is in them.
 type Decision struct {
 	// Refused tells that the command is answered with Verdict's reply.
@@ -64,4 +98,6 @@ type Decision struct {
 	// PermittedBy names the stage that granted relaying, or "" when the list
 	// came to its end.
 	PermittedBy string
+	// Envelope holds the edits of the envelope, in the order they were asked for.
+	Envelope []Edit
 }

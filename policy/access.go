@@ -2,23 +2,30 @@ package policy
 
 import (
 	"context"
+	"fmt"
+	"iter"
 	"net/netip"
 	"strings"
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/table"
 )
 
 // access is a check_*_access restriction: one table searched for one subject.
 type access struct {
-	name      string
-	about     subject
-	source    *source
-	delimiter string
+	name   string
+	about  subject
+	source *source
+	order  table.Order
 	// dottedParents makes a parent domain match only as ".example.com"; the
 	// default takes "example.com" for its subdomains too, as Postfix does
 	// unless smtpd_access_maps is taken out of parent_domain_matches_subdomains.
 	dottedParents bool
+	// rejectCode and deferCode are said for REJECT and DEFER; 0 are the usual.
+	rejectCode, deferCode int
+	keys                  fingerprints // of check_ccert_access
+	noPermit              bool         // what it looks up is written by strangers
 }
 
 // Name returns the restriction's name.
@@ -31,164 +38,134 @@ func (a *access) Evaluate(ctx context.Context, tx *mail.Transaction) (mail.Verdi
 	return v, err
 }
 
-func (a *access) branch(_ context.Context, tx *mail.Transaction) (mail.Verdict, []item, error) {
-	t := a.source.table()
-	if t == nil {
-		return mail.Verdict{}, nil, status.Errorf(status.ConfigurationError, "table %s is not loaded", a.source.file)
-	}
-	found := a.search(t, tx)
-	if found == nil {
-		return mail.Verdict{}, nil, nil
-	}
-	return found.answer(a.about, tx), found.nested, nil
+func (a *access) branch(ctx context.Context, tx *mail.Transaction) (mail.Verdict, []item, error) {
+	found, err := a.search(ctx, a.about.in(ctx), tx)
+	return a.settled(ctx, tx, found, err)
 }
 
-func (a *access) search(t *table, tx *mail.Transaction) *action {
-	switch a.about {
+// settled returns what an action found makes of tx.
+func (a *access) settled(ctx context.Context, tx *mail.Transaction, found *action, err error) (mail.Verdict, []item, error) {
+	if err != nil || found == nil {
+		return mail.Verdict{}, nil, err
+	}
+	if a.noPermit && found.verdict == mail.Permit {
+		return mail.Verdict{}, nil, a.permits()
+	}
+	v := found.answer(a.about.in(ctx), tx)
+	a.recode(found, &v)
+	return v, found.nested, nil
+}
+
+// permits is the error of a table that permits what strangers name themselves.
+// The client hears what Postfix says then.
+func (a *access) permits() error {
+	reply := status.ConfigurationError.Reply()
+	return &status.Error{Reason: status.ConfigurationError, Wire: &reply,
+		Err: fmt.Errorf("table %s permits in %s, where anybody could be permitted: use DUNNO for exceptions", a.source.table.Name(), a.name)}
+}
+
+// noBranchPermits implements guarded.
+func (a *access) noBranchPermits() error {
+	if a.noPermit {
+		return a.permits()
+	}
+	return nil
+}
+
+// recode has REJECT and DEFER answered with the operator's codes.
+func (a *access) recode(found *action, v *mail.Verdict) {
+	if found.verdict != mail.Reject || found.code != 0 {
+		return
+	}
+	code := a.rejectCode
+	if found.reason == status.PolicyDefer {
+		code = a.deferCode
+	}
+	if code != 0 {
+		v.Reply.Code = code
+	}
+}
+
+// forms are the keys under which a subject is looked for.
+type forms = iter.Seq[table.Form]
+
+func (a *access) search(ctx context.Context, about subject, tx *mail.Transaction) (*action, error) {
+	switch about {
 	case aboutClient:
-		return a.searchClient(t, tx.Client)
+		return a.searchClient(ctx, tx.Client)
+	case aboutReverseName:
+		if err := nameNotAsked(tx); err != nil {
+			return nil, err
+		}
+		return a.searchClient(ctx, mail.Client{Hostname: tx.Client.ReverseName, Remote: tx.Client.Remote})
 	case aboutHelo:
-		return a.searchHelo(t, tx.Client.Helo)
+		return a.searchHelo(ctx, tx.Client.Helo)
+	case aboutLogin:
+		if !isAuthenticated(tx) {
+			return nil, nil
+		}
+		login := tx.Client.Identity.Authentication
+		return a.source.lookup(ctx, oneKey(login, table.FoldKey(login)))
+	case aboutCertificate:
+		return a.searchCertificate(ctx, &tx.Client)
 	case aboutSender:
-		return a.searchAddress(t, tx.Envelope.ReversePath)
+		return a.source.lookup(ctx, ringIn(ctx).sender.ofAddress(tx.Envelope.ReversePath, a.order, a.dottedParents))
 	default:
 		if tx.Recipient == nil {
-			return nil
+			return nil, nil
 		}
-		return a.searchAddress(t, tx.Recipient.Address)
+		return a.source.lookup(ctx, ringIn(ctx).recipient.ofAddress(tx.Recipient.Address, a.order, a.dottedParents))
 	}
 }
 
-func (a *access) searchClient(t *table, client mail.Client) *action {
-	ip := client.Remote.Addr().Unmap().WithZone("")
-	if t.networks != nil {
-		return t.address(ip)
-	}
-	name := client.Hostname
+// searchClient looks for the name and its parents, then for the address and its
+// networks.
+func (a *access) searchClient(ctx context.Context, client mail.Client) (*action, error) {
+	name := strings.ToLower(client.Hostname)
 	if name == "" {
 		name = "unknown"
 	}
-	if found := a.searchName(t, strings.ToLower(name)); found != nil {
-		return found
+	ring := ringIn(ctx)
+	if found, err := a.source.lookup(ctx, ring.client.ofHost(name, name, a.dottedParents)); err != nil || found != nil {
+		return found, err
 	}
-	return searchIP(t, ip)
+	return a.source.lookup(ctx, ring.network.ofNetwork(client.Remote.Addr().Unmap().WithZone("")))
 }
 
 // searchHelo looks for the HELO name and its parents; an address in place of
-// a name is looked for as it stands, in a CIDR table as an address.
-func (a *access) searchHelo(t *table, helo string) *action {
+// a name is looked for as it stands, and, as tables of networks hold it,
+// without its brackets.
+func (a *access) searchHelo(ctx context.Context, helo string) (*action, error) {
 	if helo == "" {
-		return nil
+		return nil, nil
 	}
-	if t.networks != nil {
-		literal := strings.TrimSuffix(strings.TrimPrefix(helo, "["), "]")
-		if len(literal) > 5 && strings.EqualFold(literal[:5], "IPv6:") {
-			literal = literal[5:]
-		}
-		ip, err := netip.ParseAddr(literal)
-		if err != nil {
-			return nil
-		}
-		return t.address(ip.Unmap())
+	literal := strings.TrimSuffix(strings.TrimPrefix(helo, "["), "]")
+	if len(literal) > 5 && strings.EqualFold(literal[:5], "IPv6:") {
+		literal = literal[5:]
+	}
+	if ip, err := netip.ParseAddr(literal); err == nil {
+		return a.source.lookup(ctx, oneKey(ip.Unmap().String(), strings.ToLower(helo)))
 	}
 	if domain, err := mail.ParseDomain(helo); err == nil {
-		return a.searchName(t, strings.ToLower(string(domain)))
+		return a.source.lookup(ctx, ringIn(ctx).helo.ofHost(helo, strings.ToLower(string(domain)), a.dottedParents))
 	}
-	return t.lookup(strings.ToLower(helo))
+	return a.source.lookup(ctx, oneKey(helo, strings.ToLower(helo)))
 }
 
-// searchName looks for a domain and then its parents.
-func (a *access) searchName(t *table, name string) *action {
-	if found := t.lookup(name); found != nil {
-		return found
+// searchCertificate looks for the fingerprints of the client's certificate.
+func (a *access) searchCertificate(ctx context.Context, client *mail.Client) (*action, error) {
+	shown := shownCertificate(client)
+	if shown == nil {
+		return nil, nil
 	}
-	if strings.HasPrefix(name, "[") {
-		return nil
-	}
-	for {
-		dot := strings.IndexByte(name, '.')
-		if dot < 0 {
-			return nil
-		}
-		if found := t.lookup(name[dot:]); found != nil {
-			return found
-		}
-		name = name[dot+1:]
-		if a.dottedParents {
-			continue
-		}
-		if found := t.lookup(name); found != nil {
-			return found
+	for key := range a.keys.of(shown) {
+		if found, err := a.source.lookup(ctx, oneKey(key, strings.ToLower(key))); err != nil || found != nil {
+			return found, err
 		}
 	}
+	return nil, nil
 }
 
-// searchIP looks for an address and then its networks on octet boundaries:
-// 192.0.2.1, 192.0.2, 192.0, 192; for IPv6 the text cut at successive colons.
-func searchIP(t *table, ip netip.Addr) *action {
-	key, delimiter := ip.String(), "."
-	if ip.Is6() {
-		delimiter = ":"
-	}
-	for key != "" {
-		if found := t.lookup(key); found != nil {
-			return found
-		}
-		cut := strings.LastIndex(key, delimiter)
-		if cut < 0 {
-			return nil
-		}
-		key = strings.TrimRight(key[:cut], delimiter)
-	}
-	return nil
-}
-
-// searchAddress looks for the address without and with its extension, its
-// domain and parents, and its local-part with an at-sign. The null
-// reverse-path is "<>".
-func (a *access) searchAddress(t *table, address mail.Address) *action {
-	if t.networks != nil {
-		return nil
-	}
-	if address.IsNull() {
-		return t.lookup("<>")
-	}
-	address = address.Fold()
-	locals := localForms(address.Local, a.delimiter)
-	for _, local := range locals {
-		if found := t.lookupLocal(local, "@"+string(address.Domain)); found != nil {
-			return found
-		}
-	}
-	if address.Domain != "" {
-		if found := a.searchName(t, string(address.Domain)); found != nil {
-			return found
-		}
-	}
-	for _, local := range locals {
-		if found := t.lookupLocal(local, "@"); found != nil {
-			return found
-		}
-	}
-	return nil
-}
-
-// lookupLocal looks for a local-part as it is written on the wire, in quotes
-// where it needs them, and then without.
-func (t *table) lookupLocal(local mail.LocalPart, rest string) *action {
-	quoted := local.String()
-	if found := t.lookup(quoted + rest); found != nil || quoted == string(local) {
-		return found
-	}
-	return t.lookup(string(local) + rest)
-}
-
-// localForms returns a local-part and then, when it has an extension, the
-// local-part without it.
-func localForms(local mail.LocalPart, delimiter string) []mail.LocalPart {
-	forms := []mail.LocalPart{local}
-	if at := strings.IndexAny(string(local), delimiter); at > 0 && delimiter != "" {
-		forms = append(forms, local[:at])
-	}
-	return forms
+func only(key string) forms {
+	return func(yield func(table.Form) bool) { yield(table.Form{Key: key, First: true}) }
 }

@@ -13,16 +13,14 @@ import (
 type action struct {
 	verdict mail.Action
 	reason  status.Reason
-	code    int    // 4NN or 5NN given by the table; 0 takes the reason's
-	dsn     [3]int // given by the table; zero takes the reason's
-	text    string // "" takes the default
-	log     bool   // WARN and INFO
-	header  string // PREPEND
-	nested  []item // restriction names
+	code    int        // 4NN or 5NN given by the table; 0 takes the reason's
+	dsn     [3]int     // given by the table; zero takes the reason's
+	text    string     // "" takes the default
+	log     bool       // WARN and INFO
+	info    bool       // INFO
+	edit    *mail.Edit // PREPEND, FILTER, REDIRECT, BCC
+	nested  []item     // restriction names
 }
-
-// compiler turns restriction names of a table into items.
-type compiler func(pos Pos, names []string) ([]item, *Mistake)
 
 // actionWords are the actions that have a name. Those of codes and those that
 // are restriction names come after them.
@@ -31,26 +29,35 @@ var actionWords = map[string]action{
 	"RELAY":           {verdict: mail.Permit},
 	"DUNNO":           {},
 	"REJECT":          {verdict: mail.Reject, reason: status.AccessDenied, text: "Access denied"},
-	"DEFER":           {verdict: mail.Reject, reason: status.PolicyDefer, text: "Service unavailable"},
+	"DEFER":           {verdict: mail.Reject, reason: status.PolicyDefer, text: "Access denied"},
 	"DEFER_IF_PERMIT": {verdict: mail.DeferIfPermit, reason: status.PolicyDefer, text: "Service unavailable"},
 	"DEFER_IF_REJECT": {verdict: mail.DeferIfReject, reason: status.PolicyDefer, text: "Service unavailable"},
 	"HOLD":            {verdict: mail.Hold, text: "triggers HOLD action"},
 	"DISCARD":         {verdict: mail.Discard, text: "triggers DISCARD action"},
 	"WARN":            {log: true, text: "triggers WARN action"},
-	"INFO":            {log: true, text: "triggers INFO action"},
+	"HANGUP":          {verdict: mail.Reject, reason: status.HungUp},
+	"INFO":            {log: true, info: true, text: "triggers INFO action"},
 }
 
-// notHere are actions of Postfix that tables cannot ask for, and what to do
-// instead.
-var notHere = map[string]string{
-	"FILTER":   "route the recipients in the delivery configuration",
-	"REDIRECT": "use an alias in the directory",
-	"BCC":      "use an alias in the directory",
-	"HANGUP":   "use 521",
+const actionPrepend = "PREPEND"
+
+// isAction reports whether an access table means something else by a word than
+// a restriction.
+func isAction(word string) bool {
+	word = strings.ToUpper(word)
+	return actionWords[word].verdict != 0 || envelopeActions[word] != nil || word == actionPrepend || word == "DUNNO" ||
+		word == "WARN" || word == "INFO" || isDigits(word)
 }
 
-func parseAction(e entry, compile compiler) (*action, *Mistake) {
-	word, rest := firstWord(e.value)
+// reader reads the actions of a table.
+type reader struct {
+	builder *builder
+	at      scope
+}
+
+// action reads an action; pos is where it stands, as far as it is known.
+func (r reader) action(pos Pos, text string) (*action, *Mistake) {
+	word, rest := firstWord(text)
 	upper := strings.ToUpper(word)
 	if a, ok := actionWords[upper]; ok {
 		if rest != "" && a.verdict != mail.Permit && upper != "DUNNO" {
@@ -60,15 +67,15 @@ func parseAction(e entry, compile compiler) (*action, *Mistake) {
 	}
 	switch {
 	case word == "":
-		return nil, &Mistake{e.pos, fmt.Sprintf("key %q has no action", e.key), "write an action after it, such as OK or REJECT"}
-	case upper == "PREPEND":
-		return parsePrepend(e, rest)
-	case notHere[upper] != "":
-		return nil, &Mistake{e.pos, upper + " is not an action of access tables here", notHere[upper]}
+		return nil, &Mistake{pos, "the key has no action", "write an action after it, such as OK or REJECT"}
+	case upper == actionPrepend:
+		return parsePrepend(pos, rest)
+	case envelopeActions[upper] != nil:
+		return parseEnvelopeAction(r.builder, pos, upper, rest)
 	case isDigits(word):
-		return parseCode(e, word, rest)
+		return parseCode(pos, word, rest)
 	}
-	items, mistake := compile(e.pos, strings.FieldsFunc(e.value, func(c rune) bool { return c == ',' || c == ' ' || c == '\t' }))
+	items, mistake := r.restrictions(pos, strings.FieldsFunc(text, func(c rune) bool { return c == ',' || c == ' ' || c == '\t' }))
 	if mistake != nil {
 		return nil, mistake
 	}
@@ -77,7 +84,7 @@ func parseAction(e entry, compile compiler) (*action, *Mistake) {
 
 // parseCode reads "4NN text" and "5NN text", with or without an enhanced
 // code. Any other number alone permits, as relay tables made by programs hold.
-func parseCode(e entry, word, rest string) (*action, *Mistake) {
+func parseCode(pos Pos, word, rest string) (*action, *Mistake) {
 	code, err := strconv.Atoi(word)
 	if len(word) == 3 && (word[0] == '4' || word[0] == '5') && err == nil {
 		a := &action{verdict: mail.Reject, reason: status.PolicyReject, code: code, text: "Access denied"}
@@ -91,18 +98,29 @@ func parseCode(e entry, word, rest string) (*action, *Mistake) {
 		return a, nil
 	}
 	if rest != "" {
-		return nil, &Mistake{e.pos, fmt.Sprintf("%s is not a reply code that refuses", word), "use 4NN or 5NN"}
+		return nil, &Mistake{pos, fmt.Sprintf("%s is not a reply code that refuses", word), "use 4NN or 5NN"}
 	}
 	return &action{verdict: mail.Permit}, nil
 }
 
-func parsePrepend(e entry, header string) (*action, *Mistake) {
+func parsePrepend(pos Pos, header string) (*action, *Mistake) {
 	name, _, ok := strings.Cut(header, ":")
 	valid := ok && name != "" && strings.IndexFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f }) < 0
 	if !valid {
-		return nil, &Mistake{e.pos, fmt.Sprintf("PREPEND needs a header field, not %q", header), `write "PREPEND Name: value"`}
+		return nil, &Mistake{pos, fmt.Sprintf("PREPEND needs a header field, not %q", header), `write "PREPEND Name: value"`}
 	}
-	return &action{header: header, text: "prepends a header"}, nil
+	return &action{edit: &mail.Edit{PrependHeader: oneLine(header)}}, nil
+}
+
+// oneLine keeps what a client said, and a pattern or a service repeats, from
+// beginning lines of its own.
+func oneLine(header string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return ' '
+		}
+		return c
+	}, header)
 }
 
 // setText takes a text that may begin with an enhanced status code.
@@ -144,22 +162,30 @@ func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
+// detail tells what the action did, as Postfix's log does.
+func (a *action) detail(about subject, tx *mail.Transaction) string {
+	return strings.TrimRight(about.what(tx)+": "+subjectClass[about]+" "+a.text, " ")
+}
+
 // answer returns what the action makes of a transaction.
 func (a *action) answer(about subject, tx *mail.Transaction) mail.Verdict {
 	switch a.verdict {
 	case mail.Permit:
 		return permitted(true)
 	case mail.Dunno:
-		v := mail.Verdict{}
-		if a.log {
-			v.Detail = about.what(tx) + ": " + a.text
+		v := mail.Verdict{Info: a.info}
+		if a.text != "" {
+			v.Detail = a.detail(about, tx)
 		}
-		if a.header != "" {
-			v.Edits = []mail.Edit{{PrependHeader: a.header}}
+		if a.edit != nil {
+			v.Edits = []mail.Edit{*a.edit}
 		}
 		return v
 	case mail.Hold, mail.Discard:
-		return mail.Verdict{Action: a.verdict, Detail: about.what(tx) + ": " + a.text}
+		return mail.Verdict{Action: a.verdict, Detail: a.detail(about, tx)}
+	}
+	if a.reason == status.HungUp {
+		return mail.Verdict{Action: a.verdict, Reason: a.reason, Detail: a.detail(about, tx)}
 	}
 	v := about.refuse(tx, a.verdict, a.reason, a.text)
 	if a.code != 0 {

@@ -3,10 +3,12 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
 	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/table"
 )
 
 // Spec is one restriction as it stands in the configuration.
@@ -14,7 +16,19 @@ type Spec struct {
 	Name string
 	// Args are the attributes by name; one that is not a list has one value.
 	Args map[string][]string
+	// List is where it stands; filled in for restrictions of other rooms.
+	List List
 	Pos  Pos
+}
+
+// Only returns an error when the restriction has attributes other than these.
+func (s Spec) Only(names ...string) error {
+	for name := range s.Args {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("it does not know the attribute %q", name)
+		}
+	}
+	return nil
 }
 
 // DefaultMX returns the lists of a listener that takes mail from anywhere.
@@ -63,9 +77,11 @@ func Build(cfg Config, lists map[List][]Spec, deps Deps) (*Chain, error) {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	b := &builder{
-		chain: &Chain{cfg: cfg.withDefaults(), deps: deps, lists: map[List]*list{}, counter: count},
+		chain: &Chain{cfg: cfg.withDefaults(), deps: deps, lists: map[List]*list{}, counter: count, trusted: permitNetworks(cfg.Networks)},
 		known: restrictionTable(),
 	}
+	b.chain.opener = b.opener()
+	b.makeClasses(cfg.Classes)
 	for name, specs := range lists {
 		if !slices.Contains(Lists(), name) {
 			b.mistake(firstPos(specs), fmt.Sprintf("unknown restriction list %q", name), suggestList(string(name)))
@@ -77,7 +93,7 @@ func Build(cfg Config, lists map[List][]Spec, deps Deps) (*Chain, error) {
 			specs = defaultRelay()
 		}
 		about := listSubject[name]
-		b.chain.lists[name] = &list{name: name, about: about, items: b.items(scope{name, about, false}, specs)}
+		b.chain.lists[name] = &list{name: name, about: about, items: b.items(scope{list: name, about: about}, specs)}
 	}
 	b.implied()
 	b.chain.arrange()
@@ -96,12 +112,14 @@ var listSubject = map[List]subject{
 	ListRecipient: aboutRecipient,
 	ListData:      aboutData,
 	ListEndOfData: aboutEndOfData,
+	ListContent:   aboutEndOfData,
 }
 
 // builder collects a chain and what is wrong with it.
 type builder struct {
 	chain    *Chain
 	known    map[string]restriction
+	classes  map[string]*class
 	mistakes Mistakes
 }
 
@@ -111,6 +129,9 @@ type scope struct {
 	about subject
 	// inTable tells that a line of a table names them.
 	inTable bool
+	// noPermit tells that a table is asked about what strangers name: no line of
+	// it may permit, and all of it may be about addresses.
+	noPermit bool
 }
 
 func (b *builder) mistake(pos Pos, problem, remedy string) {
@@ -156,6 +177,8 @@ func (b *builder) item(at scope, name string, spec Spec) (item, bool) {
 		it = b.foreign(at, make, spec)
 	} else if r, ok := b.known[canonicalName(name)]; ok {
 		it = b.ours(at, name, r, spec)
+	} else if c := b.classes[name]; c != nil {
+		it = b.ofClass(at, c, spec)
 	} else {
 		b.mistake(spec.Pos, fmt.Sprintf("unknown restriction %q", spec.Name), b.suggest(name))
 	}
@@ -165,29 +188,56 @@ func (b *builder) item(at scope, name string, spec Spec) (item, bool) {
 // foreign makes a restriction of another room, which checks its own
 // attributes.
 func (b *builder) foreign(at scope, make func(Spec) (Stage, error), spec Spec) item {
+	spec.List = at.list
 	stage, err := make(spec)
 	if err != nil {
 		b.mistake(spec.Pos, fmt.Sprintf("%s: %v", spec.Name, err), "")
+		return item{}
 	}
-	return item{stage: stage, about: at.about, onError: b.onError(spec)}
+	needs := b.placed(at, stage, spec)
+	b.checkPlace(at, spec, stage)
+	if actor, ok := stage.(Actor); ok {
+		stage = b.acting(at, actor, spec.Pos)
+	}
+	return item{stage: stage, about: at.about, needs: needs, onError: b.onError(spec)}
 }
 
 func (b *builder) ours(at scope, name string, r restriction, spec Spec) item {
-	b.checkArgs(spec, r.args)
+	b.checkArgs(spec, r.attributes(canonicalName(name)))
 	if r.about != nil {
 		at.about = *r.about
 	}
-	if b.chain.cfg.EarlyReject && listPhase(at.list) < r.needs {
-		b.mistake(spec.Pos, fmt.Sprintf("%s is asked before the client has said what it needs", name),
-			"move it to a later list, or leave early rejection off")
-	}
+	b.checkPhase(at, name, r.needs, spec.Pos)
 	for _, need := range r.deps {
 		if !need.met(&b.chain.deps) {
 			b.mistake(spec.Pos, fmt.Sprintf("%s needs %s", name, need.what), "configure it, or delete the restriction")
 			return item{}
 		}
 	}
-	return item{stage: r.make(b, at, canonicalName(name), spec), about: at.about, onError: b.onError(spec)}
+	stage := r.make(b, at, canonicalName(name), spec)
+	b.checkPlace(at, spec, stage)
+	return item{
+		stage: stage, about: at.about, input: r.input, needs: r.needs,
+		onError: b.onError(spec), said: b.said(spec),
+	}
+}
+
+// checkPlace reports a stage that looks into messages where there are none. A
+// class may be named by the content list.
+func (b *builder) checkPlace(at scope, spec Spec, stage Stage) {
+	_, follows := stage.(Attender)
+	if looksInside(stage) && at.list != ListContent && (at.list != classList || follows) {
+		b.mistake(spec.Pos, spec.Name+" looks into the message, which is not there yet", "move it to the content list")
+	}
+}
+
+// checkPhase reports a restriction in a list that is asked before it can know
+// what it needs.
+func (b *builder) checkPhase(at scope, name string, needs mail.Phase, pos Pos) {
+	if at.list != classList && b.chain.cfg.EarlyReject && listPhase(at.list) < needs {
+		b.mistake(pos, fmt.Sprintf("%s is asked before the client has said what it needs", name),
+			"move it to a later list, or leave early rejection off")
+	}
 }
 
 // checkArgs reports attributes that the restriction does not know.
@@ -229,42 +279,53 @@ func (b *builder) table(at scope, spec Spec) *source {
 		b.mistake(spec.Pos, spec.Name+" needs one table", `write table = "cidr:FILE" or table = "texthash:FILE"`)
 		return nil
 	}
-	s, err := newSource(values[0], b.chain.cfg.TableDir)
-	if err != nil {
-		b.mistake(spec.Pos, err.Error(), "use texthash:FILE or cidr:FILE")
-		return nil
-	}
-	if s.kind == tableCIDR && at.about != aboutClient && at.about != aboutHelo {
+	if strings.HasPrefix(values[0], table.KindCIDR+":") && at.about != aboutClient && at.about != aboutHelo && !at.noPermit && at.about != aboutList {
 		b.mistake(spec.Pos, spec.Name+" looks for mail addresses, which a cidr table cannot hold", "use a texthash table")
 		return nil
 	}
-	s.compile = b.compiler(at)
-	if _, err := s.load(); err != nil {
-		b.mistakes = append(b.mistakes, asMistakes(s.file, err)...)
+	s, err := newSource(b.chain.opener, values[0], reader{&builder{chain: b.chain, known: b.known, classes: b.classes}, at})
+	if err != nil {
+		b.mistakes = append(b.mistakes, asMistakes(spec.Pos, err)...)
 		return nil
-	}
-	for _, w := range s.table().warnings {
-		b.chain.deps.Logger.Warn("table", "position", w.Pos.String(), "problem", w.Problem)
 	}
 	b.chain.tables = append(b.chain.tables, s)
 	return s
 }
 
-// compiler returns what turns restriction names in a table into items. It
-// runs again whenever the table is read.
-func (b *builder) compiler(at scope) compiler {
-	return func(pos Pos, names []string) ([]item, *Mistake) {
-		inner := &builder{chain: b.chain, known: b.known}
-		specs := make([]Spec, len(names))
-		for i, name := range names {
-			specs[i] = Spec{Name: name, Pos: pos}
-		}
-		items := inner.items(scope{at.list, at.about, true}, specs)
-		if len(inner.mistakes) > 0 {
-			return nil, &inner.mistakes[0]
-		}
-		return items, nil
+// opener opens tables, as Deps.Tables does where there is one.
+func (b *builder) opener() *table.Opener {
+	o := table.Opener{}
+	if b.chain.deps.Tables != nil {
+		o = *b.chain.deps.Tables
 	}
+	o.Dir, o.CheckInterval, o.Log = b.chain.cfg.TableDir, b.chain.cfg.TableCheck, b.chain.deps.Logger
+	return &o
+}
+
+// restrictions turns restriction names in a table into items. It runs again
+// whenever the table is read.
+func (r reader) restrictions(pos Pos, names []string) ([]item, *Mistake) {
+	inner := &builder{chain: r.builder.chain, known: r.builder.known, classes: r.builder.classes}
+	items := inner.items(scope{list: r.at.list, about: r.at.about, inTable: true}, specsOf(pos, names))
+	if len(inner.mistakes) > 0 {
+		return nil, &inner.mistakes[0]
+	}
+	return items, nil
+}
+
+// specsOf reads the words of a table's line: names of restrictions, and after
+// sleep its seconds.
+func specsOf(pos Pos, words []string) []Spec {
+	var specs []Spec
+	for i := 0; i < len(words); i++ {
+		spec := Spec{Name: words[i], Pos: pos}
+		if strings.EqualFold(words[i], "sleep") && i+1 < len(words) {
+			i++
+			spec.Args = map[string][]string{"seconds": {words[i]}}
+		}
+		specs = append(specs, spec)
+	}
+	return specs
 }
 
 // implied adds the checks that follow lists by themselves.
@@ -284,7 +345,7 @@ func (b *builder) implied() {
 
 func (b *builder) imply(name List, restriction string) {
 	l := b.chain.lists[name]
-	l.implied = b.items(scope{name, l.about, false}, []Spec{{Name: restriction}})
+	l.implied = b.items(scope{list: name, about: l.about}, []Spec{{Name: restriction}})
 }
 
 // checkRelay makes sure that strangers cannot relay: as in Postfix the relay
@@ -298,7 +359,7 @@ func (b *builder) checkRelay(lists map[List][]Spec) {
 			return // the default is safe
 		}
 		warn := false
-		for _, spec := range specs {
+		for spec := range b.flattened(specs, 0) {
 			restriction := strings.ToLower(spec.Name)
 			if !warn && slices.Contains(safe, restriction) {
 				return
@@ -311,6 +372,36 @@ func (b *builder) checkRelay(lists map[List][]Spec) {
 	}
 	b.mistake(firstPos(lists[ListRelay]), "anybody could relay mail through this listener: neither the relay nor the recipient list refuses foreign destinations",
 		"add reject_unauth_destination to the relay list")
+}
+
+// flattened yields the restrictions of a list with those of its classes in
+// their place.
+func (b *builder) flattened(specs []Spec, depth int) iter.Seq[Spec] {
+	return func(yield func(Spec) bool) {
+		warned := false
+		for _, spec := range specs {
+			c := b.classes[strings.ToLower(spec.Name)]
+			only := warned
+			warned = strings.EqualFold(spec.Name, "warn_if_reject")
+			if c != nil && only {
+				continue // none of it refuses
+			}
+			if c == nil {
+				if !yield(spec) {
+					return
+				}
+				continue
+			}
+			if depth > maxDepth {
+				return
+			}
+			for inner := range b.flattened(c.specs, depth+1) {
+				if !yield(inner) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func firstPos(specs []Spec) Pos {

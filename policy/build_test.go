@@ -15,7 +15,7 @@ func TestBuildReportsEverything(t *testing.T) {
 		ListClient:        words("permit_mynetwork reject_unlisted_recipient"),
 		ListHelo:          words("reject permit_mynetworks"),
 		ListSender:        words("check_sender_access reject_non_fqdn_sender(strict=yes) down(on_error=panic) warn_if_reject"),
-		ListRecipient:     words("check_recipient_access(table=cidr:x) check_client_access(table=pcre:x) check_client_access(table=/nonexistent/x) reject_unauth_pipelining"),
+		ListRecipient:     words("check_recipient_access(table=cidr:x) check_client_access(table=pcre:x) check_client_access(table=/nonexistent/x) permit_naked_ip_address"),
 		List("recipents"): words("reject"),
 	}, deps(&fixture{}))
 	var mistakes Mistakes
@@ -27,13 +27,13 @@ func TestBuildReportsEverything(t *testing.T) {
 		`test.hcl:2:3: reject_unlisted_recipient is asked before the client has said what it needs`,
 		`test.hcl:2:3: permit_mynetworks is never reached: reject before it always decides`,
 		`test.hcl:1:3: check_sender_access needs one table`,
-		`test.hcl:2:3: reject_non_fqdn_sender does not know the attribute "strict" (it takes none)`,
-		`test.hcl:3:3: on_error of down is "panic" (use defer, defer_if_permit, dunno)`,
+		`test.hcl:2:3: reject_non_fqdn_sender does not know the attribute "strict" (it takes code, text)`,
+		`test.hcl:3:3: on_error of down is "panic" (use defer, defer_if_permit, dunno, hold, shutdown)`,
 		`test.hcl:4:3: warn_if_reject stands at the end of its list`,
 		`test.hcl:1:3: check_recipient_access looks for mail addresses, which a cidr table cannot hold`,
-		`test.hcl:2:3: unknown type of table "pcre"`,
-		`/nonexistent/x: open /nonexistent/x`,
-		`test.hcl:4:3: unknown restriction "reject_unauth_pipelining" (delete it: listeners refuse improper pipelining by themselves)`,
+		`test.hcl:2:3: stat x: no such file`,
+		`test.hcl:3:3: stat /nonexistent/x`,
+		`test.hcl:4:3: unknown restriction "permit_naked_ip_address" (use permit_mynetworks)`,
 		`test.hcl:1:3: unknown restriction list "recipents" (did you mean recipient?)`,
 	} {
 		if !strings.Contains(err.Error(), want) {

@@ -3,9 +3,12 @@ package policy
 import (
 	"context"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/table"
 )
 
 // List names a restriction list.
@@ -20,11 +23,12 @@ const (
 	ListRecipient List = "recipient"
 	ListData      List = "data"
 	ListEndOfData List = "end_of_data"
+	ListContent   List = "content"
 )
 
 // Lists returns the names of all lists, in order.
 func Lists() []List {
-	return []List{ListClient, ListHelo, ListSender, ListRelay, ListRecipient, ListData, ListEndOfData}
+	return []List{ListClient, ListHelo, ListSender, ListRelay, ListRecipient, ListData, ListEndOfData, ListContent}
 }
 
 // Chain holds the lists. It is made by Build and safe for concurrent use.
@@ -33,8 +37,19 @@ type Chain struct {
 	deps    Deps
 	lists   map[List]*list
 	phases  [mail.PhaseEndOfData + 1][]*list // what runs at each phase
+	opener  *table.Opener
 	tables  []*source
+	watched []table.Opened // tables that are no access tables
 	counter *counters
+	// trusted permits the clients of Config.Networks.
+	trusted decider
+	// attended are the restrictions of the content list that follow whole
+	// sessions, by their place in it.
+	attended []attended
+	// starters begin their work when a client connects.
+	starters []Starter
+	// slack is what sleeps add to Config.Timeout, in nanoseconds.
+	slack atomic.Int64
 }
 
 // list is one restriction list as it is evaluated.
@@ -49,8 +64,11 @@ type list struct {
 type item struct {
 	stage   Stage
 	about   subject
-	warn    bool // preceded by warn_if_reject
+	input   func(*mail.Transaction) string // what the stage looks at; nil is what it is about
+	warn    bool                           // preceded by warn_if_reject
 	onError errorMeaning
+	needs   mail.Phase // the earliest place in the dialogue where it can answer
+	said    said       // in the place of its own words
 }
 
 // errorMeaning is what a stage that failed leads to.
@@ -60,10 +78,12 @@ const (
 	errorDefers        errorMeaning = iota // refuse at once, transiently
 	errorDefersPermit                      // raise defer_if_permit
 	errorIsOverlooked                      // go on as if the stage were absent
+	errorHolds                             // go on, and keep the message in the queue until it is released
+	errorShutsDown                         // refuse with 421 and close
 	errorMeaningsCount                     // ends the enumeration
 )
 
-var errorMeanings = [errorMeaningsCount]string{"defer", "defer_if_permit", "dunno"}
+var errorMeanings = [errorMeaningsCount]string{"defer", "defer_if_permit", "dunno", "hold", "shutdown"}
 
 // Session is one connection's way through the chain. Its calls come one at a
 // time.
@@ -74,16 +94,29 @@ type Session struct {
 	inherited [mail.PhaseMail + 1]*mail.Verdict
 	effects   effects // of the transaction
 	before    effects // the last evaluation
+	attending []Attendance
+	steps     []Step // of the last evaluation
+	ring      ring   // keys of the tables
 }
 
 // effects is what verdicts asked for that concerns the whole message.
 type effects struct {
 	hold, discard bool
 	headers       []string
+	envelope      []mail.Edit
 }
 
-// Session returns the state for one connection.
+// none reports whether nothing was asked for.
+func (e *effects) none() bool {
+	return !e.hold && !e.discard && len(e.headers)+len(e.envelope) == 0
+}
+
+// Session returns the state for one connection. Close ends it.
 func (c *Chain) Session() *Session { return &Session{chain: c} }
+
+// WantsMessage reports whether the chain looks into messages: then the
+// transaction at the end of data has to have its Message.
+func (c *Chain) WantsMessage() bool { return len(c.lists[ListContent].items) > 0 }
 
 // Evaluate decides at the phase tx.Phase. A MAIL begins a transaction anew.
 // It may ask the directory and the DNS, and returns within Config.Timeout
@@ -95,21 +128,42 @@ func (s *Session) Evaluate(ctx context.Context, tx *mail.Transaction) mail.Decis
 		s.effects = effects{}
 	}
 	s.before = s.effects
-	if s.effects.discard || len(lists) == 0 {
+	s.steps = s.steps[:0]
+	if !IsRehearsal(ctx) {
+		s.chain.start(tx)
+	}
+	if s.effects.discard || len(lists)+len(s.chain.attended) == 0 {
 		return s.permit(nil)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.chain.cfg.Timeout)
+	timeout := s.chain.timeout()
+	if tx.Message != nil {
+		timeout = s.chain.cfg.ContentTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	memo := &memory{}
-	r := &run{chain: s.chain, tx: tx, memo: memo, ifPermit: s.flagFor(tx.Phase)}
+	memo := &memory{from: s.Poster(tx), ring: &s.ring}
+	r := &run{session: s, chain: s.chain, tx: tx, memo: memo, ifPermit: s.flagFor(tx.Phase), start: time.Now(), quiet: IsRehearsal(ctx)}
 	ctx = context.WithValue(ctx, memoryKey{}, memo)
 	for _, l := range lists {
 		if refusal, refused := r.list(ctx, l); refused {
+			s.witness(ctx, tx, refusal)
 			return s.refuse(r, refusal)
 		}
 		if r.effects.discard {
 			break
 		}
+	}
+	if tx.Message != nil && ctx.Err() != nil {
+		// Whatever on_error says of a stage: what was to be looked into was not,
+		// or not in the time a client waits.
+		return s.refuse(r, outage(aboutEndOfData, tx, status.New(status.ServerBusy, ctx.Err())))
+	}
+	if tx.Phase > mail.PhaseMail && r.ifPermit != nil {
+		s.witness(ctx, tx, *r.ifPermit) // who attends is not told that it passed
+		return s.refuse(r, *r.ifPermit)
+	}
+	if refusal, refused := s.attend(ctx, r); refused {
+		return s.refuse(r, refusal)
 	}
 	if tx.Phase <= mail.PhaseMail {
 		s.inherited[tx.Phase] = r.ifPermit
@@ -123,6 +177,15 @@ func (s *Session) Evaluate(ctx context.Context, tx *mail.Transaction) mail.Decis
 // Undo takes back what the last evaluation asked for the message: its recipient
 // was refused after all, by somebody else.
 func (s *Session) Undo() { s.effects = s.before }
+
+// Poster returns who sends tx. Of clients of ours the reverse-path is believed.
+func (s *Session) Poster(tx *mail.Transaction) *mail.Poster {
+	return &mail.Poster{
+		Identity: tx.Client.Identity,
+		Address:  tx.Envelope.ReversePath,
+		Trusted:  s.chain.trusted(tx).Action == mail.Permit,
+	}
+}
 
 // listsAt returns the lists to run at tx's phase.
 func (s *Session) listsAt(tx *mail.Transaction) []*list {
@@ -149,7 +212,12 @@ func (c *Chain) arrange() {
 	}
 	c.runAt(mail.PhaseRecipient, atRcpt...)
 	c.runAt(mail.PhaseData, ListData)
-	c.runAt(mail.PhaseEndOfData, ListEndOfData)
+	c.runAt(mail.PhaseEndOfData, ListEndOfData, ListContent)
+	for at, it := range c.lists[ListContent].items {
+		if stage, ok := it.stage.(Attender); ok {
+			c.attended = append(c.attended, attended{at, stage})
+		}
+	}
 }
 
 func (c *Chain) runAt(phase mail.Phase, names ...List) {
@@ -179,11 +247,11 @@ func (s *Session) flagFor(phase mail.Phase) *mail.Verdict {
 func (s *Session) keep(r *run) {
 	switch {
 	case r.tx.Phase < mail.PhaseMail:
-		if r.effects.hold || r.effects.discard || len(r.effects.headers) > 0 {
+		if !r.effects.none() {
 			r.chain.deps.Logger.Warn("no message yet to hold, discard or edit", r.keys("list", string(r.current.name))...)
 		}
 		return
-	case r.tx.Phase == mail.PhaseEndOfData && len(r.effects.headers) > 0:
+	case r.tx.Phase == mail.PhaseEndOfData && r.tx.Message == nil && len(r.effects.headers) > 0:
 		r.chain.deps.Logger.Warn("too late to prepend a header", r.keys("list", string(r.current.name))...)
 		r.effects.headers = nil
 	}
@@ -195,6 +263,13 @@ func (s *Session) keep(r *run) {
 			s.effects.headers = append(s.effects.headers, header)
 		}
 	}
+	for _, edit := range r.effects.envelope {
+		// Of several routes and redirections the last one counts, also when it was
+		// asked for before.
+		s.effects.envelope = append(slices.DeleteFunc(slices.Clone(s.effects.envelope), func(e mail.Edit) bool {
+			return sameEdit(e, edit) || e.Route != nil && edit.Route != nil || e.Redirect != nil && edit.Redirect != nil
+		}), edit)
+	}
 }
 
 func (s *Session) permit(r *run) mail.Decision {
@@ -202,12 +277,14 @@ func (s *Session) permit(r *run) mail.Decision {
 		Verdict: mail.Verdict{Action: mail.Permit},
 		Hold:    s.effects.hold,
 		Discard: s.effects.discard,
-		Headers: s.effects.headers,
+		Headers: s.effects.headers, Envelope: s.effects.envelope,
 	}
 	if r != nil {
 		d.PermittedBy = r.relayPermittedBy
 		d.Resolved = r.memo.of(r.tx)
-		s.chain.counter.permitted()
+		if !r.quiet {
+			s.chain.counter.permitted()
+		}
 	}
 	return d
 }

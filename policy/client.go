@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"net"
 	"net/netip"
 
 	"github.com/gaissmai/bart"
@@ -42,22 +43,20 @@ func permitted(yes bool) mail.Verdict {
 func permitAlways(*mail.Transaction) mail.Verdict { return permitted(true) }
 
 // rejectAlways and its like speak of what their list is about.
-func rejectAlways(about subject) func(*mail.Transaction) mail.Verdict {
-	return func(tx *mail.Transaction) mail.Verdict {
-		return about.refuse(tx, mail.Reject, status.AccessDenied, "Access denied")
-	}
+func rejectAlways(about subject, tx *mail.Transaction) mail.Verdict {
+	return about.refuse(tx, mail.Reject, status.AccessDenied, "Access denied")
 }
 
-func deferAlways(about subject) func(*mail.Transaction) mail.Verdict {
-	return func(tx *mail.Transaction) mail.Verdict {
-		return about.refuse(tx, mail.Reject, status.PolicyLater, "Try again later")
-	}
+func deferAlways(about subject, tx *mail.Transaction) mail.Verdict {
+	return about.refuse(tx, mail.Reject, status.PolicyLater, "Try again later")
 }
 
-func flagAlways(about subject, action mail.Action) func(*mail.Transaction) mail.Verdict {
-	return func(tx *mail.Transaction) mail.Verdict {
-		return about.refuse(tx, action, status.PolicyFlag, "Service unavailable")
-	}
+func flagPermit(about subject, tx *mail.Transaction) mail.Verdict {
+	return about.refuse(tx, mail.DeferIfPermit, status.PolicyFlag, "defer_if_permit requested")
+}
+
+func flagReject(about subject, tx *mail.Transaction) mail.Verdict {
+	return about.refuse(tx, mail.DeferIfReject, status.PolicyFlag, "defer_if_reject requested")
 }
 
 // permitNetworks permits clients inside the networks.
@@ -71,26 +70,33 @@ func permitNetworks(networks []netip.Prefix) func(*mail.Transaction) mail.Verdic
 	}
 }
 
-// permitAuthenticated permits clients that logged in as somebody.
-func permitAuthenticated(tx *mail.Transaction) mail.Verdict {
-	id := tx.Client.Identity
-	return permitted(id != nil && id.Mechanism != "ANONYMOUS" && id.Authentication != "")
-}
-
-// permitCertificates permits clients with a verified certificate, or only
-// those with one of the subjects when there are any.
-func permitCertificates(subjects []string) func(*mail.Transaction) mail.Verdict {
-	known := make(map[string]bool, len(subjects))
-	for _, s := range subjects {
-		known[s] = true
+// permitInterfaces permits clients on this machine: those with one of its own
+// addresses, and those that came by a unix socket. The addresses are those at
+// the time of the call.
+func permitInterfaces() func(*mail.Transaction) mail.Verdict {
+	own := make(map[netip.Addr]bool)
+	addrs, _ := net.InterfaceAddrs() // without them, the connection's own address tells
+	for _, a := range addrs {
+		if network, err := netip.ParsePrefix(a.String()); err == nil {
+			own[network.Addr().Unmap().WithZone("")] = true
+		}
 	}
 	return func(tx *mail.Transaction) mail.Verdict {
-		tls := tx.Client.TLS
-		if tls == nil || tls.PeerCN == "" {
-			return mail.Verdict{}
+		if !tx.Client.Remote.IsValid() {
+			return permitted(true)
 		}
-		return permitted(len(known) == 0 || known[tls.PeerCN])
+		addr := tx.Client.Remote.Addr().Unmap().WithZone("")
+		return permitted(own[addr] || addr == tx.Client.Local.Addr().Unmap().WithZone(""))
 	}
+}
+
+// rejectPipelining refuses a client that sent on where it had to wait for a
+// reply. Listeners of mode mx have ended its session by then.
+func rejectPipelining(about subject, tx *mail.Transaction) mail.Verdict {
+	if tx.Client.Hasty == nil || !tx.Client.Hasty() {
+		return mail.Verdict{}
+	}
+	return about.refuse(tx, mail.Reject, status.ImproperPipelining, "Improper use of SMTP command pipelining")
 }
 
 // rejectPlaintext refuses sessions without TLS.

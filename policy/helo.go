@@ -19,7 +19,10 @@ func rejectInvalidHelo(tx *mail.Transaction) mail.Verdict {
 	if _, err := netip.ParseAddr(helo); err == nil {
 		return mail.Verdict{}
 	}
-	if _, err := mail.ParseDomain(helo); err != nil {
+	switch _, err := mail.ParseDomain(helo); {
+	case err != nil && strings.HasPrefix(helo, "["):
+		return aboutHelo.refuse(tx, mail.Reject, status.HeloInvalid, "invalid ip address")
+	case err != nil || strings.Trim(helo, "0123456789.") == "":
 		return aboutHelo.refuse(tx, mail.Reject, status.HeloInvalid, "Invalid name")
 	}
 	return mail.Verdict{}

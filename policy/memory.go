@@ -13,6 +13,9 @@ import (
 // envelope want to know.
 type memory struct {
 	address    mail.Address
+	from       *mail.Poster // who sends; nil asks for anybody
+	about      subject      // of the list that is being asked
+	ring       *ring        // the session's
 	asked      bool
 	recipients []mail.Recipient
 	err        error
@@ -36,7 +39,7 @@ func resolve(ctx context.Context, directory Recipients, address mail.Address) ([
 	}
 	if !m.asked || m.address != address {
 		m.address, m.asked = address, true
-		m.recipients, m.err = directory.Resolve(ctx, address)
+		m.recipients, m.err = directory.Resolve(ctx, address, m.from)
 		if m.err == nil && len(m.recipients) == 0 {
 			m.err = status.Errorf(status.ConfigurationError, "directory resolved %s to nobody", address)
 		}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+
+	"github.com/postern-mail/postern/table"
 )
 
 // Pos is a place in a file of the operator's. Line and Column count from 1;
@@ -63,11 +65,22 @@ func (m Mistakes) orNil() error {
 	return m
 }
 
-// asMistakes turns an error about a file into mistakes.
-func asMistakes(file string, err error) Mistakes {
-	var known Mistakes
-	if errors.As(err, &known) {
-		return known
+// asMistakes turns what is wrong with a table into mistakes, each with its
+// place: at says where the table is named, for those that have none.
+func asMistakes(at Pos, err error) Mistakes {
+	var inFile table.Mistakes
+	if !errors.As(err, &inFile) {
+		return Mistakes{{Pos: at, Problem: err.Error()}}
 	}
-	return Mistakes{{Pos: Pos{File: file}, Problem: err.Error()}}
+	var all Mistakes
+	for _, m := range inFile {
+		mistake := Mistake{Problem: m.Err.Error()}
+		var ours *Mistake
+		if errors.As(m.Err, &ours) {
+			mistake = *ours
+		}
+		mistake.Pos = Pos{File: m.File, Line: m.Line}
+		all = append(all, mistake)
+	}
+	return all
 }

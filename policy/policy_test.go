@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -35,7 +36,7 @@ func (*fakeDirectory) Class(d mail.Domain) DomainClass {
 
 var errDown = status.Errorf(status.DirectoryDown, "ldap1.corp.internal: connection refused")
 
-func (f *fakeDirectory) Resolve(_ context.Context, a mail.Address) ([]mail.Recipient, error) {
+func (f *fakeDirectory) Resolve(_ context.Context, a mail.Address, _ *mail.Poster) ([]mail.Recipient, error) {
 	f.mu.Lock()
 	f.asked++
 	f.mu.Unlock()
@@ -54,6 +55,24 @@ func (f *fakeDirectory) Resolve(_ context.Context, a mail.Address) ([]mail.Recip
 		return nil, errors.New("unclassified")
 	}
 	return nil, status.New(status.NoSuchUser, nil)
+}
+
+// AccountOf knows alice, who works here, bob, who may write to us only, and
+// carol, of whom nobody can be asked.
+func (*fakeDirectory) AccountOf(_ context.Context, id mail.Identity) (mail.Account, error) {
+	switch id.Authentication {
+	case "alice":
+		return mail.Account{Name: "alice", Attributes: map[string][]string{"employeetype": {"Staff", "manager"}}}, nil
+	case "bob":
+		return mail.Account{Name: "bob", NoRelay: true}, nil
+	case "carol":
+		return mail.Account{}, errDown
+	}
+	return mail.Account{}, status.New(status.NoSuchUser, nil)
+}
+
+func (f *fakeDirectory) Holder(ctx context.Context, a mail.Address) (mail.Account, error) {
+	return f.AccountOf(ctx, mail.Identity{Authentication: string(a.Local)})
 }
 
 func (f *fakeDirectory) MaySendAs(ctx context.Context, id mail.Identity, a mail.Address) (bool, error) {
@@ -89,6 +108,10 @@ func (fakeResolver) LookupMX(_ context.Context, name string) ([]*net.MX, error) 
 	case "servfail.example.":
 		return nil, &net.DNSError{Err: "server misbehaving", IsTemporary: true}
 	}
+	return nil, &net.DNSError{Err: "no such host", IsNotFound: true}
+}
+
+func (fakeResolver) LookupNS(context.Context, string) ([]*net.NS, error) {
 	return nil, &net.DNSError{Err: "no such host", IsNotFound: true}
 }
 
@@ -181,20 +204,36 @@ type fixture struct {
 func deps(f *fixture) Deps {
 	f.directory, f.audit = &fakeDirectory{}, &recorder{}
 	return Deps{
-		Domains: f.directory, Recipients: f.directory, Owners: f.directory, Resolver: fakeResolver{},
-		Audit: f.audit, Logger: hclog.NewNullLogger(), Stages: answers(&f.asked),
+		Domains: f.directory, Accounts: f.directory, Recipients: f.directory, Owners: f.directory, Resolver: fakeResolver{},
+		Audit: f.audit, Logger: hclog.NewNullLogger(), Stages: answers(&f.asked), Routes: fakeRoutes,
 	}
 }
 
-// words makes specs of names; "name(attribute=value)" gives one attribute.
+// fakeRoutes knows the target scan.
+func fakeRoutes(text string) (mail.Route, error) {
+	target, next, _ := strings.Cut(text, ":")
+	if target != "" && target != "scan" {
+		return mail.Route{}, fmt.Errorf("there is no target %q", target)
+	}
+	return mail.Route{Transport: target, NextHop: next}, nil
+}
+
+// words makes specs of names; "name(attribute=value&other=value;value)" gives
+// attributes.
 func words(list string) []Spec {
 	var specs []Spec
 	for i, word := range strings.Fields(list) {
-		name, attribute, _ := strings.Cut(strings.TrimSuffix(word, ")"), "(")
+		name, attributes, _ := strings.Cut(strings.TrimSuffix(word, ")"), "(")
 		spec := Spec{Name: name, Pos: Pos{"test.hcl", i + 1, 3}}
-		if attribute != "" {
-			key, value, _ := strings.Cut(attribute, "=")
-			spec.Args = map[string][]string{key: strings.Split(value, ";")}
+		for _, attribute := range strings.Split(attributes, "&") {
+			key, value, given := strings.Cut(attribute, "=")
+			if !given {
+				continue
+			}
+			if spec.Args == nil {
+				spec.Args = map[string][]string{}
+			}
+			spec.Args[key] = strings.Split(value, ";")
 		}
 		specs = append(specs, spec)
 	}

@@ -26,6 +26,10 @@ func authorized(domains Domains, address mail.Address) bool {
 	return domains.Class(address.Domain) != Other
 }
 
+// Authorized reports whether mail for the address is accepted from anyone, for
+// rooms whose restrictions must not open more.
+func Authorized(domains Domains, address mail.Address) bool { return authorized(domains, address) }
+
 func permitAuthDestination(domains Domains) func(*mail.Transaction) mail.Verdict {
 	return func(tx *mail.Transaction) mail.Verdict {
 		return permitted(tx.Recipient != nil && authorized(domains, tx.Recipient.Address))
@@ -51,7 +55,7 @@ func rejectUnqualifiedRecipient(tx *mail.Transaction) mail.Verdict {
 
 // rejectUnlistedRecipient refuses recipients in our own domains that the
 // directory does not know.
-func rejectUnlistedRecipient(deps Deps) asked {
+func rejectUnlistedRecipient(cfg Config, deps Deps) asked {
 	return func(ctx context.Context, tx *mail.Transaction) (mail.Verdict, error) {
 		if tx.Recipient == nil || deps.Domains.Class(tx.Recipient.Address.Domain) == Other {
 			return mail.Verdict{}, nil
@@ -62,7 +66,7 @@ func rejectUnlistedRecipient(deps Deps) asked {
 		}
 		text := missing.Reply().Text
 		if missing.Reason == status.NoSuchUser {
-			text = "User unknown"
+			text = unknownUser(cfg, deps.Domains.Class(tx.Recipient.Address.Domain))
 		}
 		v := aboutRecipient.refuse(tx, mail.Reject, missing.Reason, text)
 		v.Detail = missing.Error()
@@ -70,9 +74,21 @@ func rejectUnlistedRecipient(deps Deps) asked {
 	}
 }
 
+// unknownUser says that nobody has an address.
+func unknownUser(cfg Config, class DomainClass) string {
+	switch {
+	case !cfg.ShowUnknownTable:
+		return "User unknown"
+	case class == Relay:
+		return "User unknown in relay recipient table"
+	default:
+		return "User unknown in local recipient table"
+	}
+}
+
 // rejectBounceToMany refuses a null reverse-path with several recipients:
 // no notification has more than one.
-func rejectBounceToMany(tx *mail.Transaction) mail.Verdict {
+func rejectBounceToMany(about subject, tx *mail.Transaction) mail.Verdict {
 	count := len(tx.Envelope.Recipients)
 	if tx.Phase == mail.PhaseRecipient {
 		count++
@@ -80,5 +96,5 @@ func rejectBounceToMany(tx *mail.Transaction) mail.Verdict {
 	if !tx.Envelope.ReversePath.IsNull() || count < 2 {
 		return mail.Verdict{}
 	}
-	return aboutRecipient.refuse(tx, mail.Reject, status.BounceToMany, "Multi-recipient bounce")
+	return about.refuse(tx, mail.Reject, status.BounceToMany, "Multi-recipient bounce")
 }

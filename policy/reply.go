@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"strings"
 	"unicode"
@@ -24,26 +26,52 @@ const (
 	aboutRecipient
 	aboutData
 	aboutEndOfData
+	aboutLogin
+	aboutCertificate
+	aboutReverseName
+	// aboutList is what the list is about in which a class is asked.
+	aboutList
 )
 
 var subjectClass = [...]string{
-	aboutClient:    "Client host",
-	aboutHelo:      "Helo command",
-	aboutSender:    "Sender address",
-	aboutRecipient: "Recipient address",
-	aboutData:      "Data command",
-	aboutEndOfData: "End-of-data",
+	aboutClient:      "Client host",
+	aboutHelo:        "Helo command",
+	aboutSender:      "Sender address",
+	aboutRecipient:   "Recipient address",
+	aboutData:        "Data command",
+	aboutEndOfData:   "End-of-data",
+	aboutLogin:       "SASL login name",
+	aboutCertificate: "Client certificate",
+	aboutReverseName: "Unverified Client host",
+}
+
+// in returns the subject itself, or that of the list which is being asked.
+func (s subject) in(ctx context.Context) subject {
+	if s != aboutList {
+		return s
+	}
+	if m, ok := ctx.Value(memoryKey{}).(*memory); ok {
+		return m.about
+	}
+	return aboutEndOfData // nobody asks outside of a list
 }
 
 // what returns the thing itself in angle brackets, as log watchers expect it.
 func (s subject) what(tx *mail.Transaction) string {
 	switch s {
+	case aboutCertificate:
+		if shown := shownCertificate(&tx.Client); shown != nil && shown.Subject.CommonName != "" {
+			return "<" + shown.Subject.CommonName + ">"
+		}
+		return aboutClient.what(tx)
 	case aboutClient:
 		name := tx.Client.Hostname
 		if name == "" {
 			name = "unknown"
 		}
 		return "<" + name + "[" + tx.Client.Remote.Addr().Unmap().String() + "]>"
+	case aboutReverseName:
+		return "<" + cmp.Or(tx.Client.ReverseName, "unknown") + ">"
 	case aboutHelo:
 		return "<" + tx.Client.Helo + ">"
 	case aboutSender:
@@ -53,6 +81,11 @@ func (s subject) what(tx *mail.Transaction) string {
 			return "<>"
 		}
 		return tx.Recipient.Address.Path()
+	case aboutLogin:
+		if tx.Client.Identity == nil {
+			return "<>"
+		}
+		return "<" + tx.Client.Identity.Authentication + ">"
 	case aboutData:
 		return "<DATA>"
 	default:
@@ -164,7 +197,12 @@ func outage(s subject, tx *mail.Transaction, err error) mail.Verdict {
 		text = known.Text
 	}
 	v := s.refuse(tx, mail.Reject, reason, text)
-	v.Reply.Text = s.what(tx) + ": " + text
+	if reason != status.ConfigurationError { // which Postfix takes for an action of the table
+		v.Reply.Text = s.what(tx) + ": " + text
+	}
+	if known != nil && known.Reason == reason && known.Wire != nil && known.Wire.Transient() {
+		v.Reply = known.Wire
+	}
 	v.Detail = err.Error()
 	return v
 }

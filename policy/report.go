@@ -14,10 +14,35 @@ const (
 	resultWarned    = "warned"
 	resultHeld      = "held"
 	resultDiscarded = "discarded"
+	resultInformed  = "informed"
+	resultFiltered  = "filtered"
+	resultRedirect  = "redirected"
+	resultCopied    = "copied"
 )
+
+// resultOf names what a verdict that neither permits nor refuses does.
+func resultOf(v *mail.Verdict) string {
+	for _, e := range v.Edits {
+		switch {
+		case e.Route != nil:
+			return resultFiltered
+		case e.Redirect != nil:
+			return resultRedirect
+		case e.Copy != nil:
+			return resultCopied
+		}
+	}
+	if v.Info {
+		return resultInformed
+	}
+	return resultWarned
+}
 
 // report logs, counts and audits one decision.
 func (r *run) report(result string, v mail.Verdict) {
+	if r.quiet {
+		return
+	}
 	var reply, reason string
 	if v.Action == mail.Reject || v.Action == mail.DeferIfPermit {
 		reply, reason = v.WireReply().String(), v.Reason.String()
@@ -25,7 +50,11 @@ func (r *run) report(result string, v mail.Verdict) {
 	r.chain.counter.decided(v.Stage, string(r.current.name), result)
 	r.chain.deps.Logger.Info(result,
 		r.keys("list", string(r.current.name), "stage", v.Stage, "reason", reason, "reply", reply, "detail", v.Detail)...)
-	r.chain.deps.Audit.Record(r.event(result, reason, reply, v))
+	e := r.event(result, reason, reply, v)
+	if result == resultRefused || result == resultDeferred {
+		e.Steps = r.session.Audited(r.tx)
+	}
+	r.chain.deps.Audit.Record(e)
 }
 
 func (r *run) event(result, reason, reply string, v mail.Verdict) mail.Event {
@@ -38,10 +67,11 @@ func (r *run) event(result, reason, reply string, v mail.Verdict) mail.Event {
 		Session: tx.Client.Session,
 		Queue:   tx.QueueID,
 		Remote:  tx.Client.Remote,
-		Stage:   v.Stage,
-		Phase:   tx.Phase.String(),
-		Reply:   reply,
-		Detail:  v.Detail,
+		Client:  tx.Client.Hostname, Helo: tx.Client.Helo, Protocol: tx.Client.Protocol(),
+		Stage:  v.Stage,
+		Phase:  tx.Phase.String(),
+		Reply:  reply,
+		Detail: v.Detail,
 	}
 	if tx.Client.Identity != nil {
 		e.Login = tx.Client.Identity.Authentication

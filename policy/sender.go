@@ -17,7 +17,7 @@ func rejectUnqualifiedSender(tx *mail.Transaction) mail.Verdict {
 
 // rejectUnlistedSender refuses senders in our own domains that the directory
 // does not know.
-func rejectUnlistedSender(deps Deps) asked {
+func rejectUnlistedSender(cfg Config, deps Deps) asked {
 	return func(ctx context.Context, tx *mail.Transaction) (mail.Verdict, error) {
 		from := tx.Envelope.ReversePath
 		if from.IsNull() || deps.Domains.Class(from.Domain) == Other {
@@ -28,7 +28,7 @@ func rejectUnlistedSender(deps Deps) asked {
 		if err != nil || missing == nil {
 			return mail.Verdict{}, err
 		}
-		v := aboutSender.refuse(tx, mail.Reject, status.NoSuchSender, "User unknown")
+		v := aboutSender.refuse(tx, mail.Reject, status.NoSuchSender, unknownUser(cfg, deps.Domains.Class(from.Domain)))
 		v.Detail = missing.Error()
 		return v, nil
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/table"
 )
 
 // Stage answers one question about a transaction. It does not log, count,
@@ -42,7 +43,9 @@ type Domains interface {
 // GroupRestricted) only when that is certain, and a transient one when it
 // could not find out.
 type Recipients interface {
-	Resolve(ctx context.Context, address mail.Address) ([]mail.Recipient, error)
+	// Resolve is asked for a message of from, since not everybody may send to
+	// every group; nil asks for anybody's.
+	Resolve(ctx context.Context, address mail.Address, from *mail.Poster) ([]mail.Recipient, error)
 }
 
 // Owners answers whose a sender address is. An error means that it could not
@@ -55,10 +58,20 @@ type Owners interface {
 	Owners(ctx context.Context, address mail.Address) ([]string, error)
 }
 
+// Accounts tells what the directory knows of people. A person nobody has is a
+// *status.Error with NoSuchUser; other errors mean that it could not find out.
+type Accounts interface {
+	// AccountOf returns the account of who logged in.
+	AccountOf(ctx context.Context, identity mail.Identity) (mail.Account, error)
+	// Holder returns the account whose own address it is, in our domains.
+	Holder(ctx context.Context, address mail.Address) (mail.Account, error)
+}
+
 // Resolver asks the DNS; *net.Resolver is one. Errors are *net.DNSError,
 // whose IsNotFound alone means that a name does not exist.
 type Resolver interface {
 	LookupMX(ctx context.Context, name string) ([]*net.MX, error)
+	LookupNS(ctx context.Context, name string) ([]*net.NS, error)
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
@@ -81,14 +94,27 @@ type Config struct {
 	// RejectUnlistedSender checks senders in our domains against the
 	// directory after the sender list.
 	RejectUnlistedSender bool
+	// ShowUnknownTable has replies tell which table does not know a recipient,
+	// in Postfix's words.
+	ShowUnknownTable bool
 	// Networks are the clients that permit_mynetworks trusts. None by default.
 	Networks []netip.Prefix
+	// Classes are restrictions that the operator made of others.
+	Classes []Class
+	// Hostname is the name under which MX records know this gateway.
+	Hostname string
 	// Delimiter starts the extension of a local-part in access tables; "" is "+".
 	Delimiter string
 	// Timeout bounds the evaluation of one command; 0 is one minute.
 	Timeout time.Duration
+	// ContentTimeout bounds the evaluation at the end of data where the chain
+	// looks into the message; 0 is eight minutes. Clients wait for ten (RFC 5321
+	// section 4.5.3.2.6).
+	ContentTimeout time.Duration
 	// TableCheck is how often changed tables are looked for; 0 is five seconds.
 	TableCheck time.Duration
+	// Steps says which of the restrictions that were asked the audit names.
+	Steps Steps
 	// TableDir is what relative names of tables are relative to; "" is the
 	// working directory.
 	TableDir string
@@ -100,10 +126,19 @@ type Deps struct {
 	Domains    Domains
 	Recipients Recipients
 	Owners     Owners
+	Accounts   Accounts // nil where no directory says anything of people that rules want
 	Resolver   Resolver
+	// OurAddress tells whether an address is this gateway's, for
+	// permit_mx_backup; nil knows none.
+	OurAddress func(netip.Addr) bool
 	Audit      Auditor
 	Logger     hclog.Logger
 	Metrics    prometheus.Registerer // nil counts nowhere
+	// Tables opens tables of other rooms; nil where there are none.
+	Tables *table.Opener
+	// Routes reads where FILTER sends mail, "target:next_hop"; nil where no
+	// target of delivery is known.
+	Routes func(text string) (mail.Route, error)
 	// Stages are restrictions of other rooms, by name.
 	Stages map[string]func(Spec) (Stage, error)
 }
@@ -114,6 +149,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Timeout == 0 {
 		c.Timeout = time.Minute
+	}
+	if c.ContentTimeout == 0 {
+		c.ContentTimeout = 8 * time.Minute
 	}
 	if c.TableCheck == 0 {
 		c.TableCheck = 5 * time.Second

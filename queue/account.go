@@ -11,6 +11,7 @@ import (
 type counts struct {
 	queued, held                           atomic.Int64
 	accepted, delivered, deferred, bounced atomic.Int64
+	kept, unconfirmed                      atomic.Int64
 }
 
 // Stats tells how much is queued and what happened since the start.
@@ -25,6 +26,9 @@ type Stats struct {
 	Delivered int64
 	Deferred  int64
 	Bounced   int64
+	// Kept counts recipients whose message a node had and that was kept for its
+	// partner; Unconfirmed those for whom that ended with the queue's patience.
+	Kept, Unconfirmed int64
 	// NoSpace: mail is put off for want of room on the disk. Full: for the
 	// number of messages. Pressed: mail comes in faster than it goes out.
 	NoSpace, Full, Pressed bool
@@ -38,6 +42,7 @@ func (q *Queue) Stats() Stats {
 	s := Stats{
 		Messages: c.queued.Load(), Held: c.held.Load(), Accepted: c.accepted.Load(),
 		Delivered: c.delivered.Load(), Deferred: c.deferred.Load(), Bounced: c.bounced.Load(),
+		Kept: c.kept.Load(), Unconfirmed: c.unconfirmed.Load(),
 	}
 	s.NoSpace, s.Full, s.Pressed = q.Full(), q.isFull(), q.Pressed()
 	q.mu.Lock()
@@ -49,13 +54,13 @@ func (q *Queue) Stats() Stats {
 
 // note logs, audits and counts the outcomes of an attempt, those that read the
 // same in one line.
-func (q *Queue) note(m *message, group int, outcomes []mail.Outcome, took time.Duration) {
+func (q *Queue) note(m *message, group int, to *destination, outcomes []mail.Outcome, took time.Duration) {
 	for len(outcomes) > 0 {
 		n := 1
 		for n < len(outcomes) && sameOutcome(&outcomes[n], &outcomes[0]) {
 			n++
 		}
-		q.noteRun(m, group, outcomes[:n], took)
+		q.noteRun(m, group, to.name, outcomes[:n], took)
 		outcomes = outcomes[n:]
 	}
 }
@@ -64,29 +69,31 @@ func sameOutcome(a, b *mail.Outcome) bool {
 	return a.Class == b.Class && a.Reply == b.Reply && a.Remote == b.Remote
 }
 
-func (q *Queue) noteRun(m *message, group int, outcomes []mail.Outcome, took time.Duration) {
+func (q *Queue) noteRun(m *message, group int, destination string, outcomes []mail.Outcome, took time.Duration) {
 	o := &outcomes[0]
 	to := make([]mail.Address, len(outcomes))
 	for i := range outcomes {
 		to[i] = outcomes[i].Recipient
 	}
-	switch o.Class {
-	case mail.Delivered:
+	switch {
+	case o.Kept():
+		q.counts.kept.Add(int64(len(to)))
+	case o.Class == mail.Delivered:
 		q.counts.delivered.Add(int64(len(to)))
-	case mail.Deferred:
+	case o.Class == mail.Deferred:
 		q.counts.deferred.Add(int64(len(to)))
-	case mail.Bounced:
+	case o.Class == mail.Bounced:
 		q.counts.bounced.Add(int64(len(to)))
 	}
 	reply := o.Reply.String()
 	q.tellFault(m, o)
 	if q.log.IsInfo() {
-		q.log.Info(o.Class.String(), "qid", m.id, "from", m.envelope.ReversePath, "rcpt", to,
+		q.log.Info(resultOf(o), "qid", m.id, "from", m.envelope.ReversePath, "rcpt", to,
 			"remote", o.Remote, "reply", reply, "dur", took)
 	}
 	q.audit(mail.Event{
-		Kind: mail.EventDelivery, Result: o.Class.String(), Queue: m.id, Delivery: deliveryID(m.id, group),
-		From: &m.envelope.ReversePath, To: to, Peer: o.Remote, Reply: reply, TLS: o.TLS, Octets: m.ref.Octets, Duration: took,
+		Kind: mail.EventDelivery, Result: resultOf(o), Queue: m.id, Delivery: deliveryID(m.id, group),
+		From: &m.envelope.ReversePath, To: to, Peer: o.Remote, Reply: reply, TLS: o.TLS, Octets: m.ref.Octets, Duration: took, Destination: destination,
 	})
 }
 

@@ -24,6 +24,7 @@ type State string
 const (
 	StateActive   State = "active"   // being tried, or in line to be
 	StateDeferred State = "deferred" // waits: for its next attempt, or for a destination that was out of reach
+	StateKept     State = "kept"     // delivered, and kept until the partner of the node that has it has it, too
 	StateHeld     State = "hold"
 	StateDamaged  State = "damaged" // cannot be read; only Delete does anything
 )
@@ -164,6 +165,8 @@ func (q *Queue) describe(m *message) Message {
 	switch {
 	case m.held:
 		d.State = StateHeld
+	case m.isKept():
+		d.State = StateKept
 	case q.movesLocked(m.id):
 		d.State = StateActive
 	}

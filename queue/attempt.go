@@ -82,28 +82,42 @@ func (q *Queue) deadLocked(it item) bool {
 func (q *Queue) work(it item) {
 	for ok := true; ok; {
 		started := time.Now()
-		outcomes := q.attempt(it)
+		m, barred := it.m, q.barred(it.m)
+		attempt := q.attempt
+		if barred {
+			attempt = q.putOff
+		}
+		outcomes := attempt(it)
 		it, ok = q.settleAttempt(it, outcomes, time.Since(started))
+		if barred {
+			q.holdBarred(m)
+		}
 	}
 }
 
 // attempt makes one delivery and returns what became of each recipient.
 func (q *Queue) attempt(it item) []mail.Outcome {
+	return q.deliverSafely(it.m.home.deliver, q.delivery(it), q.deps.Transport.Deliver)
+}
+
+// delivery describes the next attempt at a group.
+func (q *Queue) delivery(it item) mail.Delivery {
 	m := it.m
 	q.mu.Lock()
 	attempt, recipients := 1, m.groups[it.group]
+	var kept []mail.Outcome
 	if s := m.work[it.group].state; s != nil {
-		attempt, recipients = s.attempts+1, stillPending(s, recipients)
+		attempt, recipients, kept = s.attempts+1, stillPending(s, recipients), s.kept()
 	}
 	ctx, envelope := m.home.deliver, m.envelope // of which an operator may change the priority
 	q.mu.Unlock()
 	d := mail.Delivery{
 		QueueID: m.id, ID: deliveryID(m.id, it.group), Envelope: envelope,
-		Octets: m.ref.Octets, Attempt: attempt,
+		Octets: m.ref.Octets, Attempt: attempt, Kept: kept,
 		Open: func() (mail.Content, error) { return q.open(ctx, m.ref) },
 	}
 	d.Envelope.Recipients = recipients
-	return q.deliverSafely(ctx, d)
+	return d
 }
 
 // deliveryID names a delivery for as long as the message lives: the groups of
@@ -120,8 +134,8 @@ func stillPending(s *groupState, recipients []mail.Recipient) []mail.Recipient {
 	return left
 }
 
-// deliverSafely gives every recipient an outcome whatever the transport does.
-func (q *Queue) deliverSafely(ctx context.Context, d mail.Delivery) (outcomes []mail.Outcome) {
+// deliverSafely gives every recipient an outcome whatever deliver does.
+func (q *Queue) deliverSafely(ctx context.Context, d mail.Delivery, deliver func(context.Context, mail.Delivery) []mail.Outcome) (outcomes []mail.Outcome) {
 	defer func() {
 		if p := recover(); p != nil {
 			q.log.Error("transport panicked", "qid", d.QueueID, "panic", p, "stack", string(debug.Stack()))
@@ -142,7 +156,7 @@ func (q *Queue) deliverSafely(ctx context.Context, d mail.Delivery) (outcomes []
 		}
 		outcomes = whole
 	}()
-	return q.deps.Transport.Deliver(ctx, d)
+	return deliver(ctx, d)
 }
 
 // settleAttempt gives the outcomes to the keeper, or the group back to its
@@ -162,10 +176,11 @@ func (q *Queue) settleAttempt(it item, outcomes []mail.Outcome, took time.Durati
 		m.work[it.group].place = settling
 	}
 	q.refillLocked(it.to)
+	news := m.work[it.group].state.news(outcomes)
 	q.mu.Unlock()
 
 	if !again {
-		q.note(it.m, it.group, outcomes, took)
+		q.note(it.m, it.group, it.to, news, took)
 		q.changes <- &change{
 			outcomeOf: m,
 			prepare: func(b *store.Batch) error {

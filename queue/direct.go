@@ -64,20 +64,20 @@ func (q *Queue) Submit(ctx context.Context, s Submission) (delivered bool, err e
 	}
 	if refusal := refusedByAll(outcomes, m.envelope.SMTPUTF8); refusal != nil {
 		s.Content.Discard()
-		q.note(m, 0, outcomes, time.Since(started))
+		q.note(m, 0, to, outcomes, time.Since(started))
 		return false, refusal
 	}
 	if !q.settledDirect(m, outcomes) {
 		err := q.take(ctx, m, s)
 		if err == nil {
-			q.note(m, 0, outcomes, time.Since(started))
+			q.note(m, 0, to, outcomes, time.Since(started))
 		}
 		return false, err
 	}
 	s.Content.Discard()
 	q.counts.accepted.Add(1)
 	q.auditAccept(m, s)
-	q.note(m, 0, outcomes, time.Since(started))
+	q.note(m, 0, to, outcomes, time.Since(started))
 	q.tellEnd(m, m.outcome())
 	return slices.ContainsFunc(outcomes, func(o mail.Outcome) bool { return o.Class == mail.Delivered }), nil
 }
@@ -116,7 +116,7 @@ func (q *Queue) deliverDirect(ctx context.Context, m *message, body store.Staged
 		Open: func() (mail.Content, error) { return opened(body.Open()) },
 	}
 	d.Envelope.Recipients = m.groups[0]
-	return q.deliverSafely(ctx, d)
+	return q.deliverSafely(ctx, d, q.deps.Transport.Deliver)
 }
 
 // endDirect tells the schedule how the destination did. One that has nothing to

@@ -47,6 +47,10 @@ func (q *Queue) expireLocked(b *store.Batch, m *message, g int, now time.Time) {
 		if rcpt.progress != pending {
 			continue
 		}
+		if rcpt.last.Kept() {
+			rcpt.expire(m.record, r.Notify)
+			continue
+		}
 		if rcpt.last.At.IsZero() {
 			rcpt.last = q.lastWordLocked(m.envelope.ReversePath, r, now)
 		}
@@ -55,6 +59,7 @@ func (q *Queue) expireLocked(b *store.Batch, m *message, g int, now time.Time) {
 	}
 	w.state.due = now
 	w.finished = w.state.finished()
+	q.noteUnconfirmed(m, g)
 	q.storeLocked(b, m, g)
 }
 

@@ -416,7 +416,7 @@ func (q *Queue) suspension(it item, now time.Time) *change {
 				outcomes[i] = it.to.last
 				outcomes[i].Recipient, outcomes[i].At = recipients[i].Address, now
 			}
-			q.note(it.m, it.group, outcomes, 0)
+			q.note(it.m, it.group, it.to, it.m.work[it.group].state.news(outcomes), 0)
 			q.settleLocked(b, it.m, it.group, outcomes, now)
 			return nil
 		},

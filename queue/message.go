@@ -118,7 +118,7 @@ func (m *message) owesWarning(g int, r rules, now time.Time) bool {
 		return false
 	}
 	for i := range s.recipients {
-		if s.recipients[i].progress == pending && wantsDelay(m.groups[g][i].Notify) {
+		if s.recipients[i].isLate() && wantsDelay(m.groups[g][i].Notify) {
 			return true
 		}
 	}
@@ -160,6 +160,7 @@ func (q *Queue) settleLocked(b *store.Batch, m *message, g int, outcomes []mail.
 		}
 		w.state.settle(m.record, m.groups[g], outcomes, q.rules(m), now, jitter())
 		w.finished = w.state.finished()
+		q.noteUnconfirmed(m, g)
 	}
 	w.place = settled
 	q.afterLocked(b, m, g)

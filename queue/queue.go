@@ -52,7 +52,8 @@ type Recipients interface {
 type Auditor interface{ Record(mail.Event) }
 
 // Deps are what the queue works with. Recipients may be nil: reports then go
-// to the reverse-path as it is. Notices may be nil: then the postmaster is told
+// to the reverse-path as it is. Submitters may be nil: then everybody's mail
+// goes out. Notices may be nil: then the postmaster is told
 // nothing. Audit may be nil.
 type Deps struct {
 	Store      store.Store
@@ -60,6 +61,7 @@ type Deps struct {
 	Transport  Transport
 	Reports    Reports
 	Recipients Recipients
+	Submitters Submitters
 	Notices    Notices
 	Audit      Auditor
 	Log        hclog.Logger
@@ -309,7 +311,7 @@ func (q *Queue) divide(envelope *mail.Envelope) ([][]mail.Recipient, error) {
 // recipientOctets bounds the encoded size of a recipient.
 func recipientOctets(r mail.Recipient) int {
 	return 64 + len(r.Address.Local) + len(r.Address.Domain) + len(r.Accepted.Local) + len(r.Accepted.Domain) +
-		len(r.Original) + len(r.Route.Transport) + len(r.Route.NextHop)
+		len(r.Original) + len(r.Route.Transport) + len(r.Route.NextHop) + len(r.Home)
 }
 
 // addMessage adds to b what makes m queued.

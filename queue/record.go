@@ -86,8 +86,14 @@ const (
 	flagRequireTLS
 	flagPriority // a priority follows
 	flagTLSOptional
-	knownFlags = flagSMTPUTF8 | flagRequireTLS | flagPriority | flagTLSOptional
+	flagHomes     // recipients with homeFollows have one
+	flagSubmitter // account and directory of the submitter follow
+	knownFlags    = flagSMTPUTF8 | flagRequireTLS | flagPriority | flagTLSOptional | flagHomes | flagSubmitter
 )
+
+// homeFollows in the octet of NOTIFY, which has room, means that the home of
+// the recipient's account comes behind its route.
+const homeFollows = 1 << 7
 
 // envelopeFlags returns the flags of an envelope, and the version of the
 // record that can hold them.
@@ -100,6 +106,9 @@ func envelopeFlags(e *mail.Envelope) (flags, version byte) {
 	}
 	if e.TLSOptional {
 		flags |= flagTLSOptional
+	}
+	if e.Submitter.Name != "" {
+		flags |= flagSubmitter
 	}
 	version = formatVersion
 	if flags != 0 {
@@ -114,6 +123,9 @@ func envelopeFlags(e *mail.Envelope) (flags, version byte) {
 func appendEnvelope(buf []byte, m *record) []byte {
 	e := &m.envelope
 	flags, version := envelopeFlags(e)
+	if m.hasHomes() {
+		flags, version = flags|flagHomes, extendedVersion
+	}
 	buf = append(buf, version)
 	buf = binary.AppendVarint(buf, m.arrived.UnixMilli())
 	buf = append(buf, m.ref.Hash[:]...)
@@ -128,7 +140,22 @@ func appendEnvelope(buf []byte, m *record) []byte {
 	if e.Priority != 0 {
 		buf = append(buf, byte(e.Priority))
 	}
+	if e.Submitter.Name != "" {
+		buf = appendString(appendString(buf, e.Submitter.Name), e.Submitter.Source)
+	}
 	return buf
+}
+
+// hasHomes reports whether it is known of any recipient where it is at home.
+func (m *record) hasHomes() bool {
+	for _, g := range m.groups {
+		for i := range g {
+			if g[i].Home != "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func appendGroup(buf []byte, recipients []mail.Recipient) []byte {
@@ -148,9 +175,17 @@ func appendRecipient(buf []byte, r mail.Recipient) []byte {
 		buf = appendAddress(append(buf, 1), r.Accepted)
 	}
 	buf = appendString(buf, r.Original)
-	buf = append(buf, byte(r.Notify))
+	notify := byte(r.Notify)
+	if r.Home != "" {
+		notify |= homeFollows
+	}
+	buf = append(buf, notify)
 	buf = appendString(buf, r.Route.Transport)
-	return appendString(buf, r.Route.NextHop)
+	buf = appendString(buf, r.Route.NextHop)
+	if r.Home != "" {
+		buf = appendString(buf, string(r.Home))
+	}
+	return buf
 }
 
 func appendAddress(buf []byte, a mail.Address) []byte {
@@ -180,6 +215,9 @@ func decodeMessage(first []byte, part func(n int) ([]byte, error)) (*record, err
 	m.envelope.TLSOptional = flags&flagTLSOptional != 0
 	if flags&flagPriority != 0 {
 		m.envelope.Priority = d.priority()
+	}
+	if flags&flagSubmitter != 0 {
+		m.envelope.Submitter = mail.Submitter{Name: d.string(), Source: d.string()}
 	}
 	parts := d.uvarint()
 	m.groups = d.groups(nil)
@@ -347,8 +385,12 @@ func (d *decoder) recipient() mail.Recipient {
 		r.Accepted = d.address()
 	}
 	r.Original = d.string()
-	r.Notify = mail.Notify(d.byte())
+	notify := d.byte()
+	r.Notify = mail.Notify(notify &^ homeFollows)
 	r.Route = mail.Route{Transport: d.string(), NextHop: d.string()}
+	if notify&homeFollows != 0 {
+		r.Home = mail.Home(d.string())
+	}
 	return r
 }
 

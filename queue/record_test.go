@@ -112,12 +112,20 @@ func TestExtendedRecord(t *testing.T) {
 		"TLS-Required": {func(e *mail.Envelope) { e.TLSOptional = true }, 2},
 		"urgent":       {func(e *mail.Envelope) { e.Priority = 9 }, 2},
 		"leisurely":    {func(e *mail.Envelope) { e.Priority = -9 }, 2},
-		"all":          {func(e *mail.Envelope) { e.SMTPUTF8, e.RequireTLS, e.TLSOptional, e.Priority = true, true, true, 3 }, 2},
+		"at home":      {nil, 2},
+		"submitted":    {func(e *mail.Envelope) { e.Submitter = mail.Submitter{Name: "alice", Source: "corp"} }, 2},
+		"all": {func(e *mail.Envelope) {
+			e.SMTPUTF8, e.RequireTLS, e.TLSOptional, e.Priority, e.Submitter = true, true, true, 3, mail.Submitter{Name: "a"}
+		}, 2},
 	} {
 		for _, recipients := range []int{1, 2000} {
 			m := sample(recipients)
 			m.envelope.SMTPUTF8 = false
-			row.set(&m.envelope)
+			if row.set != nil {
+				row.set(&m.envelope)
+			} else {
+				m.groups[0][0].Home, m.groups[len(m.groups)-1][0].Home = mail.HomeOf(0), "mail2.example.com"
+			}
 			first, parts := encodeMessage(m)
 			if first[0] != row.version {
 				t.Errorf("%s: a record of version %d, want %d", name, first[0], row.version)
@@ -217,6 +225,7 @@ func FuzzMessageRecord(f *testing.F) {
 	}
 	extended := sample(3)
 	extended.envelope.RequireTLS, extended.envelope.Priority = true, -4
+	extended.groups[0][1].Home = mail.HomeOf(1)
 	first, _ := encodeMessage(extended)
 	f.Add(first, []byte{})
 	f.Add([]byte{1, 0, 0xff}, []byte{})

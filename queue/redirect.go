@@ -110,7 +110,7 @@ func (q *Queue) redirectLocked(b *store.Batch, m *message, r *redirection) (n Re
 func (q *Queue) pickLocked(m *message, g int, pick func(Recipient) bool) (picked []int) {
 	destination := q.destinationOf(m, g)
 	for i := range m.groups[g] {
-		if m.waits(g, i) && (pick == nil || pick(q.describeRecipientLocked(m, g, i, destination))) {
+		if m.waits(g, i) && !m.isKeptFor(g, i) && (pick == nil || pick(q.describeRecipientLocked(m, g, i, destination))) {
 			picked = append(picked, i)
 		}
 	}

@@ -125,7 +125,7 @@ func (m *message) toTell(kind mail.ReportKind, r rules, now time.Time) (list []t
 		}
 		warn := kind == mail.ReportDelayed && m.owesWarning(g, r, now)
 		for i := range s.recipients {
-			if rcpt := &s.recipients[i]; warn && rcpt.progress == pending && wantsDelay(m.groups[g][i].Notify) ||
+			if rcpt := &s.recipients[i]; warn && rcpt.isLate() && wantsDelay(m.groups[g][i].Notify) ||
 				rcpt.owed && kindOf(rcpt) == kind {
 				list = append(list, told{g, i})
 			}

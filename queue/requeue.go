@@ -120,7 +120,7 @@ func (a *anew) gather(m *message) (leaving map[int][]int, recipients []mail.Reci
 		for i := range m.groups[g] {
 			_, known := a.resolved[m.groups[g][i].Accepted]
 			switch {
-			case !m.waits(g, i) || !known:
+			case !m.waits(g, i) || m.isKeptFor(g, i) || !known:
 			case w.isUnderWay():
 				a.result.UnderWay++
 			default:

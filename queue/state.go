@@ -76,16 +76,17 @@ type rules struct {
 // settle applies the outcomes of one attempt, which are for the recipients
 // that were pending, in order. jitter is in [0, 1).
 func (s *groupState) settle(m *record, recipients []mail.Recipient, outcomes []mail.Outcome, r rules, now time.Time, jitter float64) {
-	s.attempts++
-	next := nextAttempt(m.arrived, now, s.attempts, r, jitter)
-	expired := next.IsZero()
+	if !s.onlyKept() {
+		s.attempts++
+	}
+	expired := nextAttempt(m.arrived, now, s.attempts, r, jitter).IsZero()
 	at := 0
 	for i := range s.recipients {
 		rcpt := &s.recipients[i]
 		if rcpt.progress != pending || at >= len(outcomes) {
 			continue
 		}
-		rcpt.last = outcomes[at]
+		rcpt.learn(outcomes[at])
 		at++
 		switch rcpt.last.Class {
 		case mail.Delivered:
@@ -95,16 +96,20 @@ func (s *groupState) settle(m *record, recipients []mail.Recipient, outcomes []m
 			rcpt.progress = failed
 		case mail.Deferred:
 			if expired {
-				rcpt.progress = failed
+				rcpt.expire(m, recipients[i].Notify)
 			}
 		}
 		if rcpt.progress == failed {
 			rcpt.owed = r.owesFailure(m, recipients[i].Notify)
 		}
 	}
-	s.due = next
-	if expired || s.pending() == 0 {
+	switch {
+	case expired || s.pending() == 0:
 		s.due = now // a report, if one is owed
+	case s.onlyKept():
+		s.due = s.nextQuestion(m.arrived.Add(r.lifetime), now, jitter)
+	default:
+		s.due = nextAttempt(m.arrived, now, s.attempts, r, jitter)
 	}
 }
 

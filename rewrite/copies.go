@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/table"
 )
 
 // Copy is somebody who gets mail besides its recipients.
@@ -57,16 +58,16 @@ func (r *Rewriter) MakesCopies() bool {
 	return len(r.cfg.AlwaysBcc)+len(r.cfg.SenderBcc)+len(r.cfg.RecipientBcc) > 0
 }
 
-func (r *Rewriter) copiesOf(ctx context.Context, tables []Table, a mail.Address, by string, add func(mail.Address, string)) error {
-	values, form, table, err := r.copies.find(ctx, tables, a)
+func (r *Rewriter) copiesOf(ctx context.Context, tables []table.Table, a mail.Address, by string, add func(mail.Address, string)) error {
+	values, form, name, err := r.copies.find(ctx, tables, a)
 	if err != nil {
 		return err
 	}
 	for _, value := range values {
-		for _, one := range splitList(value) {
+		for _, one := range table.SplitList(value) {
 			to, err := parseValue(strings.TrimSpace(one), r.cfg.Origin)
 			if err != nil {
-				return badValue(table, form.key, one, err)
+				return badValue(name, form.Key, one, err)
 			}
 			add(to, by)
 		}

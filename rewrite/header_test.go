@@ -10,6 +10,7 @@ import (
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/table"
 )
 
 // upper is a change that shows every address it is given.
@@ -128,7 +129,7 @@ func TestWhoseHeader(t *testing.T) {
 func TestHeaderOutage(t *testing.T) {
 	t.Parallel()
 	cfg := config()
-	cfg.Canonical = Map{[]Table{down{}}, []Class{HeaderSender}}
+	cfg.Canonical = Map{[]table.Table{down{}}, []Class{HeaderSender}}
 	client := &mail.Client{Identity: &mail.Identity{}}
 	if got, err := rewriter(t, cfg).Header(t.Context(), client, []byte("From: a@b.example\r\n")); status.Of(err) != status.DirectoryDown {
 		t.Errorf("%q, %v", got, err)
@@ -142,7 +143,7 @@ func TestHeaderOutage(t *testing.T) {
 func TestHeaderPatience(t *testing.T) {
 	t.Parallel()
 	cfg := config()
-	cfg.Canonical = Map{[]Table{file(t, "texthash:", "x@b.example y@b.example\n")}, []Class{HeaderSender}}
+	cfg.Canonical = Map{[]table.Table{file(t, "texthash:", "x@b.example y@b.example\n")}, []Class{HeaderSender}}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if got, err := rewriter(t, cfg).Header(ctx, &mail.Client{Identity: &mail.Identity{}}, []byte("From: a@b.example\r\n")); status.Of(err) != status.DirectoryDown {
@@ -222,7 +223,7 @@ func onlyNew(list []mail.Address) bool {
 
 func BenchmarkHeaderUnchanged(b *testing.B) {
 	cfg := config()
-	cfg.Canonical = Map{[]Table{text(b, "x@example.com y@example.com")}, all}
+	cfg.Canonical = Map{[]table.Table{text(b, "x@example.com y@example.com")}, all}
 	r := rewriter(b, cfg)
 	client := &mail.Client{Identity: &mail.Identity{}}
 	section := []byte("Received: from a by b; Mon, 1 Jan 2024 00:00:00 +0000\r\nFrom: \"Ann\" <ann@example.com>\r\nTo: bob@example.org, carol@example.org\r\nSubject: hello\r\nMessage-ID: <1@example.com>\r\n")

@@ -11,12 +11,13 @@ import (
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/rewrite/srs"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/table"
 )
 
 // OutboundConfig says what is rewritten on the way out.
 type OutboundConfig struct {
 	// Generic maps every address, of envelope and header, to its form outside.
-	Generic []Table
+	Generic []table.Table
 	// Ours reports whether a domain is one that mail is accepted for. Required.
 	Ours func(mail.Domain) bool
 	// SRS signs the reverse-path of strangers' mail that is forwarded to
@@ -34,10 +35,7 @@ type Outbound struct {
 // NewOutbound returns an Outbound that looks addresses up as the Rewriter of
 // cfg does.
 func NewOutbound(cfg Config, out OutboundConfig) *Outbound {
-	return &Outbound{out, finder{
-		localNames: append([]mail.Domain{cfg.Origin}, cfg.LocalNames...), delimiter: cfg.Delimiter,
-		propagate: cfg.PropagateGeneric, origin: cfg.Origin,
-	}}
+	return &Outbound{out, finder{order: cfg.order(), propagate: cfg.PropagateGeneric, origin: cfg.Origin}}
 }
 
 // Deliver makes an attempt through next, which it calls once for recipients

@@ -11,6 +11,7 @@ import (
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/rewrite/srs"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/table"
 )
 
 type body struct{ *bytes.Reader }
@@ -160,8 +161,8 @@ func TestPartsKeepOutcomes(t *testing.T) {
 
 func TestGeneric(t *testing.T) {
 	t.Parallel()
-	table := text(t, "ann@host.example.com ann.public@isp.example\n@host.example.com @isp.example\nann.public@isp.example never@twice.example")
-	o := outbound(t, OutboundConfig{Generic: []Table{table}})
+	generic := text(t, "ann@host.example.com ann.public@isp.example\n@host.example.com @isp.example\nann.public@isp.example never@twice.example")
+	o := outbound(t, OutboundConfig{Generic: []table.Table{generic}})
 	var all []sent
 	d := delivery("ann@host.example.com", to("bob@host.example.com", "bob@host.example.com"), to("x@far.example", "x@far.example"))
 	outcomes := o.Deliver(t.Context(), d, next(t, &all))
@@ -179,7 +180,7 @@ func TestGeneric(t *testing.T) {
 
 func TestGenericOutage(t *testing.T) {
 	t.Parallel()
-	o := outbound(t, OutboundConfig{Generic: []Table{down{}}})
+	o := outbound(t, OutboundConfig{Generic: []table.Table{down{}}})
 	var all []sent
 	outcomes := o.Deliver(t.Context(), delivery("ann@far.example", to("x@far.example", "x@far.example")), next(t, &all))
 	if len(all) != 0 || len(outcomes) != 1 || outcomes[0].Class != mail.Deferred || outcomes[0].Reply.Permanent() {

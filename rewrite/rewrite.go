@@ -10,6 +10,7 @@ import (
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/rewrite/srs"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/table"
 )
 
 // Class is a place where addresses stand.
@@ -26,7 +27,7 @@ const (
 // Map is a list of tables with the classes of addresses they are asked about.
 type Map struct {
 	// Tables are asked in order for each form of an address.
-	Tables []Table
+	Tables []table.Table
 	// Classes is where the map applies.
 	Classes []Class
 }
@@ -70,7 +71,7 @@ type Config struct {
 	AlwaysBcc []mail.Address
 	// SenderBcc and RecipientBcc name who gets a copy of mail from and to
 	// addresses.
-	SenderBcc, RecipientBcc []Table
+	SenderBcc, RecipientBcc []table.Table
 }
 
 // Clients are clients of our own.
@@ -113,11 +114,16 @@ func New(cfg Config) (*Rewriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := append([]mail.Domain{cfg.Origin}, cfg.LocalNames...)
 	r := &Rewriter{cfg: cfg, masquerade: m}
-	r.canonical = finder{localNames: names, delimiter: cfg.Delimiter, propagate: cfg.PropagateCanonical, origin: cfg.Origin}
-	r.copies = finder{localNames: names, delimiter: cfg.Delimiter, origin: cfg.Origin}
+	r.canonical = finder{order: cfg.order(), propagate: cfg.PropagateCanonical, origin: cfg.Origin}
+	r.copies = finder{order: cfg.order(), origin: cfg.Origin}
 	return r, nil
+}
+
+// order is how the keys of an address are made.
+func (cfg Config) order() table.Order {
+	names := append([]mail.Domain{cfg.Origin}, cfg.LocalNames...)
+	return table.Order{Delimiters: cfg.Delimiter, Local: func(d mail.Domain) bool { return slices.Contains(names, d) }}
 }
 
 // Recipient returns what a forward-path becomes before anybody asks who it

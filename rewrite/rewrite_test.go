@@ -13,22 +13,23 @@ import (
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/table"
 )
 
 // text makes a table of a file's text.
-func text(t testing.TB, lines string) Table { return file(t, "texthash:", lines) }
+func text(t testing.TB, lines string) table.Table { return file(t, "texthash:", lines) }
 
-func file(t testing.TB, kind, lines string) Table {
+func file(t testing.TB, kind, lines string) table.Table {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "table")
 	if err := os.WriteFile(path, []byte(lines), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	table, err := OpenTable(kind+path, "", hclog.NewNullLogger())
+	opened, err := (&table.Opener{Log: hclog.NewNullLogger()}).Open(kind+path, TableUse)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return table
+	return opened
 }
 
 // down is a table that does not answer.
@@ -73,7 +74,7 @@ func rewriter(t testing.TB, cfg Config) *Rewriter {
 func TestCanonical(t *testing.T) {
 	t.Parallel()
 	cfg := config()
-	cfg.Canonical = Map{[]Table{text(t, `
+	cfg.Canonical = Map{[]table.Table{text(t, `
 # comment
 alice@example.com        Alice.Anders@example.com
 bob+lists@example.com    robert.lists@example.com
@@ -132,9 +133,9 @@ self@example.com         self@example.com`)}, all}
 func TestOrder(t *testing.T) {
 	t.Parallel()
 	cfg := config()
-	cfg.SenderCanonical = Map{[]Table{text(t, "a@example.com s@one.example.com")}, senders}
-	cfg.RecipientCanonical = Map{[]Table{text(t, "a@example.com r@one.example.com")}, []Class{EnvelopeRecipient}}
-	cfg.Canonical = Map{[]Table{text(t, "s@one.example.com s2@two.example.com\nr@one.example.com r2@two.example.com\na@example.com c@two.example.com")}, all}
+	cfg.SenderCanonical = Map{[]table.Table{text(t, "a@example.com s@one.example.com")}, senders}
+	cfg.RecipientCanonical = Map{[]table.Table{text(t, "a@example.com r@one.example.com")}, []Class{EnvelopeRecipient}}
+	cfg.Canonical = Map{[]table.Table{text(t, "s@one.example.com s2@two.example.com\nr@one.example.com r2@two.example.com\na@example.com c@two.example.com")}, all}
 	cfg.MasqueradeDomains, cfg.MasqueradeClasses = []string{"example.com"}, []Class{EnvelopeSender, HeaderSender, HeaderRecipient}
 	r := rewriter(t, cfg)
 	steps, err := r.Explain(t.Context(), mail.MustAddress("a@example.com"))
@@ -182,7 +183,7 @@ func TestMasquerade(t *testing.T) {
 func TestPatterns(t *testing.T) {
 	t.Parallel()
 	cfg := config()
-	cfg.Canonical = Map{[]Table{file(t, "regexp:", `
+	cfg.Canonical = Map{[]table.Table{file(t, "regexp:", `
 /^(.+)\.(.+)@long\.example$/   ${2}.$1@short.example
 /^CASE@(.*)$/i                 case@$(1)
 !/@.*\.example/                outside
@@ -233,7 +234,7 @@ func TestSRSRecipientsStay(t *testing.T) {
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
-		table Table
+		table table.Table
 		want  status.Reason
 	}{
 		"down":    {down{}, status.DirectoryDown},
@@ -242,8 +243,8 @@ func TestOutage(t *testing.T) {
 		"empty":   {several{""}, status.ConfigurationError},
 	} {
 		cfg := config()
-		cfg.Canonical = Map{[]Table{text(t, "known@example.com known@example.net"), row.table}, []Class{EnvelopeRecipient}}
-		cfg.SenderBcc = []Table{row.table}
+		cfg.Canonical = Map{[]table.Table{text(t, "known@example.com known@example.net"), row.table}, []Class{EnvelopeRecipient}}
+		cfg.SenderBcc = []table.Table{row.table}
 		r := rewriter(t, cfg)
 		_, err := r.Recipient(t.Context(), mail.MustAddress("a@example.com"))
 		if status.Of(err) != row.want || status.Of(err).Permanent() {
@@ -262,9 +263,9 @@ func TestCopies(t *testing.T) {
 	t.Parallel()
 	cfg := config()
 	cfg.AlwaysBcc = []mail.Address{mail.MustAddress("archive@example.com")}
-	cfg.SenderBcc = []Table{text(t, "@example.com sent, archive@example.com\nboss@example.com secretary@example.com")}
-	cfg.RecipientBcc = []Table{text(t, "info@example.com log@example.net")}
-	cfg.RecipientCanonical = Map{[]Table{text(t, "old@example.com info@example.com")}, recipients}
+	cfg.SenderBcc = []table.Table{text(t, "@example.com sent, archive@example.com\nboss@example.com secretary@example.com")}
+	cfg.RecipientBcc = []table.Table{text(t, "info@example.com log@example.net")}
+	cfg.RecipientCanonical = Map{[]table.Table{text(t, "old@example.com info@example.com")}, recipients}
 	r := rewriter(t, cfg)
 	if !r.MakesCopies() {
 		t.Error("it says it makes no copies")
@@ -298,40 +299,24 @@ func TestCopies(t *testing.T) {
 	}
 }
 
+// TestBadTables: what no lookup could use is told when the file is read.
 func TestBadTables(t *testing.T) {
 	t.Parallel()
 	for lines, want := range map[string]string{
-		"a@x.example":                  ":1: the key stands for nothing",
-		"  a@x.example b":              ":1: the line begins with white space",
-		"a@x b@y\n\na@@x b":            ":3: ",
-		"a@x.example b\nA@X.EXAMPLE c": `:2: "a@x.example" stands at line 1 already`,
-		"a@x.example |/bin/sh":         ":1: ",
-		"a@x.example b c@d":            ":1: ",
-		"@ b":                          ":1: ",
+		"a@x.example":            `:1: "a@x.example" stands for nothing`,
+		"a@x b@y\n\na@@x b":      ":3: ",
+		"a@x.example |/bin/sh":   ":1: ",
+		"a@x.example b c@d":      ":1: ",
+		"@ b":                    ":1: ",
+		"a@x.example @y.example": "",
 	} {
-		if got, err := parseText("f", strings.NewReader(lines)); err == nil || !strings.Contains(err.Error(), "f"+want) {
-			t.Errorf("%q gives %v, %v; want %q", lines, got, err, want)
+		path := filepath.Join(t.TempDir(), "table")
+		if err := os.WriteFile(path, []byte(lines), 0o600); err != nil {
+			t.Fatal(err)
 		}
-	}
-	for lines, want := range map[string]string{
-		"abc x":     ":1: a line is /pattern/flags value",
-		"/abc x":    ":1: the pattern has no closing",
-		"/a(b/ x":   ":1: error parsing regexp",
-		`/(a)\1/ x`: ":1: error parsing regexp",
-		"/a/ $1":    ":1: ${1}: the pattern has 0 groups",
-		"!/(a)/ $1": ":1: a pattern that must not match",
-		"/a/q x":    ":1: unknown flag",
-		"/a/":       ":1: the pattern stands for nothing",
-		"/a/ x$y":   ":1: ",
-		"if /a/":    ":1: if is not supported",
-	} {
-		if got, err := parsePatterns("f", strings.NewReader(lines)); err == nil || !strings.Contains(err.Error(), "f"+want) {
-			t.Errorf("%q gives %v, %v; want %q", lines, got, err, want)
-		}
-	}
-	for _, name := range []string{"", "texthash:", "ldap:/etc/x", "texthash:/nowhere/at/all"} {
-		if _, err := OpenTable(name, "", hclog.NewNullLogger()); err == nil {
-			t.Errorf("table %q was opened", name)
+		_, err := (&table.Opener{}).Open(path, TableUse)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q gives %v; want %q", lines, err, want)
 		}
 	}
 }
@@ -349,23 +334,4 @@ func TestConfigMistakes(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
-}
-
-func FuzzTables(f *testing.F) {
-	f.Add("a@x.example b@y.example\n@x c\n  , d\n\"a b\"@x \"c, d\"@y", "a@x.example")
-	f.Add("/^(.*)@x$/i $1@y\n!/a/ b\n|x|x y\n/a\\/b/ $$x", "a@x")
-	f.Fuzz(func(t *testing.T, lines, key string) {
-		if table, err := parseText("f", strings.NewReader(lines)); err == nil {
-			for key, values := range table {
-				if again, err := canonicalKey(key); err != nil || again != key || len(values) == 0 {
-					t.Fatalf("%q gives the key %q, then %q, %v for %q", lines, key, again, err, values)
-				}
-			}
-		}
-		if patterns, err := parsePatterns("f", strings.NewReader(lines)); err == nil {
-			for _, p := range patterns {
-				p.apply(key)
-			}
-		}
-	})
 }

@@ -86,7 +86,7 @@ func (c *chunkText) stretch(mayWait bool) ([]byte, error) {
 		case !mayWait:
 			return nil, errMustWait
 		default:
-			if err := c.wire.fill(c.timer.deadline(), false); err != nil {
+			if err := c.timer.fill(c.wire); err != nil {
 				return nil, err
 			}
 		}

@@ -38,6 +38,9 @@ func (t *clientTransaction) mailCommand() string {
 	b.WriteString(c.priorityParameter(from.Priority))
 	if c.cfg.LMTP && c.offers("XPOSTERN") && from.DeliveryID != "" {
 		b.WriteString(" DELIVERYID=" + clientXtext(from.DeliveryID))
+		if from.Keep && c.OffersKeep() {
+			b.WriteString(" KEEP")
+		}
 	}
 	return b.String()
 }

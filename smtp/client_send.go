@@ -25,6 +25,9 @@ type ClientMessage struct {
 	// Content is the message with CRLF line ends. Send reads it to its end
 	// at most once and does not close it.
 	Content io.Reader
+	// Probe asks for the recipients alone: MAIL and RCPT are sent, and no
+	// content. A result without error then is RCPT's. Reset ends it.
+	Probe bool
 }
 
 // ClientResult is how one recipient fared.
@@ -130,6 +133,9 @@ func (t *clientTransaction) run(ctx context.Context) error {
 	if !t.anyOffered() {
 		return nil
 	}
+	if t.m.Probe {
+		return t.probe(ctx)
+	}
 	small, err := t.readSmall()
 	if err != nil {
 		t.failOpen(err)
@@ -149,6 +155,24 @@ func (t *clientTransaction) run(ctx context.Context) error {
 		return t.chunk(ctx, small)
 	}
 	return t.data(ctx, small)
+}
+
+// probe sends the envelope and takes the replies to it for the results.
+func (t *clientTransaction) probe(ctx context.Context) error {
+	if t.c.needsReset {
+		if err := t.command(ctx, "RSET", "RSET", 0, t.c.cfg.Timeouts.Reset); err != nil {
+			return err
+		}
+	}
+	if err := t.envelope(ctx); err != nil {
+		return err
+	}
+	t.c.needsReset = true
+	if err := t.sync(ctx); err != nil {
+		return err
+	}
+	t.settleRefused()
+	return nil
 }
 
 // offer checks what can be refused without asking the peer.

@@ -35,6 +35,7 @@ type command struct {
 	withoutTLS         bool   // allowed under RequireTLS before TLS
 	secret             bool   // argument is never logged
 	keyword            string // EHLO keyword it belongs to
+	row                int    // in the tally
 }
 
 // commandTable is the whole of the protocol's verbs. It is filled in by a
@@ -51,24 +52,27 @@ func commandTable() []command {
 		{verb: "RSET", states: anywhere, run: (*serverSession).rset, junk: true},
 		{verb: "NOOP", states: anywhere, run: (*serverSession).noop, endsGroup: true, junk: true, withoutTLS: true},
 		{verb: "VRFY", states: anywhere, run: (*serverSession).vrfy, endsGroup: true, junk: true},
+		{verb: "KEPT", states: greeted, run: (*serverSession).kept, lmtpOnly: true, endsGroup: true, keyword: "XPOSTERN"},
 		{verb: "EXPN", states: anywhere, run: (*serverSession).unimplemented, endsGroup: true, junk: true},
 		{verb: "HELP", states: anywhere, run: (*serverSession).help, endsGroup: true, junk: true},
 		{verb: "ETRN", states: anywhere, run: (*serverSession).unimplemented, endsGroup: true, junk: true},
+		{verb: "XCLIENT", states: anywhere, run: (*serverSession).xclient, smtpOnly: true, endsGroup: true, keyword: "XCLIENT"},
+		{verb: "XFORWARD", states: anywhere, run: (*serverSession).xforward, smtpOnly: true, keyword: "XFORWARD"},
 		{verb: "QUIT", states: anywhere, run: (*serverSession).quit, anyInput: true, withoutTLS: true},
 		{verb: "STARTTLS", states: anywhere, run: (*serverSession).starttls, anyInput: true, withoutTLS: true, keyword: "STARTTLS"},
 		{verb: "AUTH", states: anywhere, run: (*serverSession).auth, endsGroup: true, secret: true, keyword: "AUTH"},
-		// A browser made to talk to a mail port by a hostile page sends its
-		// request's header as commands, and what follows could be mail.
-		{verb: "GET", states: anywhere, run: (*serverSession).wrongProtocol, anyInput: true, withoutTLS: true},
-		{verb: "POST", states: anywhere, run: (*serverSession).wrongProtocol, anyInput: true, withoutTLS: true},
-		{verb: "CONNECT", states: anywhere, run: (*serverSession).wrongProtocol, anyInput: true, withoutTLS: true},
 	}
 }
 
-const (
-	maxVerbOctets = 8
-	foreignVerb   = "GET" // stands for everything that never was SMTP
-)
+const maxVerbOctets = 16
+
+// foreign is every line that never was SMTP. A browser made to talk to a mail
+// port by a hostile page sends its request's header as commands, and what
+// follows could be mail.
+var foreign = command{verb: "GET", row: rowOf(""), states: anywhere, run: (*serverSession).wrongProtocol, anyInput: true, withoutTLS: true}
+
+// idle is a command the configuration adds, which does nothing.
+var idle = command{verb: "NOOP", row: rowOf("NOOP"), states: anywhere, run: (*serverSession).noop, endsGroup: true, junk: true, withoutTLS: true}
 
 // commandsOf returns the commands of a listener by verb.
 func commandsOf(set *settings) map[string]*command {
@@ -76,6 +80,7 @@ func commandsOf(set *settings) map[string]*command {
 	commands := make(map[string]*command, len(table))
 	for i := range table {
 		c := &table[i]
+		c.row = rowOf(c.verb)
 		lmtp := set.Mode == ModeLMTP
 		if c.smtpOnly && lmtp || c.lmtpOnly && !lmtp {
 			continue
@@ -84,6 +89,15 @@ func commandsOf(set *settings) map[string]*command {
 			c.run = (*serverSession).unimplemented
 		}
 		commands[c.verb] = c
+	}
+	for _, verb := range set.Noop {
+		commands[strings.ToUpper(verb)] = &idle
+	}
+	for _, verb := range set.Forbidden {
+		commands[strings.ToUpper(verb)] = &foreign
+	}
+	if commands["BDAT"] == nil || !commands["BDAT"].carriesText {
+		return commands // the configuration gives it another meaning
 	}
 	// A discarded BDAT still has its chunk behind it.
 	if !set.offers("CHUNKING") {
@@ -103,7 +117,7 @@ func (s *settings) findCommand(text []byte) (*command, string, error) {
 	// A lone asterisk is of SASL: Go's SMTP clients send it after a refused
 	// AUTH too, and may go on then.
 	if len(verb) > 0 && !isLetter(verb[0]) && string(text) != "*" {
-		return s.commands[foreignVerb], "", nil
+		return &foreign, "", nil
 	}
 	var upper [maxVerbOctets]byte
 	if len(verb) > len(upper) {
@@ -155,6 +169,7 @@ func (s *serverSession) hello(arg string, extended bool) error {
 		return s.refuse(status.New(status.SyntaxError, errors.New("no host name given")))
 	}
 	s.dropTransaction()
+	s.client.Forwarded = nil
 	s.client.Helo, s.client.Extended = harmlessName(arg), extended
 	if err := s.policy.Helo(s.ctx); err != nil {
 		s.client.Helo, s.client.Extended = "", false
@@ -213,8 +228,20 @@ func (s *serverSession) extensions() string {
 	if s.offersPriority() {
 		add("MT-PRIORITY", "")
 	}
+	if s.mayClaim(s.set.XClientHosts) {
+		add("XCLIENT", " "+xclientAttributes)
+	}
+	if s.mayClaim(s.set.XForwardHosts) {
+		add("XFORWARD", " "+xforwardAttributes)
+	}
 	if s.set.Mode == ModeLMTP {
-		add("XPOSTERN", "")
+		arguments := ""
+		if s.set.Postern != nil {
+			if arguments = s.set.Postern(); arguments != "" {
+				arguments = " " + arguments
+			}
+		}
+		add("XPOSTERN", arguments)
 	}
 	return b.String()
 }
@@ -224,6 +251,7 @@ func (s *serverSession) rset(arg string) error {
 		return s.refuse(status.New(status.SyntaxError, nil))
 	}
 	s.dropTransaction()
+	s.client.Forwarded = nil
 	s.say(status.OK)
 	return nil
 }
@@ -276,6 +304,9 @@ func (s *serverSession) starttls(arg string) error {
 		return s.refuse(status.New(status.AlreadyTLS, nil))
 	case s.tx != nil || s.client.Identity != nil:
 		return s.refuse(status.New(status.BadSequence, errors.New("STARTTLS after MAIL or AUTH")))
+	}
+	if err := s.pace(mail.ClientStartsTLS); err != nil {
+		return s.refuse(err)
 	}
 	s.say(status.StartTLS)
 	if err := s.startTLS(); err != nil {

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"io"
 	"strings"
 	"time"
 
 	"github.com/emersion/go-sasl"
 
+	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 )
 
@@ -27,6 +29,9 @@ func (s *serverSession) auth(arg string) error {
 	if err := s.mayAuthenticate(mechanism); err != nil {
 		return s.refuse(err)
 	}
+	if err := s.pace(mail.ClientAuthenticates); err != nil {
+		return s.refuse(err)
+	}
 	if s.authFailures >= s.set.MaxAuthFailures {
 		return s.refuse(status.New(status.AuthTooMany, nil))
 	}
@@ -39,6 +44,9 @@ func (s *serverSession) auth(arg string) error {
 	if err != nil {
 		return s.refuseAuth(err)
 	}
+	if held, ok := exchange.(io.Closer); ok {
+		defer held.Close() // an exchange that the client leaves
+	}
 	s.wire.enlarge()
 	defer s.wire.shrink()
 	refused, fault := s.converseSASL(exchange, response)
@@ -50,6 +58,7 @@ func (s *serverSession) auth(arg string) error {
 	}
 	identity := exchange.Identity()
 	s.client.Identity = &identity
+	s.roster.enter(s, identity)
 	s.say(status.AuthOK)
 	return nil
 }
@@ -139,7 +148,7 @@ func (s *serverSession) askSASL(challenge []byte) ([]byte, error) {
 	r.Text = base64.StdEncoding.EncodeToString(challenge)
 	out := s.wire.pending() // not answer, which would show the challenge in a trace
 	*out = appendReply(*out, r)
-	l, err := s.wire.readLine(maxSASLLine, time.Now().Add(s.set.CommandTimeout), true)
+	l, err := s.wire.readLine(maxSASLLine, time.Now().Add(s.commandTimeout()), true)
 	switch {
 	case errors.Is(err, errLineTooLong):
 		return nil, s.closeWith(status.New(status.LineTooLong, err))
@@ -161,7 +170,7 @@ func (s *serverSession) refuseAuth(err error) error {
 		err = status.New(status.AuthTemporary, err)
 	}
 	switch status.Of(err) {
-	case status.AuthFailed, status.AuthorizationDenied, status.AccountDisabled:
+	case status.AuthFailed, status.AuthorizationDenied, status.AccountDisabled, status.PasswordExpired:
 		s.authFailures++
 	}
 	return s.refuse(err)

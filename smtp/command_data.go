@@ -68,7 +68,7 @@ func (s *serverSession) discardChunk(refused chunk, cause error) error {
 }
 
 func (s *serverSession) messageTimer() messageTimer {
-	return newMessageTimer(s.set.BlockTimeout, s.set.MessageTimeout)
+	return newMessageTimer(s.blockTimeout(), s.set.MessageTimeout, s.set.MinDataRate)
 }
 
 // mayReceive reports why a message cannot follow now.
@@ -92,7 +92,7 @@ func (s *serverSession) mayReceive() error {
 func (s *serverSession) nextChunk(until time.Time) (chunk, error) {
 	s.say(status.OK)
 	for {
-		deadline := time.Now().Add(s.set.CommandTimeout)
+		deadline := time.Now().Add(s.commandTimeout())
 		if deadline.After(until) {
 			deadline = until
 		}
@@ -111,6 +111,8 @@ func (s *serverSession) nextChunk(until time.Time) (chunk, error) {
 		}
 		switch cmd.verb {
 		case "BDAT":
+			s.tally.end(nil) // the chunk before it was taken
+			s.tally.begin(cmd)
 			next, err := parseChunk(arg)
 			if err != nil {
 				return chunk{}, s.closeWith(err)
@@ -138,7 +140,8 @@ func (s *serverSession) nextChunk(until time.Time) (chunk, error) {
 // whole is never answered positively.
 func (s *serverSession) receive(src textSource) error {
 	tx := s.tx
-	s.tx = nil
+	s.tx, s.present = nil, nil
+	defer func() { s.client.Forwarded = nil }()
 	content := newContentReader(src, s.set)
 	replies, err := tx.policy.Content(s.ctx, content)
 	if refusal := content.refusal(); refusal != nil {
@@ -200,6 +203,9 @@ func (s *serverSession) answerMessage(replies []status.Reply, err error, due int
 		var r status.Reply
 		switch {
 		case err != nil:
+			if status.Of(err) == status.HungUp {
+				return errClosing{err}
+			}
 			r = status.ReplyOf(err)
 		case i < len(replies):
 			r = replies[i]

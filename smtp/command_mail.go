@@ -17,8 +17,16 @@ func (s *serverSession) mail(arg string) error {
 	if err != nil {
 		return s.refuse(err)
 	}
+	if err := s.pace(mail.ClientSendsMessage); err != nil {
+		return s.refuse(err)
+	}
 	if cmd.DeclaredOctets > s.set.MaxMessageOctets {
-		return s.refuse(status.Errorf(status.MessageTooBig, "SIZE=%d", cmd.DeclaredOctets))
+		err := status.Errorf(status.MessageTooBig, "SIZE=%d", cmd.DeclaredOctets)
+		s.set.notice(&s.client, mail.Event{
+			Kind: mail.EventPolicy, Result: "refused", Reason: err.Reason.String(), Reply: err.Reason.Reply().String(), Detail: err.Error(),
+			Phase: mail.PhaseMail.String(), From: &cmd.ReversePath, Helo: s.client.Helo, Protocol: s.client.Protocol(),
+		})
+		return s.refuse(err)
 	}
 	asked := cmd.Priority
 	cmd.Priority = min(asked, s.set.MaxPriority)
@@ -119,6 +127,15 @@ func (s *serverSession) setMailParameter(cmd *MailCommand, keyword, value string
 		}
 		cmd.DeliveryID, err = boundedXtext(keyword, value, maxDeliveryID)
 		return true, err
+	case "KEEP":
+		if s.set.Mode != ModeLMTP || !s.set.offers("XPOSTERN") {
+			return false, nil
+		}
+		cmd.Keep = true
+		if given {
+			err = badValue(keyword, value)
+		}
+		return true, err
 	}
 	return false, nil
 }
@@ -140,6 +157,12 @@ func (s *serverSession) rcpt(arg string) error {
 	if err != nil {
 		return s.refuse(err)
 	}
+	if s.hasted {
+		return s.refuse(status.New(status.PregreetReject, nil))
+	}
+	if err := s.pace(mail.ClientNamesRecipient); err != nil {
+		return s.refuse(err)
+	}
 	tx := s.tx
 	tx.offered++
 	if tx.accepted >= s.set.MaxRecipients {
@@ -157,7 +180,7 @@ func (s *serverSession) rcpt(arg string) error {
 // to those accepted and to come back with the others (RFC 5321 section
 // 4.5.3.1.10), so these refusals are no errors until they are very many.
 func (s *serverSession) refuseSurplus(tx *transaction) error {
-	if tx.surplus++; tx.surplus > recipientLeniency {
+	if tx.surplus++; tx.surplus > s.set.MaxSurplus {
 		return s.refuse(status.New(status.TooManyRecipients, nil))
 	}
 	s.say(status.TooManyRecipients)

@@ -54,7 +54,7 @@ func (d *dataText) stretch(mayWait bool) ([]byte, error) {
 		case !mayWait:
 			return nil, errMustWait
 		default:
-			if err := d.wire.fill(d.timer.deadline(), false); err != nil {
+			if err := d.timer.fill(d.wire); err != nil {
 				return nil, err
 			}
 		}
@@ -102,18 +102,46 @@ func (d *dataText) announced() int64 { return 0 }
 func (d *dataText) replyDue() bool { return false }
 
 // messageTimer bounds the wait for each block of a message and for the whole.
+// Where there is a rate it bounds the time spent waiting as well: a client has
+// one block's time to spare and regains a second with so many octets. What the
+// server itself takes to store the message is not the client's time.
 type messageTimer struct {
-	block time.Duration
-	total time.Time
+	block  time.Duration
+	total  time.Time
+	rate   int           // octets per second; 0 for any
+	spare  time.Duration // left of the time to wait
+	waited time.Time     // since when
 }
 
-func newMessageTimer(block, total time.Duration) messageTimer {
-	return messageTimer{block: block, total: time.Now().Add(total)}
+func newMessageTimer(block, total time.Duration, rate int) messageTimer {
+	return messageTimer{block: block, total: time.Now().Add(total), rate: rate, spare: block}
 }
 
-func (t messageTimer) deadline() time.Time {
-	if d := time.Now().Add(t.block); d.Before(t.total) {
+// start returns until when a wait that begins now may last.
+func (t *messageTimer) start() time.Time {
+	t.waited = time.Now()
+	d := t.waited.Add(min(t.block, t.spare))
+	if t.rate == 0 {
+		d = t.waited.Add(t.block)
+	}
+	if d.Before(t.total) {
 		return d
 	}
 	return t.total
+}
+
+// stop is told what came of the wait.
+func (t *messageTimer) stop(octets int) {
+	if t.rate > 0 {
+		earned := time.Duration(octets) * time.Second / time.Duration(t.rate)
+		t.spare = min(t.block, t.spare-time.Since(t.waited)+earned)
+	}
+}
+
+// fill waits for input within the time that is left.
+func (t *messageTimer) fill(w *wire) error {
+	before := len(w.unread())
+	err := w.fill(t.start(), false)
+	t.stop(len(w.unread()) - before)
+	return err
 }

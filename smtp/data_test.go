@@ -54,7 +54,7 @@ func readData(t testing.TB, input string, size int, set *settings) (text, rest s
 	t.Helper()
 	w := wireOf(input, size)
 	defer w.release()
-	timer := newMessageTimer(time.Minute, time.Hour)
+	timer := newMessageTimer(time.Minute, time.Hour, 0)
 	body, err := io.ReadAll(newContentReader(newDataText(w, timer, false), set))
 	if err != nil {
 		return string(body), "", err
@@ -138,7 +138,7 @@ func TestDataSequences(t *testing.T) {
 func TestDataAfterBareLFCommand(t *testing.T) {
 	t.Parallel()
 	w := wireOf(".\r\na\r\n.\r\n", 100)
-	text, err := io.ReadAll(newContentReader(newDataText(w, newMessageTimer(time.Minute, time.Hour), true), testSettings(t, ServerConfig{})))
+	text, err := io.ReadAll(newContentReader(newDataText(w, newMessageTimer(time.Minute, time.Hour, 0), true), testSettings(t, ServerConfig{})))
 	if err != nil || string(text) != "a\r\n" {
 		t.Errorf("got %q, %v", text, err)
 	}
@@ -243,7 +243,7 @@ func FuzzChunks(f *testing.F) {
 			return chunk{octets: n, last: left == 0}, nil
 		}
 		first, _ := cut(time.Time{})
-		text, err := io.ReadAll(newContentReader(&chunkText{wire: w, now: first, timer: newMessageTimer(time.Minute, time.Hour), more: cut}, set))
+		text, err := io.ReadAll(newContentReader(&chunkText{wire: w, now: first, timer: newMessageTimer(time.Minute, time.Hour, 0), more: cut}, set))
 		want := strings.NewReplacer("\r\n", "\r\n", "\n", "\r\n", "\r", " ").Replace(body)
 		if want != "" && !strings.HasSuffix(want, "\r\n") {
 			want += "\r\n"
@@ -258,7 +258,7 @@ func FuzzChunks(f *testing.F) {
 func TestContentReaderSmallReads(t *testing.T) {
 	t.Parallel()
 	w := wireOf("a\nb\rc\r\n..\r\n.\r\n", 3)
-	r := newContentReader(newDataText(w, newMessageTimer(time.Minute, time.Hour), false), testSettings(t, ServerConfig{}))
+	r := newContentReader(newDataText(w, newMessageTimer(time.Minute, time.Hour, 0), false), testSettings(t, ServerConfig{}))
 	var got []byte
 	for one := make([]byte, 1); ; {
 		n, err := r.Read(one)
@@ -304,7 +304,7 @@ func BenchmarkData(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		r := newContentReader(newDataText(w, newMessageTimer(time.Minute, time.Hour), false), set)
+		r := newContentReader(newDataText(w, newMessageTimer(time.Minute, time.Hour, 0), false), set)
 		if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, r, buf); err != nil {
 			b.Fatal(err)
 		}

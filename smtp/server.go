@@ -13,7 +13,9 @@ import (
 // Handler decides what the wire only carries. Implemented by smtpd and lmtpd.
 type Handler interface {
 	// NewSession is asked once per connection, before the greeting. A non-nil
-	// error replaces the greeting with its reply and ends the connection. The
+	// error replaces the greeting with its reply. Without a session beside it the
+	// connection ends; with one the client may say QUIT, and is denied everything
+	// else (RFC 5321 section 3.1). The
 	// client is the engine's: it fills in Helo, Extended and TLS as they
 	// become known and Identity after authentication; handlers only read it,
 	// and only inside calls.
@@ -41,6 +43,14 @@ type Session interface {
 	Close(cause error)
 }
 
+// KeptSession is a Session that answers KEPT, of XPOSTERN.
+type KeptSession interface {
+	Session
+	// Kept tells of each token that it has given how it stands with it. The
+	// tokens are the client's words, at most maxKeptTokens.
+	Kept(ctx context.Context, tokens []string) ([]Standing, error)
+}
+
 // Authentication is one SASL exchange. Identity is valid once Next reported
 // done without an error.
 type Authentication interface {
@@ -61,6 +71,10 @@ type MailCommand struct {
 	// gateway; "" elsewhere. Only LMTP listeners advertise XPOSTERN and
 	// accept its DELIVERYID parameter.
 	DeliveryID string
+	// Keep tells that the client keeps the message until it has learnt by KEPT
+	// that the partner in a replication pair has it, where the reply asks for
+	// that. It belongs to XPOSTERN, too, and needs a DeliveryID.
+	Keep bool
 	// RequireTLS is REQUIRETLS (RFC 8689), which is taken under TLS only.
 	RequireTLS bool
 	// Priority is MT-PRIORITY (RFC 6710), no higher than the listener allows;

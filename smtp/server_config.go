@@ -62,7 +62,7 @@ const (
 
 // Keywords of EHLO that DiscardEHLO may name.
 var ehloKeywords = []string{
-	"PIPELINING", "SIZE", "STARTTLS", "AUTH", "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING", "REQUIRETLS", "MT-PRIORITY", "XPOSTERN",
+	"PIPELINING", "SIZE", "STARTTLS", "AUTH", "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING", "REQUIRETLS", "MT-PRIORITY", "XPOSTERN", "XCLIENT", "XFORWARD",
 }
 
 // ServerConfig tells how to speak, and how much of it. For each number zero
@@ -90,6 +90,10 @@ type ServerConfig struct {
 	// AllowInsecureAuth offers AUTH without TLS. For unix sockets and tests.
 	AllowInsecureAuth bool
 
+	// Postern returns the arguments of XPOSTERN, for ModeLMTP: what our gateway
+	// should know of this server. It must not block. nil: none.
+	Postern func() string
+
 	// Priorities says to whom MT-PRIORITY is offered; what asks for more than
 	// MaxPriority gets that.
 	Priorities  PriorityPolicy
@@ -101,6 +105,15 @@ type ServerConfig struct {
 	// section 4.1.2).
 	Origin func(*mail.Client) mail.Domain
 
+	// SoftBounce turns every permanent refusal into a transient one, for the time
+	// in which a configuration is tried out.
+	SoftBounce bool
+	// RejectFooter is said after every refusal: lines separated by "\n", in which
+	// $client_address, $client_port, $localtime and $server_name are filled in,
+	// also written ${name}. One that begins with "\c" continues the refusal's
+	// last line.
+	RejectFooter string
+
 	// HeloRequired refuses MAIL before HELO or EHLO. LMTP always does.
 	HeloRequired bool
 	// BareNewline is the policy for LF without CR.
@@ -110,13 +123,25 @@ type ServerConfig struct {
 	// GreetDelay holds the greeting back; a client that talks meanwhile is an
 	// early talker. Only under PipeliningEnforce. Zero: no delay.
 	GreetDelay time.Duration
+	// Teaser sends the first line of the greeting before GreetDelay.
+	Teaser bool
+	// Pregreet is what becomes of early talkers.
+	Pregreet PregreetAction
+	// Greeted remembers who waited and need not again. Nil: all wait each time.
+	Greeted Greeted
+	// XClientHosts are the peers that may say by XCLIENT who their client is.
+	// Their own number and speed count as little as those of ExemptClients.
+	XClientHosts []netip.Prefix
+	// XForwardHosts are the peers that may say by XFORWARD whom they have a
+	// message from.
+	XForwardHosts []netip.Prefix
 	// DiscardEHLO lists EHLO keywords that are not announced, and whose
 	// commands and parameters are then not accepted, in any letter case.
 	DiscardEHLO []string
-	// LookupHostname returns the verified reverse name of a client, or "";
+	// LookupHostname returns what the DNS says of a client's name;
 	// asked before NewSession. It must return when the context ends, after
 	// five seconds. Nil: no names.
-	LookupHostname func(context.Context, netip.Addr) string
+	LookupHostname func(context.Context, netip.Addr) mail.ClientName
 
 	// PeerIdentity returns who is at the other end of a connection, known
 	// without AUTH, such as by the kernel on a unix socket; nil for nobody
@@ -135,10 +160,11 @@ type ServerConfig struct {
 	MaxLineOctets int
 	// MaxSessions bounds the sessions of the server. Default 1000.
 	MaxSessions int
-	// MaxSessionsPerClient bounds the sessions of one IPv4 address or one
-	// IPv6 /64 network. Default 50. Not for unix sockets.
+	// MaxSessionsPerClient bounds the sessions of one client, which is an IPv4
+	// address or an IPv6 /64 network unless IPv4Bits and IPv6Bits say otherwise.
+	// Default 50. Not for unix sockets.
 	MaxSessionsPerClient int
-	// ExemptClients are networks MaxSessionsPerClient does not apply to.
+	// ExemptClients are networks MaxSessionsPerClient and Rates do not apply to.
 	ExemptClients []netip.Prefix
 	// SoftErrors is how many errors are answered at once; each one after that
 	// is held back by ErrorDelay. Default 10; in ModeLMTP no limit. Errors
@@ -147,12 +173,41 @@ type ServerConfig struct {
 	// HardErrors is how many errors a session may make; the next one ends it.
 	// Default 20; in ModeLMTP no limit.
 	HardErrors int
-	// ErrorDelay is how long a reply is held back after SoftErrors. Default 1s.
+	// ErrorDelay is how long a reply is held back after SoftErrors. Default 1s,
+	// negative none.
 	ErrorDelay time.Duration
 	// MaxJunkCommands is how many commands that bring no message forward
 	// (NOOP, VRFY, EXPN, RSET, HELP) are free between two messages; each
 	// further one is an error. Default 100; in ModeLMTP no limit.
 	MaxJunkCommands int
+	// MaxSurplus is how many recipients beyond MaxRecipients are refused without
+	// that being errors. Default 1000.
+	MaxSurplus int
+	// Noop are further commands that are answered like NOOP, in any letter case.
+	Noop []string
+	// Forbidden are commands of other protocols, whose client is told goodbye;
+	// so is one that begins a line with anything but a letter. Nil: CONNECT,
+	// GET and POST.
+	Forbidden []string
+	// Rates bounds how often clients do things. Nil: not.
+	Rates RateLimiter
+	// Noticed is told, for an audit, of what no handler learns: clients over a
+	// limit, once until they were within it again, those that talk before the
+	// greeting, and messages that are too big by what their sender says. It must not block and is called concurrently. Nil: nobody is.
+	Noticed func(mail.Event)
+	// IPv4Bits and IPv6Bits are how long the prefix is that counts as one
+	// client. Default 32 and 64.
+	IPv4Bits, IPv6Bits int
+	// Stress is the percentage of MaxSessions from which on the server hurries
+	// its clients until there are fewer by a tenth: replies are waited for no
+	// longer than StressTimeout, and the second error or junk command ends a
+	// session. Zero: never.
+	Stress int
+	// StressTimeout bounds waits under stress. Default 10s.
+	StressTimeout time.Duration
+	// MinDataRate is how fast a message has to come, in octets per second, once
+	// BlockTimeout has been waited in all. Zero: any speed.
+	MinDataRate int
 	// MaxAuthFailures is how many refused authentications end the session.
 	// Default 3.
 	MaxAuthFailures int
@@ -175,12 +230,11 @@ type ServerConfig struct {
 
 // Sizes that are no matter of taste.
 const (
-	maxSASLLine       = 12288 // RFC 4954 section 4
-	maxLineOverrun    = 64 << 10
-	recipientLeniency = 1000 // refusals for number before they count as errors
-	drainAllowance    = 16 << 20
-	unlimited         = int64(1) << 62
-	hostnameTimeout   = 5 * time.Second
+	maxSASLLine     = 12288 // RFC 4954 section 4
+	maxLineOverrun  = 64 << 10
+	drainAllowance  = 16 << 20
+	unlimited       = int64(1) << 62
+	hostnameTimeout = 5 * time.Second
 )
 
 func (c ServerConfig) withDefaults() ServerConfig {
@@ -212,10 +266,23 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	limitDefault(&c.MaxSessions, 1000)
 	limitDefault(&c.MaxSessionsPerClient, 50)
 	limitDefault(&c.MaxAuthFailures, 3)
+	limitDefault(&c.MaxSurplus, 1000)
+	limitDefault(&c.StressTimeout, 10*time.Second)
+	if c.Forbidden == nil {
+		c.Forbidden = []string{"CONNECT", "GET", "POST"}
+	}
+	if c.IPv4Bits == 0 {
+		c.IPv4Bits = 32
+	}
+	if c.IPv6Bits == 0 {
+		c.IPv6Bits = 64
+	}
 	if c.MaxLineOctets == 0 {
 		c.MaxLineOctets = 2048
 	}
-	limitDefault(&c.ErrorDelay, time.Second)
+	if c.ErrorDelay == 0 {
+		c.ErrorDelay = time.Second
+	}
 	limitDefault(&c.CommandTimeout, 5*time.Minute)
 	limitDefault(&c.BlockTimeout, 3*time.Minute)
 	limitDefault(&c.MessageTimeout, time.Hour)
@@ -269,7 +336,26 @@ func (c ServerConfig) validate() error {
 			add("EHLO keyword %q is unknown", keyword)
 		}
 	}
+	for _, verb := range slices.Concat(c.Noop, c.Forbidden) {
+		if err := CheckVerb(verb); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if c.IPv4Bits < 0 || c.IPv4Bits > 32 || c.IPv6Bits < 0 || c.IPv6Bits > 128 {
+		add("prefixes of %d (IPv4) and %d (IPv6) bits are impossible", c.IPv4Bits, c.IPv6Bits)
+	}
+	if c.Stress < 0 || c.Stress > 100 || c.MinDataRate < 0 {
+		add("stress of %d percent or a data rate of %d octets per second are impossible", c.Stress, c.MinDataRate)
+	}
 	return errors.Join(errs...)
+}
+
+// CheckVerb tells why a word cannot be in ServerConfig.Noop or Forbidden.
+func CheckVerb(verb string) error {
+	if verb == "" || len(verb) > maxVerbOctets || strings.Trim(strings.ToUpper(verb), "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+		return fmt.Errorf("%q is no command: one has 1 to %d letters", verb, maxVerbOctets)
+	}
+	return nil
 }
 
 // settings is what new sessions start with: one immutable snapshot of
@@ -291,7 +377,9 @@ func newSettings(cfg ServerConfig, h Handler) (*settings, error) {
 	}
 	s := &settings{ServerConfig: cfg.withDefaults(), handler: h, discarded: make(map[string]bool)}
 	s.DiscardEHLO = slices.Clone(cfg.DiscardEHLO)
-	s.ExemptClients = slices.Clone(cfg.ExemptClients)
+	s.Noop, s.Forbidden = slices.Clone(s.Noop), slices.Clone(s.Forbidden)
+	s.ExemptClients = slices.Concat(cfg.ExemptClients, cfg.XClientHosts)
+	s.XClientHosts, s.XForwardHosts = slices.Clone(cfg.XClientHosts), slices.Clone(cfg.XForwardHosts)
 	for _, keyword := range s.DiscardEHLO {
 		s.discarded[strings.ToUpper(keyword)] = true
 	}

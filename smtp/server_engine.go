@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 )
 
@@ -25,16 +26,20 @@ type Server struct {
 	ids      sessionIDs
 	counts   serverCounts
 	crowd    warnRarely
+	roster   roster
+	stress   stress
 }
 
 // serverCounts are the server's figures since its start.
-type serverCounts struct{ accepted, refused atomic.Uint64 }
+type serverCounts struct{ accepted, refused, early atomic.Uint64 }
 
 // ServerStats are figures for metrics.
 type ServerStats struct {
 	Sessions int    // open now
 	Accepted uint64 // connections that became a session, ever
-	Refused  uint64 // connections turned away for their number, ever
+	Refused  uint64 // connections turned away for their number or rate, ever
+	Early    uint64 // clients that talked before the greeting, ever
+	Stressed bool   // the server is under stress
 }
 
 // NewServer returns a server that speaks as cfg says and asks h. It reports
@@ -65,18 +70,19 @@ func (s *Server) Reconfigure(cfg ServerConfig, h Handler) error {
 
 // Stats returns the present figures.
 func (s *Server) Stats() ServerStats {
-	return ServerStats{Sessions: s.slots.open(), Accepted: s.counts.accepted.Load(), Refused: s.counts.refused.Load()}
+	return ServerStats{Sessions: s.slots.open(), Accepted: s.counts.accepted.Load(), Refused: s.counts.refused.Load(), Early: s.counts.early.Load(), Stressed: s.stress.on.Load()}
 }
 
 // Serve holds sessions on the connections of l, which it closes in the end. It
 // may be called for several listeners; limits count them together.
 //
 // When ctx ends it stops accepting, sends 421 to sessions that wait for a
-// command, gives transfers under way ServerConfig.Grace to end, closes what is
-// left, waits for every session and returns nil. The context handlers are
-// given ends only after the grace time, so that what was received whole can
-// still be committed. A listener that fails ends Serve the same way, with its
-// error.
+// command, and gives transfers under way ServerConfig.Grace to end. The context
+// handlers are given ends only after that, so that what was received whole can
+// still be committed; then who is still sending gets 421, and who waits for a
+// reply the one that the handler has by now. What is left after farewell is
+// closed. Serve waits for every session and returns nil. A listener that fails
+// ends it the same way, with its error.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	handlerCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -87,13 +93,20 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	_ = l.Close()
 	group.stop()
 	if !group.waitFor(s.settings.Load().Grace) {
-		s.log.Warn("closing sessions that outlived the grace time", "listener", s.settings.Load().Name)
+		s.log.Warn("ending sessions that outlived the grace time", "listener", s.settings.Load().Name)
 		cancel()
-		group.close()
+		group.finish()
+		if !group.waitFor(farewell) {
+			group.close()
+		}
 	}
 	group.wait()
 	return err
 }
+
+// farewell is how long handlers may take to give up after the grace time, and
+// clients to be told.
+const farewell = 2 * time.Second
 
 func (s *Server) acceptAll(ctx, handlerCtx context.Context, l net.Listener, group *sessionGroup) error {
 	var delay time.Duration
@@ -134,30 +147,74 @@ func isAcceptTransient(err error) bool {
 // start begins a session, or turns the connection away.
 func (s *Server) start(ctx context.Context, conn net.Conn, group *sessionGroup) {
 	set := s.settings.Load()
-	client := clientNetwork(addrPort(conn.RemoteAddr()).Addr(), set.ExemptClients)
-	if !s.slots.take(client, set.MaxSessions, set.MaxSessionsPerClient) {
-		s.counts.refused.Add(1)
-		s.turnAway(conn, set)
+	arrived := &mail.Client{Remote: addrPort(conn.RemoteAddr())}
+	if err := set.paceOf(mail.ClientConnects, arrived, s.log); err != nil {
+		s.turnAway(conn, set, err)
 		return
 	}
+	client := set.clientNetwork(arrived.Remote.Addr())
+	taken, total, ofClient := s.slots.take(client, set.MaxSessions, set.MaxSessionsPerClient)
+	if !taken {
+		why := s.crowded(set, client, ofClient)
+		if said := s.crowd.warn(s.log, why, "listener", set.Name, "remote", conn.RemoteAddr().String()); said && why != errCrowd {
+			set.notice(arrived, mail.Event{
+				Kind: mail.EventLimit, Result: "refused", Reason: status.TooManyConnections.String(),
+				Detail: "Connection concurrency limit exceeded", Count: int64(ofClient) + 1,
+			})
+		}
+		s.turnAway(conn, set, status.New(status.TooManyConnections, nil))
+		return
+	}
+	if s.stress.rises(set, total) {
+		s.log.Warn("nearly full: clients are hurried", "listener", set.Name, "sessions", total, "max", set.MaxSessions)
+		group.hasten(time.Now().Add(set.StressTimeout))
+	}
 	s.counts.accepted.Add(1)
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	if tcp, ok := conn.(interface{ SetNoDelay(bool) error }); ok {
 		// Replies are coalesced here; the kernel shall not wait on top. It is
 		// Go's default, made certain. A dead connection fails at its first read.
 		_ = tcp.SetNoDelay(true)
 	}
 	session := newServerSession(ctx, set, conn, s.ids.next(), s.log)
-	group.run(session, func() { s.slots.give(client) })
+	session.roster, session.hurry, session.crowd, session.early = &s.roster, &s.stress.on, &s.crowd, &s.counts.early
+	if id := session.client.Identity; id != nil {
+		s.roster.enter(session, *id)
+	}
+	group.run(session, func() {
+		s.roster.leave(session)
+		if left := s.slots.give(client); s.stress.falls(s.settings.Load(), left) {
+			s.log.Info("clients have their time again", "listener", set.Name, "sessions", left)
+		}
+	})
+}
+
+// crowded says, as Postfix does, why there is no place for one more.
+func (s *Server) crowded(set *settings, client netip.Prefix, ofClient int) string {
+	if client.IsValid() && ofClient >= set.MaxSessionsPerClient {
+		return fmt.Sprintf("Connection concurrency limit exceeded: %d from %s for service %s", ofClient+1, networkName(client), set.Name)
+	}
+	return errCrowd
+}
+
+// errCrowd is said when the server is full.
+const errCrowd = "too many connections"
+
+// networkName is an address that counts alone, or a network.
+func networkName(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
 }
 
 // turnAway answers a connection too many. The reply fits into the empty send
 // buffer of a new connection; whoever could not take it at once gets none, and
 // under implicit TLS there is no way to say anything.
-func (s *Server) turnAway(conn net.Conn, set *settings) {
-	s.crowd.warn(s.log, "too many connections", "listener", set.Name, "remote", conn.RemoteAddr().String())
+func (s *Server) turnAway(conn net.Conn, set *settings, why error) {
+	s.counts.refused.Add(1)
 	if !set.ImplicitTLS {
 		_ = conn.SetWriteDeadline(time.Now().Add(turnAwayTime))
-		_, _ = conn.Write(appendReply(nil, status.TooManyConnections.Reply()))
+		_, _ = conn.Write(appendReply(nil, status.ReplyOf(why)))
 	}
 	_ = conn.Close()
 }
@@ -194,6 +251,14 @@ func (g *sessionGroup) run(session *serverSession, after func()) {
 // stop interrupts the sessions that wait for a command, now or later.
 func (g *sessionGroup) stop() { g.each(func(s *serverSession) { s.wire.stop() }) }
 
+// hasten lets idle waits end at the deadline.
+func (g *sessionGroup) hasten(deadline time.Time) {
+	g.each(func(s *serverSession) { s.wire.hasten(deadline) })
+}
+
+// finish ends the waits of all sessions for their clients.
+func (g *sessionGroup) finish() { g.each(func(s *serverSession) { s.wire.finish() }) }
+
 // close ends all connections at once.
 func (g *sessionGroup) close() { g.each(func(s *serverSession) { s.wire.closeNow() }) }
 
@@ -205,15 +270,15 @@ func (g *sessionGroup) each(f func(*serverSession)) {
 	}
 }
 
-// waitFor waits for the sessions to end, at most for the grace time, and
-// reports whether they did.
-func (g *sessionGroup) waitFor(grace time.Duration) bool {
+// waitFor waits for the sessions to end, at most for so long, and reports whether
+// they did.
+func (g *sessionGroup) waitFor(most time.Duration) bool {
 	ended := make(chan struct{})
 	go func() { // ends with the last session, which Serve waits for too
 		g.done.Wait()
 		close(ended)
 	}()
-	timer := time.NewTimer(max(grace, 0))
+	timer := time.NewTimer(max(most, 0))
 	defer timer.Stop()
 	select {
 	case <-ended:

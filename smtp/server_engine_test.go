@@ -245,7 +245,8 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-// TestShutdownGraceEnds: what takes longer than the grace time is cut off.
+// TestShutdownGraceEnds: who takes longer than the grace time is told to come
+// again.
 func TestShutdownGraceEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -262,14 +263,58 @@ func TestShutdownGraceEnds(t *testing.T) {
 		c.say("half")
 		check(t, conn.SetDeadline(time.Time{}))
 		begun := time.Now()
-		stop()
-		if took := time.Since(begun); took != 30*time.Second {
+		stopped := make(chan time.Duration)
+		go func() { stop(); stopped <- time.Since(begun) }()
+		c.hear("421")
+		c.hearEnd()
+		if took := <-stopped; took != 30*time.Second {
 			t.Errorf("shutdown took %v", took)
 		}
 		if len(h.messages()) != 0 || !strings.Contains(h.seen(), "content failed") {
 			t.Errorf("handler saw\n%s", h.seen())
 		}
 	})
+}
+
+// TestShutdownWhileAHandlerWaits: a message that nobody decided upon within the
+// grace time gets the handler's reply, and the session its 421. Who does not
+// read them is not waited for.
+func TestShutdownWhileAHandlerWaits(t *testing.T) {
+	t.Parallel()
+	for _, deaf := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := &fakeHandler{content: func(ctx context.Context, r io.Reader, _ []mail.Address) ([]status.Reply, error) {
+				if _, err := io.Copy(io.Discard, r); err != nil {
+					return nil, err
+				}
+				<-ctx.Done()
+				return nil, status.New(status.FilterDown, ctx.Err())
+			}}
+			l := smtptest.NewListener()
+			_, stop := startServer(t, ServerConfig{Grace: 30 * time.Second}, h, l)
+			conn, err := l.Dial()
+			c := talkTo(t, conn, err)
+			c.hear("220")
+			c.say("EHLO client.test")
+			c.hear("250")
+			c.say(openMessage...)
+			c.hear("250", "250", "354")
+			c.say("text", ".")
+			check(t, conn.SetDeadline(time.Time{}))
+			begun, most := time.Now(), 30*time.Second
+			stopped := make(chan time.Duration)
+			go func() { stop(); stopped <- time.Since(begun) }()
+			if deaf {
+				most += farewell
+			} else {
+				c.hear("451", "421")
+				c.hearEnd()
+			}
+			if took := <-stopped; took != most {
+				t.Errorf("shutdown took %v, want %v", took, most)
+			}
+		})
+	}
 }
 
 // TestConnectionLimits: one client's share and the whole are bounded, what is
@@ -315,7 +360,7 @@ func awaitSessions(t *testing.T, s *Server, want int) {
 
 func TestClientNetwork(t *testing.T) {
 	t.Parallel()
-	exempt := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	set := testSettings(t, ServerConfig{ExemptClients: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
 	for _, row := range []struct{ addr, want string }{
 		{"192.0.2.1", "192.0.2.1/32"},
 		{"::ffff:192.0.2.1", "192.0.2.1/32"},
@@ -324,11 +369,11 @@ func TestClientNetwork(t *testing.T) {
 		{"10.1.2.3", "invalid Prefix"},
 		{"::ffff:10.1.2.3", "invalid Prefix"},
 	} {
-		if got := clientNetwork(netip.MustParseAddr(row.addr), exempt).String(); got != row.want {
+		if got := set.clientNetwork(netip.MustParseAddr(row.addr)).String(); got != row.want {
 			t.Errorf("%s: got %s, want %s", row.addr, got, row.want)
 		}
 	}
-	if clientNetwork(netip.Addr{}, nil).IsValid() {
+	if set.clientNetwork(netip.Addr{}).IsValid() {
 		t.Error("no address has a network")
 	}
 }
@@ -395,7 +440,10 @@ func TestLastReplyIsRead(t *testing.T) {
 func TestEarlyTalkerInKernel(t *testing.T) {
 	t.Parallel()
 	talked := make(chan struct{})
-	cfg := ServerConfig{LookupHostname: func(context.Context, netip.Addr) string { <-talked; return "client.test" }}
+	cfg := ServerConfig{LookupHostname: func(context.Context, netip.Addr) mail.ClientName {
+		<-talked
+		return mail.ClientName{Hostname: "client.test", Reverse: "client.test", Naming: mail.NameVerified}
+	}}
 	_, address, _ := startLoopback(t, cfg, &fakeHandler{})
 	c := dialTalker(t, address)
 	c.say("EHLO client.test")

@@ -26,6 +26,7 @@ type fakeHandler struct {
 	// content replaces the way messages are received.
 	content func(ctx context.Context, r io.Reader, recipients []mail.Address) ([]status.Reply, error)
 	connect error
+	closed  func(*mail.Client) // nil does nothing
 }
 
 func (h *fakeHandler) note(format string, args ...any) {
@@ -153,7 +154,12 @@ func (s *fakeSession) Verify(_ context.Context, argument string) error {
 	return status.New(status.NotVerified, nil)
 }
 
-func (s *fakeSession) Close(cause error) { s.h.note("close %v", cause) }
+func (s *fakeSession) Close(cause error) {
+	s.h.note("close %v", cause)
+	if s.h.closed != nil {
+		s.h.closed(s.client)
+	}
+}
 
 type fakeTransaction struct {
 	h    *fakeHandler

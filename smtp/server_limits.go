@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -21,13 +22,13 @@ type sessionSlots struct {
 	clients map[netip.Prefix]int
 }
 
-// take reserves a slot. A client without a valid network is counted in the
-// total only.
-func (s *sessionSlots) take(client netip.Prefix, maxTotal, maxPerClient int) bool {
+// take reserves a slot and returns how many are taken now, in all and by the
+// client. A client without a valid network is counted in the total only.
+func (s *sessionSlots) take(client netip.Prefix, maxTotal, maxPerClient int) (ok bool, total, ofClient int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.total >= maxTotal || client.IsValid() && s.clients[client] >= maxPerClient {
-		return false
+		return false, s.total, s.clients[client]
 	}
 	s.total++
 	if client.IsValid() {
@@ -36,20 +37,21 @@ func (s *sessionSlots) take(client netip.Prefix, maxTotal, maxPerClient int) boo
 		}
 		s.clients[client]++
 	}
-	return true
+	return true, s.total, s.clients[client]
 }
 
-// give returns a slot that was taken for the same client.
-func (s *sessionSlots) give(client netip.Prefix) {
+// give returns a slot that was taken for the same client, and how many are
+// taken then.
+func (s *sessionSlots) give(client netip.Prefix) (total int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.total--
-	if !client.IsValid() {
-		return
+	if client.IsValid() {
+		if s.clients[client]--; s.clients[client] == 0 {
+			delete(s.clients, client)
+		}
 	}
-	if s.clients[client]--; s.clients[client] == 0 {
-		delete(s.clients, client)
-	}
+	return s.total
 }
 
 func (s *sessionSlots) open() int {
@@ -58,28 +60,30 @@ func (s *sessionSlots) open() int {
 	return s.total
 }
 
-// clientNetwork returns what is counted as one client: an IPv4 address, or the
-// /64 network of an IPv6 address, which is what one customer is given. The
-// result is invalid for exempt clients and those without an IP address.
-func clientNetwork(addr netip.Addr, exempt []netip.Prefix) netip.Prefix {
-	if !addr.IsValid() {
+// clientNetwork returns what is counted as one client: by default an IPv4
+// address, or the /64 network of an IPv6 address, which is what one customer is
+// given. The result is invalid for exempt clients and those without an IP
+// address.
+func (s *settings) clientNetwork(addr netip.Addr) netip.Prefix {
+	if !addr.IsValid() || s.exempts(addr) {
 		return netip.Prefix{}
 	}
 	addr = addr.Unmap().WithZone("")
-	for _, network := range exempt {
-		if network.Contains(addr) {
-			return netip.Prefix{}
-		}
-	}
-	bits := 32
+	bits := s.IPv4Bits
 	if addr.Is6() {
-		bits = 64
+		bits = s.IPv6Bits
 	}
 	network, err := addr.Prefix(bits)
 	if err != nil {
 		return netip.Prefix{}
 	}
 	return network
+}
+
+// exempts reports whether a client's number and speed are its own business.
+func (s *settings) exempts(addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	return slices.ContainsFunc(s.ExemptClients, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // sessionIDs makes session ids: unique within the server's life by the count,
@@ -110,16 +114,18 @@ type warnRarely struct {
 
 const warnInterval = 10 * time.Second
 
-func (w *warnRarely) warn(log hclog.Logger, msg string, args ...any) {
+// warn reports whether it did.
+func (w *warnRarely) warn(log hclog.Logger, msg string, args ...any) bool {
 	w.mu.Lock()
 	now := time.Now()
 	if !w.last.IsZero() && now.Sub(w.last) < warnInterval {
 		w.hushed++
 		w.mu.Unlock()
-		return
+		return false
 	}
 	hushed := w.hushed
 	w.last, w.hushed = now, 0
 	w.mu.Unlock()
 	log.Warn(msg, append(args, "hushed", hushed)...)
+	return true
 }

@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/postern-mail/postern/internal/clientcert"
+	"github.com/postern-mail/postern/internal/proxyproto"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 )
@@ -28,8 +32,15 @@ type serverSession struct {
 	log    hclog.Logger
 	ctx    context.Context // the server's; outlives the client
 	client mail.Client
+	peer   netip.AddrPort // the client before XCLIENT said that it is another
+	behalf bool           // XCLIENT did
+	hasted bool           // the client did not wait for the greeting, and gets no mail in
 	policy Session
-	tx     *transaction // nil outside a transaction
+	roster *roster      // told who logs in
+	hurry  *atomic.Bool // the server is under stress
+	crowd  *warnRarely
+	early  *atomic.Uint64 // counts those who talk before the greeting
+	tx     *transaction   // nil outside a transaction
 
 	held         *command // read while it was not its turn, for the main loop
 	heldArg      string
@@ -38,6 +49,9 @@ type serverSession struct {
 	junk         int  // commands without a use since then
 	authFailures int
 	tracing      bool
+	tally        tally
+	present      *command // being executed
+	denied       bool     // refused at the connection: only QUIT is left
 }
 
 // transaction is one message from MAIL to the end of data. Nothing of it is
@@ -52,14 +66,17 @@ type transaction struct {
 
 func newServerSession(ctx context.Context, set *settings, conn net.Conn, id mail.SessionID, log hclog.Logger) *serverSession {
 	s := &serverSession{
-		set: set, wire: newWire(conn, set.WriteTimeout), ctx: ctx, log: log, tracing: log.IsTrace(),
+		set: set, wire: newWire(conn, set.WriteTimeout), hurry: new(atomic.Bool), crowd: new(warnRarely), early: new(atomic.Uint64), ctx: ctx, log: log, tracing: log.IsTrace(),
 		client: mail.Client{
 			Session:  id,
 			Listener: set.Name,
 			Remote:   addrPort(conn.RemoteAddr()),
 			Local:    addrPort(conn.LocalAddr()),
+			Via:      proxyproto.Via(conn),
 		},
 	}
+	s.present, s.client.Hasty, s.client.Dialogue = &arrival, s.hasty, s.tally.dialogue
+	s.peer, s.client.ViaTCP = s.client.Remote, s.client.Via.IsValid()
 	if set.PeerIdentity != nil {
 		s.client.Identity = set.PeerIdentity(conn)
 	}
@@ -128,6 +145,9 @@ func lostPeer(cause error) bool { return status.Of(cause) == status.ConnectionLo
 // converse is the dialogue: greeting, then command after command.
 func (s *serverSession) converse() error {
 	if s.set.ImplicitTLS {
+		if err := s.pace(mail.ClientStartsTLS); err != nil {
+			return errClosing{err} // there is no way to say anything
+		}
 		if err := s.startTLS(); err != nil {
 			return err
 		}
@@ -143,22 +163,32 @@ func (s *serverSession) converse() error {
 		if cmd == nil {
 			continue
 		}
-		if err := s.execute(cmd, arg); err != nil {
+		s.tally.begin(cmd)
+		err = s.execute(cmd, arg)
+		s.tally.end(err)
+		if err != nil {
 			return err
 		}
 	}
 }
 
 func (s *serverSession) greet() error {
-	s.client.Hostname = s.lookupHostname()
+	if s.client.Naming == mail.NameNotAsked { // XCLIENT may have told
+		s.client.SetName(s.lookupHostname())
+	}
 	policy, err := s.set.handler.NewSession(s.ctx, &s.client)
 	s.policy = policy
 	if err != nil {
-		s.answer(status.ReplyOf(err))
-		return errClosing{fmt.Errorf("refused at connect: %w", err)}
+		return s.deny(err)
 	}
 	if err := s.holdGreeting(); err != nil {
 		return err
+	}
+	if s.client.Helo != "" { // XCLIENT told it
+		if err := s.policy.Helo(s.ctx); err != nil {
+			s.client.Helo, s.client.Extended = "", false
+			return s.refuse(err)
+		}
 	}
 	greeting := status.Greeting.Reply()
 	greeting.Text = s.set.Hostname + " " + s.set.Greeting
@@ -166,32 +196,13 @@ func (s *serverSession) greet() error {
 	return nil
 }
 
-func (s *serverSession) lookupHostname() string {
+func (s *serverSession) lookupHostname() mail.ClientName {
 	if s.set.LookupHostname == nil || !s.client.Remote.IsValid() {
-		return ""
+		return mail.ClientName{}
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, hostnameTimeout)
 	defer cancel()
 	return s.set.LookupHostname(ctx, s.client.Remote.Addr())
-}
-
-// holdGreeting waits as long as the greeting is to be delayed, and refuses a
-// client that does not wait for it. Mail software of the honest kind never
-// talks first; under implicit TLS there is nothing to tell by.
-func (s *serverSession) holdGreeting() error {
-	if s.set.Pipelining != PipeliningEnforce || s.set.ImplicitTLS {
-		return nil
-	}
-	if s.set.GreetDelay > 0 {
-		err := s.wire.fill(time.Now().Add(s.set.GreetDelay), true)
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return wireFault(err)
-		}
-	}
-	if !s.wire.earlyInput() {
-		return nil
-	}
-	return s.closeWith(status.New(status.EarlyTalker, errors.New("input before the greeting")))
 }
 
 // nextCommand reads a line and finds its command. A line that was answered
@@ -202,7 +213,7 @@ func (s *serverSession) nextCommand() (*command, string, error) {
 		return cmd, s.heldArg, nil
 	}
 	s.wire.shrink()
-	l, err := s.wire.readLine(maxSASLLine, time.Now().Add(s.set.CommandTimeout), true)
+	l, err := s.wire.readLine(maxSASLLine, time.Now().Add(s.commandTimeout()), true)
 	return s.parseCommand(l, err)
 }
 
@@ -221,8 +232,14 @@ func (s *serverSession) parseCommand(l line, err error) (*command, string, error
 		return nil, "", s.closeWith(status.New(status.BareNewline, errors.New("bare newline after a command")))
 	}
 	cmd, arg, err := s.set.findCommand(l.text)
+	if err != nil {
+		s.tally.begin(cmd)
+	}
 	if err != nil && cmd != nil && cmd.carriesText {
 		return nil, "", s.closeWith(err) // where its text ends is lost
+	}
+	if err != nil && s.denied {
+		err = s.errDenied()
 	}
 	if err != nil {
 		return nil, "", s.refuse(err)
@@ -235,8 +252,12 @@ func (s *serverSession) parseCommand(l line, err error) (*command, string, error
 
 // execute runs one command where it is allowed.
 func (s *serverSession) execute(cmd *command, arg string) error {
-	if s.improperlyPipelined(cmd) {
+	s.present = cmd
+	if s.improperlyPipelined() {
 		return s.closeWith(status.Errorf(status.EarlyTalker, "input after %s before its reply", cmd.verb))
+	}
+	if s.denied && cmd.verb != "QUIT" {
+		return s.refuseDenied(cmd)
 	}
 	if s.set.RequireTLS && s.client.TLS == nil && !cmd.withoutTLS {
 		return s.refuse(status.New(status.TLSRequired, nil))
@@ -255,12 +276,8 @@ func (s *serverSession) execute(cmd *command, arg string) error {
 // improperlyPipelined reports whether the client sent on after a command that
 // has to be the last of its group (RFC 2920 section 3.1), or without having
 // been told that it may pipeline.
-func (s *serverSession) improperlyPipelined(cmd *command) bool {
-	if s.set.Pipelining != PipeliningEnforce || cmd.anyInput {
-		return false
-	}
-	mayPipeline := s.client.Extended && s.set.offers("PIPELINING")
-	return (cmd.endsGroup || !mayPipeline) && s.wire.earlyInput()
+func (s *serverSession) improperlyPipelined() bool {
+	return s.set.Pipelining == PipeliningEnforce && s.hasty()
 }
 
 func (s *serverSession) state() state {
@@ -304,12 +321,14 @@ func (s *serverSession) startTLS() error {
 		return status.New(status.ConnectionLost, fmt.Errorf("TLS handshake: %w", err))
 	}
 	s.wire.conn = conn
-	s.client.TLS = tlsInfo(conn.ConnectionState())
+	state := conn.ConnectionState()
+	clientcert.Verify(s.set.TLS, &state)
+	s.client.TLS = tlsInfo(state)
 	return nil
 }
 
 func tlsInfo(cs tls.ConnectionState) *mail.TLSInfo {
-	info := &mail.TLSInfo{Version: tlsVersion(cs.Version), Cipher: tls.CipherSuiteName(cs.CipherSuite)}
+	info := &mail.TLSInfo{Version: tlsVersion(cs.Version), Cipher: tls.CipherSuiteName(cs.CipherSuite), Connection: &cs}
 	if len(cs.VerifiedChains) > 0 {
 		info.PeerCN = cs.PeerCertificates[0].Subject.CommonName
 	}

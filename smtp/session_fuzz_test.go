@@ -53,7 +53,9 @@ func FuzzSession(f *testing.F) {
 		check(t, err)
 		conn := &script{pieces: pieces{rest: text, size: int(size) + 1}}
 		var log bytes.Buffer
-		newServerSession(context.Background(), set, conn, "s1", hclog.New(&hclog.LoggerOptions{Output: &log})).serve()
+		session := newServerSession(context.Background(), set, conn, "s1", hclog.New(&hclog.LoggerOptions{Output: &log}))
+		session.roster = new(roster)
+		session.serve()
 
 		if !conn.closed {
 			t.Error("the connection is open")

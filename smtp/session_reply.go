@@ -9,6 +9,8 @@ import (
 // answer queues a reply. It leaves with the next flush, at the latest when
 // the session waits for input.
 func (s *serverSession) answer(r status.Reply) {
+	r = s.set.worded(r, &s.client)
+	s.tally.refused = s.tally.refused || r.Transient() || r.Permanent()
 	if s.tracing {
 		s.log.Trace("reply", "sid", s.client.Session, "reply", r.String())
 	}
@@ -29,6 +31,9 @@ func (s *serverSession) refuse(err error) error { return s.settle(status.ReplyOf
 
 // settle answers with a reply that may be a refusal caused by err.
 func (s *serverSession) settle(r status.Reply, err error) error {
+	if status.Of(err) == status.HungUp {
+		return errClosing{err}
+	}
 	if !r.Positive() && !r.Closes() {
 		if over := s.countError(); over != nil {
 			return over
@@ -51,7 +56,7 @@ func (s *serverSession) closeWith(err error) error {
 // session back once there were many, and ends it when there were too many.
 func (s *serverSession) countError() error {
 	s.errors++
-	if s.errors > s.set.HardErrors {
+	if s.errors > s.set.HardErrors || s.errors > stressErrors && s.hurry.Load() {
 		return s.closeWith(status.Errorf(status.TooManyErrors, "%d errors", s.errors))
 	}
 	if s.errors > s.set.SoftErrors {
@@ -63,17 +68,24 @@ func (s *serverSession) countError() error {
 // countJunk counts a command that brings no message forward; too many are
 // mistakes.
 func (s *serverSession) countJunk() error {
-	if s.junk++; s.junk > s.set.MaxJunkCommands {
+	if s.junk++; s.junk > s.set.MaxJunkCommands || s.junk > stressErrors && s.hurry.Load() {
 		return s.countError()
 	}
 	return nil
 }
 
-// pause waits without reading. What was answered before goes out first.
+// pause waits without reading. What was answered before goes out first, and
+// buffers that hold nothing are given to others meanwhile: whoever makes many
+// clients wait here does not make the server pay for it.
 func (s *serverSession) pause(d time.Duration) error {
 	if err := s.wire.flush(); err != nil {
 		return wireFault(err)
 	}
+	if d <= 0 {
+		return nil
+	}
+	s.wire.rest()
+	defer s.wire.wake()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -35,7 +35,7 @@ var (
 //
 // Replies are kept back until the session has to wait for input, so that the
 // replies to a pipelined group leave in one write (RFC 2920 section 3.2).
-// All methods but stop and closeNow belong to the session's goroutine.
+// All methods but stop, hasten, finish and closeNow belong to the session's goroutine.
 type wire struct {
 	raw  net.Conn // as accepted; deadlines are set here
 	conn net.Conn // raw, or TLS above it
@@ -50,8 +50,11 @@ type wire struct {
 	broken       error // why writing failed; nothing is written after that
 
 	mu       sync.Mutex
-	idle     bool // waiting where a shutdown may interrupt
-	stopping bool
+	idle     bool      // waiting where a shutdown may interrupt
+	until    time.Time // of the present wait
+	hastened time.Time // no idle wait that begins before lasts longer
+	stopping bool      // idle waits end
+	ending   bool      // and all others
 }
 
 func newWire(conn net.Conn, writeTimeout time.Duration) *wire {
@@ -97,6 +100,37 @@ func (w *wire) shrink() {
 	w.large = nil
 }
 
+// rest gives the read buffer back where nothing is unread; until wake nothing
+// can be read. What was returned by unread is gone.
+func (w *wire) rest() {
+	w.shrink()
+	if w.w > w.r {
+		return
+	}
+	smallBuffers.Put(w.small)
+	w.in, w.small, w.r, w.w = nil, nil, 0, 0
+}
+
+// wake ends a rest.
+func (w *wire) wake() {
+	if w.small == nil {
+		w.small = smallBuffers.Get().(*[smallBuffer]byte)
+		w.in = w.small[:]
+	}
+}
+
+// hasten lets the present idle wait, or the one that is about to begin, end at
+// the deadline if it would last longer. It may be called from any goroutine.
+func (w *wire) hasten(deadline time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hastened = deadline
+	if w.idle && !w.stopping && w.until.After(deadline) {
+		w.until = deadline
+		_ = w.raw.SetReadDeadline(deadline) // a lost connection ends the wait too
+	}
+}
+
 // fill sends the replies kept back and waits for more input: the one place
 // where a session waits for its client. An idle wait is interrupted by stop.
 // The buffer must not be full.
@@ -132,10 +166,13 @@ func (w *wire) fill(deadline time.Time, idle bool) error {
 func (w *wire) arm(deadline time.Time, idle bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if idle && w.stopping {
+	if idle && w.stopping || w.ending {
 		return errStopping
 	}
-	w.idle = idle
+	if idle && !w.hastened.IsZero() && deadline.After(w.hastened) && time.Now().Before(w.hastened) {
+		deadline = w.hastened
+	}
+	w.idle, w.until = idle, deadline
 	return w.raw.SetReadDeadline(deadline)
 }
 
@@ -143,7 +180,7 @@ func (w *wire) disarm(idle bool) (stopped bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.idle = false
-	return idle && w.stopping
+	return idle && w.stopping || w.ending
 }
 
 // stop ends idle waits, the present one and those to come, with errStopping.
@@ -156,6 +193,15 @@ func (w *wire) stop() {
 		// An error means that the connection is gone, which ends the wait too.
 		_ = w.raw.SetReadDeadline(time.Unix(1, 0))
 	}
+}
+
+// finish ends all waits for the client, the present one and those to come, with
+// errStopping: it can still be told so. It may be called from any goroutine.
+func (w *wire) finish() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopping, w.ending = true, true
+	_ = w.raw.SetReadDeadline(time.Unix(1, 0)) // as in stop
 }
 
 // closeNow closes the connection beneath whatever the session is doing. It

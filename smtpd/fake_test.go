@@ -37,7 +37,7 @@ func (*fakeDirectory) Class(d mail.Domain) policy.DomainClass {
 	return policy.Other
 }
 
-func (f *fakeDirectory) Resolve(_ context.Context, a mail.Address) ([]mail.Recipient, error) {
+func (f *fakeDirectory) Resolve(_ context.Context, a mail.Address, _ *mail.Poster) ([]mail.Recipient, error) {
 	if f.down {
 		return nil, errDirectory
 	}
@@ -105,12 +105,12 @@ func (f fakeTable) Lookup(_ context.Context, key string) ([]string, error) {
 	}
 }
 
-// fakeAuthn takes any login with the password "secret"; "down" finds the
-// directory down.
-type fakeAuthn struct{}
+// fakeAuthn takes any login but nobody with the password "secret"; "down" finds
+// the directory down.
+type fakeAuthn struct{ inClear bool }
 
-func (fakeAuthn) Mechanisms(tls bool) []string {
-	if !tls {
+func (f fakeAuthn) Mechanisms(client *mail.Client) []string {
+	if client.TLS == nil && !f.inClear {
 		return nil
 	}
 	return []string{"PLAIN"}
@@ -119,11 +119,12 @@ func (fakeAuthn) Mechanisms(tls bool) []string {
 func (fakeAuthn) Start(_ context.Context, mechanism, service string, _ mail.Client) (smtp.Authentication, error) {
 	x := &fakeExchange{}
 	x.Server = sasl.NewPlainServer(func(_, username, password string) error {
-		switch password {
-		case "secret":
+		switch {
+		case username == "nobody":
+		case password == "secret":
 			x.identity = mail.Identity{Authentication: username, Authorization: username, Mechanism: mechanism, Verifier: service}
 			return nil
-		case "down":
+		case password == "down":
 			return status.New(status.AuthTemporary, errDirectory)
 		}
 		return status.New(status.AuthFailed, nil)
@@ -225,7 +226,7 @@ func (q *fakeQueue) String() string {
 		}
 		b.WriteByte('\n')
 		for _, r := range s.Envelope.Recipients {
-			fmt.Fprintf(&b, "  to=%s accepted=%s orcpt=%q notify=%d route=%q\n", r.Address.Path(), r.Accepted.Path(), r.Original, r.Notify, r.Route.Transport)
+			fmt.Fprintf(&b, "  to=%s accepted=%s orcpt=%q notify=%d route=%q\n", r.Address.Path(), r.Accepted.Path(), r.Original, r.Notify, strings.TrimSuffix(r.Route.Transport+":"+r.Route.NextHop, ":"))
 		}
 		for _, r := range s.Expanded {
 			fmt.Fprintf(&b, "  expanded=%s orcpt=%q\n", r.Address.Path(), r.Original)

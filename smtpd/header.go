@@ -99,10 +99,13 @@ func (h *head) within(limit int) (ended bool, err error) {
 	field := 0 // where the present one begins
 	for at := 0; at < len(h.octets) && !ended; {
 		line := h.octets[at:]
-		if end := bytes.IndexByte(line, '\n'); end >= 0 {
+		end := bytes.IndexByte(line, '\n')
+		if end >= 0 {
 			line = line[:end+1]
 		}
 		switch {
+		case end < 0 && mayBeName(line): // its colon has not been read yet
+			field = at
 		case at > 0 && (line[0] == ' ' || line[0] == '\t'):
 		case len(bytes.TrimRight(line, "\r\n")) == 0, isHeadless(line):
 			ended = true
@@ -115,6 +118,15 @@ func (h *head) within(limit int) (ended bool, err error) {
 		}
 	}
 	return ended, nil
+}
+
+// maxNameOctets is the longest name of a field that is waited for.
+const maxNameOctets = 998
+
+// mayBeName reports whether the end of what was read may be the beginning of a
+// field's name.
+func mayBeName(line []byte) bool {
+	return len(line) < maxNameOctets && bytes.IndexFunc(line, func(c rune) bool { return c <= ' ' || c >= 0x7f }) < 0
 }
 
 // section returns the header section, whole fields only.

@@ -2,6 +2,8 @@ package smtpd
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,7 +11,8 @@ import (
 	"github.com/postern-mail/postern/mail"
 )
 
-// Resolver asks the DNS; *net.Resolver is one.
+// Resolver asks the DNS; *net.Resolver is one. Errors are *net.DNSError, whose
+// IsNotFound alone means that a name does not exist.
 type Resolver interface {
 	LookupAddr(ctx context.Context, address string) ([]string, error)
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
@@ -19,29 +22,37 @@ type Resolver interface {
 // owner chooses how many there are.
 const maxNames = 4
 
-// VerifiedName returns a function that finds the name of a client which leads
-// back to its address, or "" when there is none or the DNS does not say. It
-// is for smtp.ServerConfig.LookupHostname, which bounds its time.
-func VerifiedName(resolver Resolver) func(context.Context, netip.Addr) string {
-	return func(ctx context.Context, client netip.Addr) string {
+// ClientNames returns a function that finds the name of a client: one that
+// stands for its address, and whether it leads back there. It is for
+// smtp.ServerConfig.LookupHostname, which bounds its time.
+func ClientNames(resolver Resolver) func(context.Context, netip.Addr) mail.ClientName {
+	return func(ctx context.Context, client netip.Addr) mail.ClientName {
 		client = client.Unmap()
 		names, err := resolver.LookupAddr(ctx, client.String())
-		if err != nil {
-			return ""
+		if err != nil && !notFound(err) {
+			return mail.ClientName{Naming: mail.NameUnknown}
 		}
+		found := mail.ClientName{Naming: mail.NameMissing}
 		for _, name := range names[:min(len(names), maxNames)] {
 			domain, err := mail.ParseDomain(name)
 			if err != nil || domain.IsLiteral() || !strings.Contains(string(domain), ".") {
 				continue
 			}
-			addresses, err := resolver.LookupNetIP(ctx, "ip", string(domain)+".")
-			if err != nil {
-				continue
+			if found.Reverse == "" {
+				found = mail.ClientName{Reverse: string(domain), Naming: mail.NameForged}
 			}
-			if slices.ContainsFunc(addresses, func(a netip.Addr) bool { return a.Unmap() == client }) {
-				return string(domain)
+			switch addresses, err := resolver.LookupNetIP(ctx, "ip", string(domain)+"."); {
+			case slices.ContainsFunc(addresses, func(a netip.Addr) bool { return a.Unmap() == client }):
+				return mail.ClientName{Hostname: string(domain), Reverse: string(domain), Naming: mail.NameVerified}
+			case err != nil && !notFound(err):
+				found.Naming = mail.NameUnknown
 			}
 		}
-		return ""
+		return found
 	}
+}
+
+func notFound(err error) bool {
+	var dns *net.DNSError
+	return errors.As(err, &dns) && dns.IsNotFound && !dns.IsTimeout && !dns.IsTemporary
 }

@@ -1,7 +1,9 @@
 package smtpd
 
 import (
+	"cmp"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,7 +47,10 @@ func (t *transaction) report() {
 	from := t.tx.Envelope.ReversePath
 	e.Result, e.Phase, e.Stage, e.Queue, e.From, e.To = result, t.tx.Phase.String(), t.decision.PermittedBy, t.tx.QueueID, &from, t.named()
 	e.MessageID, e.Octets, e.Duration = t.messageID, t.tx.Octets, took
-	e.Detail = t.rewritten.detail(from)
+	e.Detail, e.Steps = t.rewritten.detail(from), t.steps
+	if more := t.changed.detail(); more != "" {
+		e.Detail = strings.TrimPrefix(e.Detail+"; "+more, "; ")
+	}
 	t.session.handler.deps.Audit.Record(e)
 	if result != resultDiscarded {
 		t.recordCopies()
@@ -99,7 +104,25 @@ func (t *transaction) log(what, reason string, err error) {
 	if err != nil {
 		keys = append(keys, "reply", status.ReplyOf(err).String(), "error", err)
 	}
+	keys = append(keys, forwardedKeys(t.tx.Client.Forwarded)...)
 	t.session.handler.deps.Logger.Info(what, keys...)
+}
+
+// forwardedKeys names, by Postfix's names, whom a content filter has the message
+// from.
+func forwardedKeys(f *mail.Forwarded) []any {
+	if f == nil {
+		return nil
+	}
+	name, address := cmp.Or(f.Name, "unknown"), cmp.Or(f.Address, "unknown")
+	keys := []any{"orig_client", name + "[" + address + "]"}
+	if f.QueueID != "" {
+		keys = append(keys, "orig_queue_id", f.QueueID)
+	}
+	if f.Helo != "" {
+		keys = append(keys, "orig_helo", f.Helo)
+	}
+	return keys
 }
 
 // counters are the room's metrics, labels resolved. A nil *counters counts

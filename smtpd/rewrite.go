@@ -80,7 +80,7 @@ func (t *transaction) rewrite(ctx context.Context, h *head, facts headerFacts) (
 func (t *transaction) copy(ctx context.Context, copies []rewrite.Copy) (added []rewrite.Copy, err error) {
 	for _, c := range copies {
 		to := mail.Recipient{Address: c.To, Accepted: c.To, Notify: mail.NotifyNever}
-		final, err := t.session.handler.resolve(ctx, to, nil)
+		final, err := t.resolve(ctx, to, nil)
 		if status.Of(err).Permanent() {
 			t.session.handler.deps.Logger.Error("nobody gets a copy; name another address in the configuration", "address", c.To.String(), "setting", c.By, "error", err)
 			return nil, status.Errorf(status.ConfigurationError, "%s %s: %w", c.By, c.To, err)
@@ -88,18 +88,26 @@ func (t *transaction) copy(ctx context.Context, copies []rewrite.Copy) (added []
 		if err != nil {
 			return nil, err
 		}
-		final = slices.DeleteFunc(final, func(r mail.Recipient) bool { _, known := t.envelope.find(r); return known })
-		if len(final) == 0 {
-			continue
-		}
-		// The client's recipients keep to the limit; what the configuration
-		// adds must not make it wait.
-		if err := t.envelope.add(final, len(t.envelope.all)+len(final)); err != nil {
+		known, err := t.addBeside(final)
+		if err != nil {
 			return nil, err
 		}
-		added = append(added, c)
+		if !known {
+			added = append(added, c)
+		}
 	}
 	return added, nil
+}
+
+// addBeside adds recipients whom the client did not name, and reports whether
+// they were all there already. The client's recipients keep to the limit; what we
+// add must not make it wait.
+func (t *transaction) addBeside(final []mail.Recipient) (known bool, err error) {
+	final = slices.DeleteFunc(final, func(r mail.Recipient) bool { _, known := t.envelope.find(r); return known })
+	if len(final) == 0 {
+		return true, nil
+	}
+	return false, t.envelope.add(final, len(t.envelope.all)+len(final))
 }
 
 // breakLoops looks for recipients whose mail is forwarded and who had this
@@ -146,7 +154,7 @@ func (t *transaction) withoutLooping(ctx context.Context, looping map[mail.Addre
 			final[0].Route = mail.Route{Transport: rewrite.LoopTransport}
 		} else {
 			var err error
-			if final, err = t.session.handler.resolve(ctx, r, nil); err != nil {
+			if final, err = t.resolve(ctx, r, nil); err != nil {
 				return err
 			}
 			if expand(r, final) {

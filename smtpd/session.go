@@ -16,8 +16,9 @@ type session struct {
 	client   *mail.Client // the engine's
 	policy   *policy.Session
 	began    time.Time
-	accepted int // messages
-	refused  int // commands and messages
+	accepted int        // messages
+	refused  int        // commands and messages
+	phase    mail.Phase // how far the client came
 }
 
 // NewSession implements smtp.Handler.
@@ -26,15 +27,14 @@ func (h *Handler) NewSession(ctx context.Context, client *mail.Client) (smtp.Ses
 	h.deps.Audit.Record(s.event(mail.EventConnect))
 	h.count.sessionBegins()
 	if err := s.ask(ctx, &mail.Transaction{Client: *client, Phase: mail.PhaseConnect, Started: s.began}); err != nil {
-		s.Close(err) // the engine has no session to close
-		return nil, err
+		return s, err // it is told no command any more, but its end
 	}
 	return s, nil
 }
 
 // ask puts a command that has no transaction yet to the chain.
 func (s *session) ask(ctx context.Context, tx *mail.Transaction) error {
-	d := s.policy.Evaluate(ctx, tx)
+	d := s.evaluate(ctx, tx)
 	if d.Refused {
 		s.refused++
 		return policy.Error(d)
@@ -42,8 +42,18 @@ func (s *session) ask(ctx context.Context, tx *mail.Transaction) error {
 	return nil
 }
 
+// evaluate asks the chain, and tells who looks on.
+func (s *session) evaluate(ctx context.Context, tx *mail.Transaction) mail.Decision {
+	d := s.policy.Evaluate(ctx, tx)
+	if s.handler.deps.Walked != nil {
+		s.handler.deps.Walked(tx, s.policy.Steps(), d)
+	}
+	return d
+}
+
 // Helo implements smtp.Session.
 func (s *session) Helo(ctx context.Context) error {
+	s.phase = mail.PhaseHelo
 	return s.ask(ctx, &mail.Transaction{Client: *s.client, Phase: mail.PhaseHelo, Started: time.Now()})
 }
 
@@ -52,7 +62,7 @@ func (s *session) Mechanisms() []string {
 	if s.handler.deps.Authn == nil {
 		return nil
 	}
-	return s.handler.deps.Authn.Mechanisms(s.client.TLS != nil)
+	return s.handler.deps.Authn.Mechanisms(s.client)
 }
 
 // Auth implements smtp.Session.
@@ -66,6 +76,7 @@ func (s *session) Auth(ctx context.Context, mechanism string) (smtp.Authenticati
 // Mail implements smtp.Session.
 func (s *session) Mail(ctx context.Context, from smtp.MailCommand) (smtp.Transaction, error) {
 	t := newTransaction(s, from)
+	s.phase = mail.PhaseMail
 	if s.handler.cfg.RequireAuth && s.client.Identity == nil {
 		err := status.New(status.AuthRequired, nil)
 		t.recordRefusal(err, nil)
@@ -78,8 +89,10 @@ func (s *session) Mail(ctx context.Context, from smtp.MailCommand) (smtp.Transac
 		return nil, err
 	}
 	if err := s.ask(ctx, &t.tx); err != nil {
+		s.policy.Abort()
 		return nil, err
 	}
+	t.quota = s.allowance(ctx)
 	return t, nil
 }
 
@@ -92,12 +105,17 @@ func (s *session) Verify(context.Context, string) error {
 // Close implements smtp.Session.
 func (s *session) Close(cause error) {
 	took := time.Since(s.began)
-	reason := "quit"
+	reason, reached := "quit", ""
 	if cause != nil {
-		reason = status.Of(cause).String()
+		reason, reached = status.Of(cause).String(), s.phase.String()
 	}
+	s.policy.Close()
 	e := s.event(mail.EventDisconnect)
-	e.Reason, e.Duration = reason, took
+	e.Reason, e.Duration, e.Phase = reason, took, reached
+	if s.client.Dialogue != nil {
+		said := s.client.Dialogue()
+		e.Command, e.Commands = said.Last, said.Commands
+	}
 	s.handler.deps.Audit.Record(e)
 	s.handler.count.sessionEnds()
 	keys := s.keys("accepted", s.accepted, "refused", s.refused, "reason", reason, "dur", took)
@@ -109,7 +127,10 @@ func (s *session) Close(cause error) {
 
 // event begins an audit record of the session.
 func (s *session) event(kind mail.EventKind) mail.Event {
-	e := mail.Event{Kind: kind, Service: s.handler.cfg.Service, Session: s.client.Session, Remote: s.client.Remote}
+	e := mail.Event{
+		Kind: kind, Service: s.handler.cfg.Service, Session: s.client.Session, Remote: s.client.Remote,
+		Client: s.client.Hostname, Helo: s.client.Helo, Protocol: s.client.Protocol(),
+	}
 	if s.client.Identity != nil {
 		e.Login, e.Mechanism, e.Verifier = s.client.Identity.Authentication, s.client.Identity.Mechanism, s.client.Identity.Verifier
 	}
@@ -123,6 +144,9 @@ func (s *session) event(kind mail.EventKind) mail.Event {
 func (s *session) keys(more ...any) []any {
 	keys := append(make([]any, 0, 12+len(more)),
 		"sid", s.client.Session, "listener", s.client.Listener, "remote", s.client.Peer(), "helo", s.client.Helo)
+	if s.client.Via.IsValid() {
+		keys = append(keys, "via", s.client.Via.String())
+	}
 	if s.client.TLS != nil {
 		keys = append(keys, "tls", s.client.TLS.Version)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/policy/content"
 	"github.com/postern-mail/postern/queue"
 	"github.com/postern-mail/postern/rewrite"
 	"github.com/postern-mail/postern/smtp"
@@ -49,12 +50,20 @@ type Config struct {
 	// FlowDelay is how long the answer to a message that was queued waits while
 	// mail comes in faster than it goes out, for clients outside of
 	// FlowExempt; 0 is not at all.
-	FlowDelay  time.Duration
+	FlowDelay time.Duration
+	// FlowExempt are networks that are near: no answer to them is held back, and
+	// no share of the Spool bounds them.
 	FlowExempt []netip.Prefix
+	// IPv4Bits and IPv6Bits are the length of the prefix of an address that
+	// counts as one client; 0 is 32 and 64.
+	IPv4Bits, IPv6Bits int
 	// MaxEnvelope bounds the recipients of one message after aliases and
 	// groups; 0 is 10000. What a message's record in the queue can hold is
 	// bounded besides.
 	MaxEnvelope int
+	// KeepAddresses takes an address as it is where it is among those it stands
+	// for: it came this way before, through a content filter.
+	KeepAddresses bool
 }
 
 // Queue keeps messages. Implemented by *queue.Queue.
@@ -79,8 +88,8 @@ type Queue interface {
 // Authenticator offers SASL mechanisms. Implemented by authn/sasl. It audits
 // the attempts itself.
 type Authenticator interface {
-	// Mechanisms lists what is on offer, given whether TLS is active.
-	Mechanisms(tls bool) []string
+	// Mechanisms lists what is on offer to a client.
+	Mechanisms(client *mail.Client) []string
 	// Start begins an exchange for the service.
 	Start(ctx context.Context, mechanism, service string, client mail.Client) (smtp.Authentication, error)
 }
@@ -100,10 +109,17 @@ type Deps struct {
 	// Rewrite changes addresses; nil leaves them. Policy sees them as the
 	// client wrote them.
 	Rewrite *rewrite.Rewriter
+	// Spool keeps messages that policy looks into. Needed when it does.
+	Spool *content.Spool
+	// Quotas bounds what those send who are known; nil does not.
+	Quotas  Quotas
 	Queue   Queue
 	Audit   Auditor
 	Logger  hclog.Logger
 	Metrics prometheus.Registerer // nil counts nowhere
+	// Walked is told what policy went through at each step; nil where nobody
+	// looks on.
+	Walked func(tx *mail.Transaction, steps []policy.Step, d mail.Decision)
 }
 
 // Routes knows where mail goes. Implemented by delivery.
@@ -126,6 +142,9 @@ type Handler struct {
 func New(cfg Config, deps Deps) (*Handler, error) {
 	if deps.Policy == nil || deps.Domains == nil || deps.Queue == nil || deps.Audit == nil || deps.Logger == nil {
 		return nil, errors.New("smtpd needs policy, domains, queue, audit and logger")
+	}
+	if deps.Policy.WantsMessage() && deps.Spool == nil {
+		return nil, errors.New("smtpd: policy looks into messages, and there is no spool for them")
 	}
 	if cfg.RequireAuth && deps.Authn == nil {
 		return nil, errors.New("smtpd: authentication is required, but nothing can verify it")

@@ -233,7 +233,7 @@ func TestTraceField(t *testing.T) {
 			tx := &transaction{session: &session{handler: &Handler{cfg: Config{Hostname: "mx.example", TraceLogin: tt.login}}}}
 			tx.tx.Client, tx.tx.QueueID = tt.client, "Q1"
 			tx.tx.Envelope = mail.Envelope{SMTPUTF8: tt.utf8, Recipients: tt.to}
-			got := tx.prepend(headerFacts{}, time.Date(2026, 11, 21, 15, 0, 0, 0, time.FixedZone("", 3600)))
+			got, _ := tx.prepend(headerFacts{}, time.Date(2026, 11, 21, 15, 0, 0, 0, time.FixedZone("", 3600)))
 			if got != tt.want {
 				t.Errorf("got\n%q\nwant\n%q", got, tt.want)
 			}
@@ -345,18 +345,22 @@ func (c *chunks) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func TestVerifiedName(t *testing.T) {
+func TestClientNames(t *testing.T) {
 	t.Parallel()
-	for ip, want := range map[string]string{
-		"192.0.2.1":        "good.example",
-		"::ffff:192.0.2.1": "good.example",
-		"192.0.2.2":        "",
-		"192.0.2.3":        "good.example",
-		"192.0.2.9":        "",
-		"192.0.2.4":        "",
+	good := mail.ClientName{Hostname: "good.example", Reverse: "good.example", Naming: mail.NameVerified}
+	for ip, want := range map[string]mail.ClientName{
+		"192.0.2.1":        good,
+		"::ffff:192.0.2.1": good,
+		"192.0.2.2":        {Reverse: "good.example", Naming: mail.NameForged},
+		"192.0.2.3":        good,
+		"192.0.2.9":        {Naming: mail.NameMissing},
+		"192.0.2.4":        {Reverse: "a.example", Naming: mail.NameForged},
+		"192.0.2.5":        {Naming: mail.NameUnknown},
+		"192.0.2.6":        {Reverse: "slow.example", Naming: mail.NameUnknown},
+		"192.0.2.7":        {Naming: mail.NameMissing},
 	} {
-		if got := VerifiedName(fakeDNS{})(t.Context(), netip.MustParseAddr(ip)); got != want {
-			t.Errorf("%s: got %q, want %q", ip, got, want)
+		if got := ClientNames(fakeDNS{})(t.Context(), netip.MustParseAddr(ip)); got != want {
+			t.Errorf("%s: got %+v, want %+v", ip, got, want)
 		}
 	}
 }
@@ -373,6 +377,12 @@ func (fakeDNS) LookupAddr(_ context.Context, address string) ([]string, error) {
 		return []string{"bad..name", "localhost.", "good.example."}, nil
 	case "192.0.2.4":
 		return []string{"a.example.", "a.example.", "a.example.", "a.example.", "good.example."}, nil
+	case "192.0.2.5":
+		return nil, &net.DNSError{IsTimeout: true, IsTemporary: true}
+	case "192.0.2.6":
+		return []string{"slow.example.", "a.example."}, nil
+	case "192.0.2.7":
+		return []string{"bad..name", "localhost."}, nil
 	}
 	return nil, &net.DNSError{IsNotFound: true}
 }
@@ -380,6 +390,9 @@ func (fakeDNS) LookupAddr(_ context.Context, address string) ([]string, error) {
 func (fakeDNS) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, error) {
 	if host == "good.example." {
 		return []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("192.0.2.4")}, nil
+	}
+	if host == "slow.example." {
+		return nil, &net.DNSError{IsTemporary: true}
 	}
 	return nil, &net.DNSError{IsNotFound: true}
 }

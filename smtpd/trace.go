@@ -12,10 +12,10 @@ import (
 // dateLayout is RFC 5322's date-time.
 const dateLayout = "Mon, 2 Jan 2006 15:04:05 -0700"
 
-// prepend returns what goes on top of the message: header fields policy asked
-// for, uppermost like the verdicts of every verifier; our trace field; and on
-// submission what the header lacks.
-func (t *transaction) prepend(facts headerFacts, now time.Time) string {
+// prepend returns what goes on top of the message, as whole lines: header fields
+// policy asked for, uppermost like the verdicts of every verifier, and our trace
+// field, which together are ours; and on submission what the header lacks.
+func (t *transaction) prepend(facts headerFacts, now time.Time) (top string, ours int) {
 	cfg := &t.session.handler.cfg
 	now = now.UTC()
 	var b strings.Builder
@@ -33,12 +33,7 @@ func (t *transaction) prepend(facts headerFacts, now time.Time) string {
 		t.messageID = "<" + now.Format("20060102150405") + "." + string(t.tx.QueueID) + "@" + string(cfg.Hostname) + ">"
 		b.WriteString("Message-ID: " + t.messageID + "\r\n")
 	}
-	if facts.headless {
-		// Text that is no header must not follow our fields as if it were one,
-		// or continue the last of them.
-		b.WriteString("\r\n")
-	}
-	return b.String()
+	return b.String(), len(t.decision.Headers) + 1
 }
 
 // trace writes the Received field (RFC 5321 section 4.4). The for clause

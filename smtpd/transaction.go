@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +33,15 @@ type transaction struct {
 	// messageID is the Message-ID the message goes on with, for the audit.
 	messageID string
 	rewritten rewritten
+	quota     Allowance
+	changed   changed
+	// steps are what policy went through for what it accepted, as the audit
+	// wants to know it.
+	steps []mail.PolicyStep
 }
+
+// maxSteps is about how many steps the audit of one message names.
+const maxSteps = 500
 
 func newTransaction(s *session, from smtp.MailCommand) *transaction {
 	if !from.PriorityGiven {
@@ -53,9 +62,18 @@ func newTransaction(s *session, from smtp.MailCommand) *transaction {
 				EnvelopeID:     from.EnvelopeID,
 				RequireTLS:     from.RequireTLS,
 				Priority:       from.Priority,
+				Submitter:      submitterOf(s.client.Identity),
 			},
 		},
 	}
+}
+
+// submitterOf is who logged in, as his directory knows him.
+func submitterOf(id *mail.Identity) mail.Submitter {
+	if id == nil || id.Source == "" {
+		return mail.Submitter{}
+	}
+	return mail.Submitter{Name: id.Authentication, Source: id.Source}
 }
 
 // Rcpt implements smtp.Transaction.
@@ -81,7 +99,11 @@ func (t *transaction) accept(ctx context.Context, named mail.Recipient) error {
 		return err
 	}
 	if !d.Discard {
-		final, err := t.session.handler.resolve(ctx, named, d.Resolved)
+		if err := t.quota.Take(); err != nil {
+			t.session.policy.Undo()
+			return err
+		}
+		final, err := t.resolve(ctx, named, d.Resolved)
 		expanded := expand(named, final)
 		if err == nil {
 			err = t.session.handler.refusal(t.tx.Envelope.ReversePath, final)
@@ -90,6 +112,7 @@ func (t *transaction) accept(ctx context.Context, named mail.Recipient) error {
 			err = t.envelope.add(final, t.session.handler.cfg.MaxEnvelope)
 		}
 		if err != nil {
+			t.quota.Return()
 			t.session.policy.Undo()
 			return err
 		}
@@ -118,8 +141,11 @@ func expand(named mail.Recipient, final []mail.Recipient) bool {
 
 // ask puts a step of the transaction to the chain.
 func (t *transaction) ask(ctx context.Context, phase mail.Phase, about *mail.Recipient) (mail.Decision, error) {
-	t.tx.Phase, t.tx.Recipient = phase, about
-	d := t.session.policy.Evaluate(ctx, &t.tx)
+	t.tx.Phase, t.tx.Recipient, t.session.phase = phase, about, phase
+	d := t.session.evaluate(ctx, &t.tx)
+	if !d.Refused && len(t.steps) < maxSteps {
+		t.steps = append(t.steps, t.session.policy.Audited(&t.tx)...)
+	}
 	t.tx.Recipient = nil
 	t.audited = d.Refused
 	if d.Refused {
@@ -147,12 +173,15 @@ func (t *transaction) askAll(ctx context.Context, phase mail.Phase) error {
 
 // resolve returns where mail for a recipient goes. What the policy chain found
 // out while it decided is taken over.
-func (h *Handler) resolve(ctx context.Context, named mail.Recipient, found []mail.Recipient) ([]mail.Recipient, error) {
+func (t *transaction) resolve(ctx context.Context, named mail.Recipient, found []mail.Recipient) ([]mail.Recipient, error) {
 	if found == nil {
 		var err error
-		if found, err = h.lookup(ctx, named.Address); err != nil {
+		if found, err = t.session.handler.lookup(ctx, named.Address, t.session.policy.Poster(&t.tx)); err != nil {
 			return nil, refusable(err)
 		}
+	}
+	if t.session.handler.cfg.KeepAddresses {
+		found = itself(found, named.Address)
 	}
 	final := make([]mail.Recipient, len(found))
 	for i, r := range found {
@@ -160,6 +189,16 @@ func (h *Handler) resolve(ctx context.Context, named mail.Recipient, found []mai
 		final[i] = r
 	}
 	return final, nil
+}
+
+// itself returns the one of the recipients that has the address, or all when
+// none has.
+func itself(all []mail.Recipient, address mail.Address) []mail.Recipient {
+	at := slices.IndexFunc(all, func(r mail.Recipient) bool { return r.Address.Fold() == address.Fold() })
+	if at < 0 {
+		return all
+	}
+	return all[at : at+1]
 }
 
 // refusal returns why nobody of those an address stands for could get any mail:
@@ -176,7 +215,7 @@ func (h *Handler) refusal(from mail.Address, final []mail.Recipient) (err error)
 	return err
 }
 
-func (h *Handler) lookup(ctx context.Context, address mail.Address) ([]mail.Recipient, error) {
+func (h *Handler) lookup(ctx context.Context, address mail.Address, from *mail.Poster) ([]mail.Recipient, error) {
 	if address.IsPostmaster() {
 		return h.postmaster(ctx)
 	}
@@ -189,7 +228,7 @@ func (h *Handler) lookup(ctx context.Context, address mail.Address) ([]mail.Reci
 	if h.deps.Recipients == nil || h.deps.Domains.Class(address.Domain) == policy.Other {
 		return []mail.Recipient{{Address: address}}, nil
 	}
-	found, err := h.deps.Recipients.Resolve(ctx, address)
+	found, err := h.deps.Recipients.Resolve(ctx, address, from)
 	if status.Of(err) == status.NoSuchUser && strings.EqualFold(string(address.Local), string(mail.Postmaster)) {
 		return h.postmaster(ctx)
 	}
@@ -207,7 +246,7 @@ func (h *Handler) postmaster(ctx context.Context) ([]mail.Recipient, error) {
 	if h.deps.Recipients == nil || h.deps.Domains.Class(to.Domain) == policy.Other {
 		return []mail.Recipient{{Address: to}}, nil
 	}
-	found, err := h.deps.Recipients.Resolve(ctx, to)
+	found, err := h.deps.Recipients.Resolve(ctx, to, nil)
 	switch {
 	case err == nil && len(found) == 0, status.Of(err).Permanent():
 		h.deps.Logger.Error("nobody is postmaster; name an address in the configuration", "address", to.String(), "error", err)
@@ -240,6 +279,8 @@ func (t *transaction) Data(ctx context.Context) error {
 
 // Abort implements smtp.Transaction.
 func (t *transaction) Abort() {
+	t.session.policy.Abort()
+	t.quota.Settle(false)
 	if len(t.tx.Envelope.Recipients)+t.refused > 0 {
 		t.log("transaction given up", "aborted", nil)
 	}
@@ -249,8 +290,12 @@ func (t *transaction) Abort() {
 func (t *transaction) Content(ctx context.Context, r io.Reader) ([]status.Reply, error) {
 	in := &incoming{source: r}
 	t.tx.Phase, t.audited = mail.PhaseEndOfData, false
+	defer t.quota.Settle(false) // unless it was settled before
 	err := t.receive(ctx, in)
 	t.tx.Octets = in.octets
+	if err != nil || t.decision.Discard {
+		t.session.policy.Abort()
+	}
 	if err != nil {
 		if in.err != nil {
 			err = in.err // the engine's own words
@@ -260,6 +305,7 @@ func (t *transaction) Content(ctx context.Context, r io.Reader) ([]status.Reply,
 		t.log("message not accepted", status.Of(err).String(), err)
 		return nil, err
 	}
+	t.quota.Settle(true)
 	t.session.accepted++
 	t.report()
 	t.holdBack(ctx)
@@ -295,8 +341,21 @@ func (t *transaction) receive(ctx context.Context, in *incoming) error {
 	if err != nil {
 		return err
 	}
-	top := t.prepend(facts, time.Now())
-	staged, err := t.session.handler.deps.Queue.Stage(ctx, io.MultiReader(strings.NewReader(top), head.readerWith(section), in))
+	if t.session.handler.deps.Policy.WantsMessage() {
+		return t.inspect(ctx, head, section, facts, in)
+	}
+	return t.stream(ctx, head, section, facts, in)
+}
+
+// stream passes the message on to the queue while it comes in.
+func (t *transaction) stream(ctx context.Context, h *head, section []byte, facts headerFacts, in *incoming) error {
+	top, _ := t.prepend(facts, time.Now())
+	if facts.headless {
+		// Text that is no header must not follow our fields as if it were one,
+		// or continue the last of them.
+		top += "\r\n"
+	}
+	staged, err := t.session.handler.deps.Queue.Stage(ctx, io.MultiReader(strings.NewReader(top), h.readerWith(section), in))
 	if err != nil {
 		return storeError(err)
 	}
@@ -321,8 +380,21 @@ func (t *transaction) commit(ctx context.Context, staged store.Staged, octets in
 		staged.Discard()
 		return nil
 	}
+	return t.submit(ctx, staged)
+}
+
+// submit hands the message over.
+func (t *transaction) submit(ctx context.Context, staged store.Staged) error {
 	envelope := t.rewritten.envelope(t.tx.Envelope)
+	if err := t.edit(ctx, &envelope); err != nil {
+		return err
+	}
+	if t.decision.Discard {
+		staged.Discard()
+		return nil
+	}
 	envelope.Recipients = t.envelope.all
+	t.decision.Hold = t.decision.Hold || t.quota.Held()
 	var err error
 	t.delivered, err = t.session.handler.deps.Queue.Submit(ctx, queue.Submission{
 		ID:           t.tx.QueueID,

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"math/big"
 	"net"
 	"net/netip"
@@ -19,31 +20,51 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"github.com/postern-mail/postern/internal/smtptest"
+	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/rewrite"
 	"github.com/postern-mail/postern/smtp"
+	"github.com/postern-mail/postern/table"
 )
 
 // scene is the "config" file of a transcript.
 type scene struct {
 	Submission   bool                // the defaults of a submission listener
 	Lists        map[string][]string // restriction lists other than the default
+	Classes      map[string][]string // restriction classes
 	Early        bool
-	TraceLogin   bool
-	MaxEnvelope  int
-	MaxMessage   int64
-	IPv6         bool // the client's address
-	Hostname     string
-	DirectoryOff bool // the directory is down
-	QueueFull    bool
-	AcceptFails  bool
-	NextHop      string // "takes" or "refuses" mail while the client waits
-	Trusted      bool   // the client is in our networks
-	Priority     int8   // of what asks for none; others may ask for up to 4
+	SoftBounce   bool
+	RejectFooter string
+	// KeepAddresses takes addresses as they are, AcceptUnlisted all of ours.
+	KeepAddresses, AcceptUnlisted bool
+	TraceLogin                    bool
+	MaxEnvelope                   int
+	MaxMessage                    int64
+	IPv6                          bool // the client's address
+	Hostname                      string
+	DirectoryOff                  bool // the directory is down
+	QueueFull                     bool
+	AcceptFails                   bool
+	NextHop                       string // "takes" or "refuses" mail while the client waits
+	Trusted                       bool   // the client is in our networks
+	Networks                      []string
+	// As in policy.Config and smtp.ServerConfig.
+	RecipientBeforeRelay, RejectUnlistedSender, ShowUnknownTable, HeloRequired bool
+	MaxRecipients                                                              int
+	Priority                                                                   int8 // of what asks for none; others may ask for up to 4
 	// Canonical maps addresses; "down" as result is a table that does not
 	// answer. AlwaysBcc get copies.
 	Canonical map[string]string
 	AlwaysBcc []string
+
+	// SenderLogins are tables of who may send as whom, asked in the place of the
+	// directory. AuthInClear offers logins without TLS.
+	SenderLogins []string
+	AuthInClear  bool
+
+	outside *outside // nil asks nobody
+	cast    *cast    // of the replay only
+	walked  func(*mail.Transaction, []policy.Step, mail.Decision)
 }
 
 // from gives connections of a pipe an address.
@@ -74,34 +95,41 @@ type stage struct {
 	stop  func()
 }
 
-func (sc scene) build(t testing.TB, q *fakeQueue, audit *recorder) *Handler {
+func (sc scene) build(t testing.TB, q *fakeQueue, audit Auditor) *Handler {
 	t.Helper()
 	lists := policy.DefaultMX()
 	if sc.Submission {
 		lists = policy.DefaultSubmission()
 	}
 	for name, restrictions := range sc.Lists {
-		specs := []policy.Spec{}
-		for _, r := range restrictions {
-			word, table, _ := strings.Cut(r, " ")
-			spec := policy.Spec{Name: word}
-			if table != "" {
-				spec.Args = map[string][]string{"table": {table}}
-			}
-			specs = append(specs, spec)
-		}
-		lists[policy.List(name)] = specs
+		lists[policy.List(name)] = specsOf(restrictions)
+	}
+	var classes []policy.Class
+	for name, restrictions := range sc.Classes {
+		classes = append(classes, policy.Class{Name: name, Specs: specsOf(restrictions)})
 	}
 	directory := &fakeDirectory{down: sc.DirectoryOff}
 	// Policy asks about rewritten recipients by itself, in front of the
 	// directory; here smtpd alone does.
-	cfg := policy.Config{EarlyReject: sc.Early, TableDir: "testdata", AcceptUnlisted: sc.Canonical != nil}
+	cfg := policy.Config{EarlyReject: sc.Early, TableDir: "testdata", AcceptUnlisted: sc.Canonical != nil || sc.AcceptUnlisted, Classes: classes}
+	cfg.RecipientBeforeRelay, cfg.RejectUnlistedSender, cfg.ShowUnknownTable = sc.RecipientBeforeRelay, sc.RejectUnlistedSender, sc.ShowUnknownTable
+	for _, n := range sc.Networks {
+		cfg.Networks = append(cfg.Networks, netip.MustParsePrefix(n))
+	}
 	if sc.Trusted {
 		cfg.Networks = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
 	}
-	chain, err := policy.Build(cfg, lists, policy.Deps{
+	deps := policy.Deps{
 		Domains: directory, Recipients: directory, Owners: directory, Audit: audit, Logger: hclog.NewNullLogger(),
-	})
+		Routes: fakeRoutes,
+	}
+	if sc.SenderLogins != nil {
+		deps.Owners = sc.senderLogins(t)
+	}
+	if sc.outside != nil {
+		deps.Resolver, deps.Stages = sc.outside.resolver, sc.outside.stages(t, directory)
+	}
+	chain, err := policy.Build(cfg, lists, deps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,16 +141,60 @@ func (sc scene) build(t testing.TB, q *fakeQueue, audit *recorder) *Handler {
 	handler, err := New(Config{
 		Hostname: "mx.example.com", Service: service, RequireAuth: sc.Submission, CompleteHeader: sc.Submission,
 		Priority: sc.Priority, TraceLogin: sc.TraceLogin, MaxEnvelope: sc.MaxEnvelope, MaxHops: 3,
-		Postmaster: mailAddress("bob@example.com"),
+		Postmaster: mailAddress("bob@example.com"), KeepAddresses: sc.KeepAddresses,
 	}, Deps{
-		Policy: chain, Domains: directory, Recipients: directory, Authn: fakeAuthn{}, Queue: q, Audit: audit, Logger: hclog.NewNullLogger(),
-		Rewrite: sc.rewriter(t),
+		Policy: chain, Domains: directory, Recipients: directory, Authn: fakeAuthn{inClear: sc.AuthInClear}, Queue: q, Audit: audit, Logger: hclog.NewNullLogger(),
+		Rewrite: sc.rewriter(t), Walked: sc.walked,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	handler.newID = q.newID // the same in every run
 	return handler
+}
+
+// specsOf makes restrictions of "NAME", "NAME TABLE" and "NAME ATTRIBUTE=VALUE;
+// ATTRIBUTE=VALUE".
+func specsOf(restrictions []string) []policy.Spec {
+	specs := []policy.Spec{}
+	for _, r := range restrictions {
+		word, rest, _ := strings.Cut(r, " ")
+		spec := policy.Spec{Name: word, Args: map[string][]string{}}
+		for attribute := range strings.SplitSeq(rest, "; ") {
+			name, value, given := strings.Cut(attribute, "=")
+			switch {
+			case given && !strings.Contains(name, ":"):
+				spec.Args[name] = append(spec.Args[name], value)
+			case name != "":
+				spec.Args["table"] = append(spec.Args["table"], attribute)
+			}
+		}
+		specs = append(specs, spec)
+	}
+	return specs
+}
+
+func (sc scene) senderLogins(t testing.TB) policy.SenderLogins {
+	t.Helper()
+	opener := table.Opener{Dir: "testdata", Default: "texthash", Log: hclog.NewNullLogger()}
+	logins := policy.SenderLogins{Order: table.Order{Delimiters: "+"}}
+	for _, name := range sc.SenderLogins {
+		opened, err := opener.Open(name, table.Use{Value: policy.ParseLogins})
+		if err != nil {
+			t.Fatal(err)
+		}
+		logins.Tables = append(logins.Tables, opened)
+	}
+	return logins
+}
+
+// fakeRoutes knows the target scan.
+func fakeRoutes(text string) (mail.Route, error) {
+	target, next, _ := strings.Cut(text, ":")
+	if target != "scan" {
+		return mail.Route{}, fmt.Errorf("there is no target %q", target)
+	}
+	return mail.Route{Transport: target, NextHop: next}, nil
 }
 
 // rewriter is nil where a transcript speaks of no rewriting.
@@ -133,7 +205,7 @@ func (sc scene) rewriter(t testing.TB) *rewrite.Rewriter {
 	}
 	cfg := rewrite.Config{
 		Origin: "example.com", Delimiter: "+",
-		Canonical: rewrite.Map{Tables: []rewrite.Table{fakeTable(sc.Canonical)}, Classes: []rewrite.Class{
+		Canonical: rewrite.Map{Tables: []table.Table{fakeTable(sc.Canonical)}, Classes: []rewrite.Class{
 			rewrite.EnvelopeSender, rewrite.EnvelopeRecipient, rewrite.HeaderSender, rewrite.HeaderRecipient,
 		}},
 	}
@@ -153,7 +225,7 @@ func (sc scene) rewriter(t testing.TB) *rewrite.Rewriter {
 func (sc scene) serve(t *testing.T, l net.Listener, serverTLS *tls.Config) stage {
 	t.Helper()
 	st := stage{queue: &fakeQueue{}, audit: &recorder{}}
-	cfg := smtp.ServerConfig{Name: "test", Hostname: "mx.example.com", TLS: serverTLS, MaxMessageOctets: sc.MaxMessage}
+	cfg := smtp.ServerConfig{Name: "test", Hostname: "mx.example.com", TLS: serverTLS, MaxMessageOctets: sc.MaxMessage, SoftBounce: sc.SoftBounce, RejectFooter: sc.RejectFooter}
 	if sc.Submission {
 		cfg.Mode = smtp.ModeSubmission
 	}
@@ -161,7 +233,9 @@ func (sc scene) serve(t *testing.T, l net.Listener, serverTLS *tls.Config) stage
 		cfg.Priorities, cfg.MaxPriority = smtp.PriorityForAll, 4
 	}
 	if sc.Hostname != "" {
-		cfg.LookupHostname = func(context.Context, netip.Addr) string { return sc.Hostname }
+		cfg.LookupHostname = func(context.Context, netip.Addr) mail.ClientName {
+			return mail.ClientName{Hostname: sc.Hostname, Reverse: sc.Hostname, Naming: mail.NameVerified}
+		}
 	}
 	server, err := smtp.NewServer(cfg, sc.build(t, st.queue, st.audit), nil)
 	if err != nil {

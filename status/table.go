@@ -45,6 +45,9 @@ const (
 	BareNewline
 	ProtocolSwitch
 	EarlyTalker
+	PregreetDrop
+	PregreetReject
+	NotAuthorized
 	SessionFault
 
 	// Authentication.
@@ -54,6 +57,7 @@ const (
 	AuthNeedsTLS
 	AuthTemporary
 	AuthTooMany
+	PasswordExpired
 	AlreadyAuthenticated
 	AuthorizationDenied
 	TLSRequired
@@ -82,8 +86,34 @@ const (
 	GroupRestricted
 	PolicyLater
 	PolicyFlag
+	HungUp
+	SessionDenied
 	SenderNullMX
 	BounceToMany
+	ContentRejected
+	ContentDeferred
+	MIMETooDeep
+	AttachmentRejected
+	ClientNameMissing
+	ReverseNameMissing
+	HeloHostMissing
+	Listed
+	ListSilent
+	SenderUnverified
+	RecipientUnverified
+	BackupUnknown
+	Greylisted
+	SPFFailed
+	SPFFailedNow
+	SPFBroken
+	SPFUnknown
+	DMARCRefused
+	AuthorMalformed
+
+	FilterRejected
+	FilterDeferred
+	FilterDown
+	FilterShutdown
 
 	// Addresses.
 	NoSuchUser
@@ -100,6 +130,12 @@ const (
 	MailSystemFull
 	QueueFull
 	TooManyConnections
+	ConnectionRate
+	MessageRate
+	RecipientRate
+	TLSRate
+	AuthRate
+	QuotaExceeded
 	MailLoop
 	ForwardingLoop
 
@@ -182,6 +218,9 @@ var table = [reasonCount]row{
 	BareNewline:            {"BareNewline", 550, e(5, 5, 2), "Bare <LF> received", ""},
 	ProtocolSwitch:         {"ProtocolSwitch", 521, e(5, 7, 0), "I can break rules, too. Goodbye", ""},
 	EarlyTalker:            {"EarlyTalker", 554, e(5, 5, 0), "SMTP protocol synchronization", ""},
+	PregreetDrop:           {"PregreetDrop", 521, e(5, 5, 1), "Protocol error", ""},
+	PregreetReject:         {"PregreetReject", 550, e(5, 5, 1), "Protocol error", ""},
+	NotAuthorized:          {"NotAuthorized", 550, e(5, 7, 0), "Error: insufficient authorization", ""},
 	SessionFault:           {"SessionFault", 421, e(4, 3, 0), "Local error, closing connection", ""},
 
 	AuthRequired:         {"AuthRequired", 530, e(5, 7, 0), "Authentication required", "AUTHENTICATIONFAILED"},
@@ -190,6 +229,7 @@ var table = [reasonCount]row{
 	AuthNeedsTLS:         {"AuthNeedsTLS", 538, e(5, 7, 11), "Encryption required for requested authentication mechanism", "PRIVACYREQUIRED"},
 	AuthTemporary:        {"AuthTemporary", 454, e(4, 7, 0), "Temporary authentication failure", "UNAVAILABLE"},
 	AuthTooMany:          {"AuthTooMany", 421, e(4, 7, 0), "Too many failed authentications", "UNAVAILABLE"},
+	PasswordExpired:      {"PasswordExpired", 535, e(5, 7, 8), "Password expired: set a new one first", "EXPIRED"},
 	AlreadyAuthenticated: {"AlreadyAuthenticated", 503, e(5, 5, 1), "Already authenticated", ""},
 	AuthorizationDenied:  {"AuthorizationDenied", 535, e(5, 7, 8), "Authorization identity refused", "AUTHORIZATIONFAILED"},
 	TLSRequired:          {"TLSRequired", 530, e(5, 7, 0), "Must issue a STARTTLS command first", "PRIVACYREQUIRED"},
@@ -199,6 +239,10 @@ var table = [reasonCount]row{
 	AccessDenied:           {"AccessDenied", 554, e(5, 7, 1), "Access denied", "NOPERM"},
 	RelayDenied:            {"RelayDenied", 554, e(5, 7, 1), "Relay access denied", ""},
 	RelayDeferred:          {"RelayDeferred", 454, e(4, 7, 1), "Relay access denied", ""},
+	ContentRejected:        {"ContentRejected", 550, e(5, 7, 1), "Message content rejected", ""},
+	ContentDeferred:        {"ContentDeferred", 451, e(4, 7, 1), "Service unavailable", ""},
+	MIMETooDeep:            {"MIMETooDeep", 550, e(5, 6, 0), "MIME nesting exceeds safety limit", ""},
+	AttachmentRejected:     {"AttachmentRejected", 550, e(5, 7, 1), "Attachment rejected", ""},
 	PolicyReject:           {"PolicyReject", 554, e(5, 7, 1), "Rejected by policy", ""},
 	PolicyDefer:            {"PolicyDefer", 450, e(4, 7, 1), "Deferred by policy", ""},
 	SenderRejected:         {"SenderRejected", 554, e(5, 7, 1), "Sender address rejected", ""},
@@ -217,8 +261,31 @@ var table = [reasonCount]row{
 	GroupRestricted:        {"GroupRestricted", 550, e(5, 7, 2), "Not allowed to send to this group", ""},
 	PolicyLater:            {"PolicyLater", 450, e(4, 3, 2), "Try again later", ""},
 	PolicyFlag:             {"PolicyFlag", 450, e(4, 7, 0), "Service unavailable", ""},
+	HungUp:                 {"HungUp", 421, e(4, 7, 0), "Connection dropped", ""},
+	SessionDenied:          {"SessionDenied", 503, e(5, 7, 0), "Access denied", ""},
 	SenderNullMX:           {"SenderNullMX", 550, e(5, 7, 27), "Sender address rejected: domain does not accept mail", ""},
 	BounceToMany:           {"BounceToMany", 550, e(5, 5, 3), "Multi-recipient bounce", ""},
+	Greylisted:             {"Greylisted", 450, e(4, 2, 0), "Greylisted", ""},
+
+	ClientNameMissing:   {"ClientNameMissing", 450, e(4, 7, 25), "Client host rejected: cannot find your hostname", ""},
+	ReverseNameMissing:  {"ReverseNameMissing", 450, e(4, 7, 1), "Client host rejected: cannot find your reverse hostname", ""},
+	HeloHostMissing:     {"HeloHostMissing", 450, e(4, 7, 1), "Helo command rejected: Host not found", ""},
+	Listed:              {"Listed", 554, e(5, 7, 1), "Service unavailable; blocked using a DNS list", ""},
+	ListSilent:          {"ListSilent", 450, e(4, 7, 1), "Service unavailable", ""},
+	SenderUnverified:    {"SenderUnverified", 450, e(4, 1, 7), "Sender address rejected: unverified address", ""},
+	RecipientUnverified: {"RecipientUnverified", 450, e(4, 1, 1), "Recipient address rejected: unverified address", ""},
+	BackupUnknown:       {"BackupUnknown", 450, e(4, 4, 4), "Unable to look up mail exchanger information", ""},
+	SPFFailed:           {"SPFFailed", 550, e(5, 7, 23), "SPF validation failed", ""},
+	SPFFailedNow:        {"SPFFailedNow", 450, e(4, 7, 23), "SPF validation failed", ""},
+	SPFBroken:           {"SPFBroken", 550, e(5, 7, 24), "SPF record makes no sense", ""},
+	SPFUnknown:          {"SPFUnknown", 451, e(4, 7, 24), "SPF record cannot be looked up now", ""},
+	DMARCRefused:        {"DMARCRefused", 550, e(5, 7, 26), "Refused by the DMARC policy of the author's domain", ""},
+	AuthorMalformed:     {"AuthorMalformed", 550, e(5, 7, 1), "The From field does not name one author", ""},
+
+	FilterRejected: {"FilterRejected", 550, e(5, 7, 1), "Command rejected", ""},
+	FilterDeferred: {"FilterDeferred", 451, e(4, 7, 1), "Service unavailable - try again later", ""},
+	FilterDown:     {"FilterDown", 451, e(4, 7, 1), "Service unavailable - try again later", ""},
+	FilterShutdown: {"FilterShutdown", 421, e(4, 7, 0), "Service unavailable - try again later", ""},
 
 	NoSuchUser:       {"NoSuchUser", 550, e(5, 1, 1), "Address unknown", "NONEXISTENT"},
 	NoSuchSender:     {"NoSuchSender", 550, e(5, 1, 0), "Sender address unknown", ""},
@@ -233,6 +300,12 @@ var table = [reasonCount]row{
 	MailSystemFull:     {"MailSystemFull", 452, e(4, 3, 1), "Insufficient system storage", "UNAVAILABLE"},
 	QueueFull:          {"QueueFull", 452, e(4, 3, 1), "Mail queue is full, try again later", "UNAVAILABLE"},
 	TooManyConnections: {"TooManyConnections", 421, e(4, 7, 0), "Too many connections", "UNAVAILABLE"},
+	ConnectionRate:     {"ConnectionRate", 421, e(4, 7, 0), "Error: too many connections", "UNAVAILABLE"},
+	MessageRate:        {"MessageRate", 450, e(4, 7, 1), "Error: too much mail", ""},
+	RecipientRate:      {"RecipientRate", 450, e(4, 7, 1), "Error: too many recipients", ""},
+	TLSRate:            {"TLSRate", 454, e(4, 7, 0), "Error: too many new TLS sessions", ""},
+	AuthRate:           {"AuthRate", 450, e(4, 7, 1), "Error: too many AUTH commands", "UNAVAILABLE"},
+	QuotaExceeded:      {"QuotaExceeded", 450, e(4, 7, 1), "Error: sending quota exceeded", "LIMIT"},
 	MailLoop:           {"MailLoop", 554, e(5, 4, 6), "Too many hops", ""},
 	ForwardingLoop:     {"ForwardingLoop", 554, e(5, 4, 6), "Mail forwarding loop", ""},
 

@@ -266,6 +266,14 @@ type Blobs interface {
 	Open(ctx context.Context, ref Ref) (Body, error)
 }
 
+// Mender is what engines of bodies can do for one that is damaged.
+type Mender interface {
+	// Mend adds to b what puts the staged octets in the place of those of the
+	// body of that name, whose references stay what they are. A body that is
+	// not there has one reference then.
+	Mend(b *Batch, s Staged)
+}
+
 // Staged is a body that waits for its first link.
 type Staged interface {
 	// Ref names the body; the first call may have to read all of it.

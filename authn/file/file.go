@@ -92,6 +92,9 @@ func (f *File) Verify(ctx context.Context, a authn.Attempt) (mail.Identity, erro
 	case err != nil:
 		return mail.Identity{}, err
 	case known && matched:
+		if err := f.fresh().limits[a.Login].check(a); err != nil {
+			return mail.Identity{}, err
+		}
 		return mail.Identity{Authentication: a.Login, Authorization: a.Login}, nil
 	case known:
 		return mail.Identity{}, status.New(status.AuthFailed, errors.New("wrong password"))

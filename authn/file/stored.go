@@ -34,6 +34,7 @@ type Stored struct {
 	// likeness is the hash last computed for a known login: what an unknown
 	// one is made to cost.
 	likeness atomic.Pointer[authn.Hash]
+	counted  atomic.Pointer[counted]
 }
 
 // NewStored returns a verifier called name.
@@ -74,7 +75,7 @@ func (s *Stored) Verify(ctx context.Context, a authn.Attempt) (mail.Identity, er
 	case !matched:
 		return mail.Identity{}, status.New(status.AuthFailed, errors.New("wrong password"))
 	case account.Disabled:
-		return mail.Identity{}, status.Errorf(status.AuthFailed, "account is disabled: %w", authn.ErrRefused)
+		return mail.Identity{}, status.Errorf(status.AuthFailed, "account is disabled: %w", authn.ErrRightButRefused)
 	}
 	return mail.Identity{Authentication: account.Name, Authorization: account.Name, Source: account.Source}, nil
 }

@@ -3,6 +3,10 @@
 // search finds for it. What the directory refuses is a definite no; a directory
 // that cannot be asked is not known.
 //
+// Where people cannot bind, the service account asks the server to compare
+// (NewComparer), or reads the stored hashes, which another verifier checks
+// (Hashes).
+//
 // Connections, searches and the meaning of result codes are left to the
 // directory room, behind Logins and Binder.
 package ldap
@@ -50,12 +54,13 @@ type Config struct {
 	Domains []mail.Domain
 }
 
-// Verifier verifies by bind. Safe for concurrent use.
+// Verifier verifies by bind, or by comparison. Safe for concurrent use.
 type Verifier struct {
 	cfg      Config
 	template template
 	logins   Logins
 	binder   Binder
+	does     string // what the binder does, for errors
 }
 
 // New returns a verifier. With a DN template logins is not asked and may be
@@ -64,7 +69,7 @@ func New(cfg Config, logins Logins, binder Binder) (*Verifier, error) {
 	if cfg.Name == "" {
 		cfg.Name = "ldap"
 	}
-	v := &Verifier{cfg: cfg, logins: logins, binder: binder}
+	v := &Verifier{cfg: cfg, logins: logins, binder: binder, does: "bind"}
 	if cfg.DNTemplate == "" {
 		if logins == nil {
 			return nil, errors.New("authn ldap: neither a DN template nor a directory to search")
@@ -98,17 +103,17 @@ func (v *Verifier) Verify(ctx context.Context, a authn.Attempt) (mail.Identity, 
 		return mail.Identity{}, errors.New("login has an entry without a DN")
 	}
 	if err := v.binder.Bind(ctx, dn, a.Password); err != nil {
-		return mail.Identity{}, fmt.Errorf("bind: %w", err)
+		return mail.Identity{}, fmt.Errorf("%s: %w", v.does, err)
 	}
 	if disabled {
-		return mail.Identity{}, status.Errorf(status.AuthFailed, "account is disabled: %w", authn.ErrRefused)
+		return mail.Identity{}, status.Errorf(status.AuthFailed, "account is disabled: %w", authn.ErrRightButRefused)
 	}
 	return mail.Identity{Authentication: name, Authorization: name}, nil
 }
 
 // find returns the DN to bind as and the canonical name.
 func (v *Verifier) find(ctx context.Context, login string) (dn, name string, disabled bool, err error) {
-	if v.cfg.DNTemplate != "" {
+	if v.filled() {
 		dn, name, err = v.fill(login)
 		return dn, name, false, err
 	}
@@ -121,6 +126,10 @@ func (v *Verifier) find(ctx context.Context, login string) (dn, name string, dis
 	}
 	return dn, account.Name, account.Disabled, nil
 }
+
+// filled reports whether DNs are made by the template, which says nothing of
+// whether there is such an entry.
+func (v *Verifier) filled() bool { return v.cfg.DNTemplate != "" }
 
 // fill makes the DN out of login, which is another verifier's when the
 // template cannot stand for it.

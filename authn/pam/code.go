@@ -79,11 +79,15 @@ func authenticateVerdict(code Code, cause error) error {
 	return cause
 }
 
+// accountVerdict: the password was right. That it has expired is the one cause
+// the client is told, which can do something about it.
 func accountVerdict(code Code, cause error) error {
 	switch code {
 	case codeSuccess:
 		return nil
-	case codePermDenied, codeAuthErr, codeUserUnknown, codeMaxTries, codeAcctExpired, codeCredExpired, codeAuthtokExpired, codeNewAuthtokReqd:
+	case codeAuthtokExpired, codeNewAuthtokReqd:
+		return status.New(status.PasswordExpired, fmt.Errorf("%w: %w", authn.ErrRefused, cause))
+	case codePermDenied, codeAuthErr, codeUserUnknown, codeMaxTries, codeAcctExpired, codeCredExpired:
 		return status.New(status.AuthFailed, fmt.Errorf("%w: %w", authn.ErrRefused, cause))
 	}
 	return cause

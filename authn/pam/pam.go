@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/postern-mail/postern/authn"
+	"github.com/postern-mail/postern/authn/helper"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 )
@@ -21,8 +22,11 @@ type Config struct {
 	// Name of the verifier in logs and audit; default "pam".
 	Name string
 	// Service is the PAM service asked, a file in /etc/pam.d; default
-	// "postern".
+	// "postern". "{protocol}" in it stands for one of authn.Protocols.
 	Service string
+	// Services are the PAM services of single protocols, in the place of
+	// Service.
+	Services map[string]string
 	// Socket is where a helper listens that somebody else runs, usually
 	// systemd as root. Default: the daemon runs the helper itself, with its
 	// own rights, which suffice for modules such as pam_sss but not for
@@ -48,8 +52,7 @@ type Config struct {
 // helper alive where the daemon runs it.
 type Verifier struct {
 	cfg    Config
-	uids   []int   // whom the helper may run as
-	helper *helper // nil with Config.Socket
+	helper *helper.Client
 }
 
 // New returns a verifier. It starts and makes nothing: without Config.Socket
@@ -67,14 +70,44 @@ func New(cfg Config, log hclog.Logger) (*Verifier, error) {
 	if cfg.Timeout < 0 || cfg.Workers < 0 {
 		return nil, errors.New("authn pam: timeout and workers must not be negative")
 	}
-	if strings.ContainsAny(cfg.Service, "/\x00") {
-		return nil, fmt.Errorf("authn pam: service %q is not a file name", cfg.Service)
+	for protocol := range cfg.Services {
+		if !slices.Contains(authn.Protocols(), protocol) {
+			return nil, fmt.Errorf("authn pam: %q is no protocol (known: %s)", protocol, strings.Join(authn.Protocols(), ", "))
+		}
 	}
-	v := &Verifier{cfg: cfg, uids: []int{0, os.Geteuid()}}
-	if cfg.Socket == "" {
-		v.helper = newHelper(cfg, log)
+	var args []string
+	for _, service := range cfg.services() {
+		if service == "" || strings.ContainsAny(service, "/{}\x00") {
+			return nil, fmt.Errorf("authn pam: service %q is not a file name", service)
+		}
+		args = append(args, "--service="+service)
 	}
-	return v, nil
+	if cfg.ServiceDir != "" {
+		args = append(args, "--service-dir="+cfg.ServiceDir)
+	}
+	if cfg.Workers > 0 {
+		args = append(args, "--workers="+strconv.Itoa(cfg.Workers))
+	}
+	return &Verifier{cfg: cfg, helper: helper.New(helper.Config{Name: cfg.Name, Socket: cfg.Socket, Command: cfg.Command, Args: args}, log)}, nil
+}
+
+// service returns the PAM service of a protocol.
+func (cfg Config) service(protocol string) string {
+	if service, ok := cfg.Services[protocol]; ok {
+		return service
+	}
+	return strings.ReplaceAll(cfg.Service, "{protocol}", protocol)
+}
+
+// services lists every service that can be asked, each once.
+func (cfg Config) services() []string {
+	var services []string
+	for _, protocol := range authn.Protocols() {
+		if service := cfg.service(protocol); !slices.Contains(services, service) {
+			services = append(services, service)
+		}
+	}
+	return services
 }
 
 // Name implements authn.Verifier.
@@ -82,13 +115,7 @@ func (v *Verifier) Name() string { return v.cfg.Name }
 
 // Run keeps the helper running until ctx ends; with Config.Socket there is
 // nothing to do and it only waits.
-func (v *Verifier) Run(ctx context.Context) error {
-	if v.helper == nil {
-		<-ctx.Done()
-		return nil
-	}
-	return v.helper.run(ctx)
-}
+func (v *Verifier) Run(ctx context.Context) error { return v.helper.Run(ctx) }
 
 // Verify implements authn.Verifier. The identity is PAM_USER as the modules
 // left it, in canonical form.
@@ -96,7 +123,7 @@ func (v *Verifier) Verify(ctx context.Context, a authn.Attempt) (mail.Identity, 
 	if err := authn.CheckPassword(a.Password); err != nil {
 		return mail.Identity{}, status.New(status.AuthFailed, err)
 	}
-	request := Request{Service: v.cfg.Service, User: a.Login, Password: a.Password}
+	request := Request{Service: v.cfg.service(authn.Protocol(a.Service)), User: a.Login, Password: a.Password}
 	if a.Remote.IsValid() {
 		request.RemoteHost = a.Remote.Addr().Unmap().WithZone("").String()
 	}
@@ -104,7 +131,7 @@ func (v *Verifier) Verify(ctx context.Context, a authn.Attempt) (mail.Identity, 
 	defer cancel()
 	response, err := v.ask(ctx, request)
 	if err != nil {
-		return mail.Identity{}, fmt.Errorf("ask PAM helper: %w", err)
+		return mail.Identity{}, fmt.Errorf("ask auth helper: %w", err)
 	}
 	if err := verdict(response); err != nil {
 		return mail.Identity{}, err
@@ -123,39 +150,17 @@ func (v *Verifier) ask(ctx context.Context, request Request) (Response, error) {
 		return Response{}, err
 	}
 	defer clear(message)
-	path := v.cfg.Socket
-	if v.helper != nil {
-		if path, err = v.helper.socket(ctx); err != nil {
-			return Response{}, err
-		}
-	}
-	var dialer net.Dialer
-	dialed, err := dialer.DialContext(ctx, "unixpacket", path)
+	conn, err := v.helper.Dial(ctx)
 	if err != nil {
 		return Response{}, err
 	}
-	defer dialed.Close()
-	conn := dialed.(*net.UnixConn)
-	if err := CheckPeer(conn, v.uids); err != nil {
-		return Response{}, err
-	}
-	// Expiring the deadline ends a read or write under way.
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
-	defer stop()
-	return exchange(conn, message)
-}
-
-func exchange(conn *net.UnixConn, message []byte) (Response, error) {
-	if _, err := conn.Write(message); err != nil {
-		return Response{}, err
-	}
-	buf := make([]byte, MaxMessageOctets+1)
-	n, err := conn.Read(buf)
+	defer conn.Close()
+	answer, err := conn.Ask(message, MaxMessageOctets, 0)
 	if err != nil {
 		return Response{}, err
 	}
 	var response Response
-	if err := response.UnmarshalBinary(buf[:n]); err != nil {
+	if err := response.UnmarshalBinary(answer); err != nil {
 		return Response{}, err
 	}
 	return response, nil

@@ -21,6 +21,11 @@ import (
 	"github.com/postern-mail/postern/status"
 )
 
+// built is the program with the helper in it.
+var built = testenv.NewShared(testenv.PAMHelper)
+
+func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
+
 // run keeps v's helper running until the test ends.
 func run(t *testing.T, v *pam.Verifier) {
 	t.Helper()
@@ -45,6 +50,8 @@ func class(err error) string {
 		return "yes"
 	case errors.Is(err, authn.ErrUnknownLogin):
 		return "not mine"
+	case status.Of(err) == status.PasswordExpired:
+		return "expired"
 	case status.Of(err) == status.AuthFailed:
 		return "no"
 	}
@@ -54,7 +61,7 @@ func class(err error) string {
 // TestRealPAM drives the helper as the daemon does, with real PAM modules.
 func TestRealPAM(t *testing.T) {
 	t.Parallel()
-	helper, matrix := testenv.PAMHelper(t), testenv.PAMMatrix(t)
+	helper, matrix := built.Get(t), testenv.PAMMatrix(t)
 	dir := testenv.TempDir(t)
 	passdb := filepath.Join(dir, "passdb")
 	if err := os.WriteFile(passdb, []byte("alice:secret:matrix\nbob:pässwörd:matrix\neve:secret:other\n"), 0o600); err != nil {
@@ -67,7 +74,7 @@ func TestRealPAM(t *testing.T) {
 	testenv.PAMService(t, dir, "permit", "auth required pam_permit.so", "account required pam_permit.so")
 	open := func(t *testing.T, service string) *pam.Verifier {
 		t.Helper()
-		v, err := pam.New(pam.Config{Service: service, Command: []string{helper, "pam-helper"}, ServiceDir: dir, Workers: 2}, hclog.NewNullLogger())
+		v, err := pam.New(pam.Config{Service: service, Command: []string{helper, "auth-helper"}, ServiceDir: dir, Workers: 2}, hclog.NewNullLogger())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +150,9 @@ func TestRealPAM(t *testing.T) {
 		{"abort", "success", "unknown"},
 		{"cred_insufficient", "success", "unknown"},
 		{"success", "acct_expired", "no"},
-		{"success", "new_authtok_reqd", "no"},
+		{"success", "new_authtok_reqd", "expired"},
+		{"success", "authtok_expired", "expired"},
+		{"new_authtok_reqd", "success", "no"}, // nobody says that the password was right
 		{"success", "perm_denied", "no"},
 		{"success", "user_unknown", "no"},
 		{"success", "authinfo_unavail", "unknown"},
@@ -174,7 +183,7 @@ func TestLocalUser(t *testing.T) {
 	login := testenv.LocalUser(t, strings.TrimPrefix(stored, "{CRYPT}"))
 	dir := testenv.TempDir(t)
 	testenv.PAMService(t, dir, "unix", "auth required pam_unix.so nodelay", "account required pam_unix.so")
-	v, err := pam.New(pam.Config{Service: "unix", Command: []string{testenv.PAMHelper(t), "pam-helper"}, ServiceDir: dir}, hclog.NewNullLogger())
+	v, err := pam.New(pam.Config{Service: "unix", Command: []string{built.Get(t), "auth-helper"}, ServiceDir: dir}, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,13 +209,13 @@ func TestHelperIsStartedAgain(t *testing.T) {
 	dir := testenv.TempDir(t)
 	// A helper that cannot start, until it can.
 	command := filepath.Join(dir, "command")
-	script := fmt.Sprintf("#!/bin/sh\n[ -e %s/ready ] || exit 1\nexec %s \"$@\"\n", dir, testenv.PAMHelper(t))
+	script := fmt.Sprintf("#!/bin/sh\n[ -e %s/ready ] || exit 1\nexec %s \"$@\"\n", dir, built.Get(t))
 	if err := os.WriteFile(command, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	testenv.PAMService(t, dir, "permit", "auth required pam_permit.so", "account required pam_permit.so")
 	v, err := pam.New(pam.Config{
-		Service: "permit", Command: []string{command, "pam-helper"}, ServiceDir: dir, Timeout: 500 * time.Millisecond,
+		Service: "permit", Command: []string{command, "auth-helper"}, ServiceDir: dir, Timeout: 500 * time.Millisecond,
 	}, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)

@@ -59,14 +59,14 @@ func TestRequestPrintsNoPassword(t *testing.T) {
 // are exactly those listed, all others are unknown.
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
-	const refused, no, notMine = "refused", "no", "not mine"
+	const refused, expired, no, notMine = "refused", "expired", "no", "not mine"
 	authenticate := map[string]string{
 		"PAM_AUTH_ERR": no, "PAM_MAXTRIES": refused, "PAM_USER_UNKNOWN": notMine, "PAM_PERM_DENIED": refused,
 		"PAM_ACCT_EXPIRED": refused, "PAM_CRED_EXPIRED": refused, "PAM_AUTHTOK_EXPIRED": refused, "PAM_NEW_AUTHTOK_REQD": refused,
 	}
 	account := map[string]string{
 		"PAM_SUCCESS": "yes", "PAM_AUTH_ERR": refused, "PAM_MAXTRIES": refused, "PAM_USER_UNKNOWN": refused, "PAM_PERM_DENIED": refused,
-		"PAM_ACCT_EXPIRED": refused, "PAM_CRED_EXPIRED": refused, "PAM_AUTHTOK_EXPIRED": refused, "PAM_NEW_AUTHTOK_REQD": refused,
+		"PAM_ACCT_EXPIRED": refused, "PAM_CRED_EXPIRED": refused, "PAM_AUTHTOK_EXPIRED": expired, "PAM_NEW_AUTHTOK_REQD": expired,
 	}
 	for phase, table := range map[Phase]map[string]string{PhaseHelper: {}, PhaseStart: {}, PhaseAuthenticate: authenticate, PhaseAccount: account} {
 		for code := range Code(40) {
@@ -87,6 +87,8 @@ func class(err error) string {
 		return "yes"
 	case errors.Is(err, authn.ErrUnknownLogin):
 		return "not mine"
+	case status.Of(err) == status.PasswordExpired && errors.Is(err, authn.ErrRefused):
+		return "expired"
 	case status.Of(err) == status.AuthFailed && errors.Is(err, authn.ErrRefused):
 		return "refused"
 	case status.Of(err) == status.AuthFailed:

@@ -11,11 +11,11 @@ func (x *Exchange) plain(response []byte) ([]byte, step, error) {
 	if response == nil {
 		return []byte{}, x.plain, nil
 	}
-	var ok bool
-	if x.attempt.Authorization, x.attempt.Login, x.attempt.Password, ok = parsePlain(response); !ok {
+	authorization, login, password, ok := parsePlain(response)
+	if !ok {
 		return nil, nil, status.New(status.ParameterSyntax, errMalformed)
 	}
-	return nil, nil, nil
+	return nil, nil, x.verify(authorization, login, password)
 }
 
 // parsePlain splits "[authzid] NUL authcid NUL passwd" (RFC 4616 section 2).
@@ -34,11 +34,8 @@ func (x *Exchange) loginName(response []byte) ([]byte, step, error) {
 	if response == nil {
 		return []byte("Username:"), x.loginName, nil
 	}
-	x.attempt.Login = string(response)
-	return []byte("Password:"), x.loginPassword, nil
-}
-
-func (x *Exchange) loginPassword(response []byte) ([]byte, step, error) {
-	x.attempt.Password = string(response)
-	return nil, nil, nil
+	login := string(response)
+	return []byte("Password:"), func(response []byte) ([]byte, step, error) {
+		return nil, nil, x.verify("", login, string(response))
+	}, nil
 }

@@ -19,6 +19,9 @@ import (
 type recorder struct {
 	err  error
 	seen []authn.Attempt
+
+	vouched, refused []authn.Vouched
+	cause            error
 }
 
 func (r *recorder) Verify(_ context.Context, a authn.Attempt) (mail.Identity, error) {
@@ -33,9 +36,27 @@ var protected = mail.Client{
 	Session: "s1", Remote: netip.MustParseAddrPort("192.0.2.1:4000"), TLS: &mail.TLSInfo{Version: "TLSv1.3"},
 }
 
+func (r *recorder) TakesPasswords() bool { return true }
+
+func (r *recorder) Vouch(_ context.Context, v authn.Vouched) (mail.Identity, error) {
+	r.vouched = append(r.vouched, v)
+	if r.err != nil {
+		return mail.Identity{}, r.err
+	}
+	return mail.Identity{Authentication: v.Login, Authorization: v.Login, Mechanism: v.Mechanism, Verifier: v.By}, nil
+}
+
+func (r *recorder) Refuse(_ context.Context, v authn.Vouched, cause error) error {
+	r.refused, r.cause = append(r.refused, v), cause
+	if status.Of(cause) == status.AuthFailed {
+		return cause
+	}
+	return status.New(status.AuthTemporary, cause)
+}
+
 func start(t *testing.T, v Verifier, mechanism string) *Exchange {
 	t.Helper()
-	m, err := New(Config{}, v)
+	m, err := New(Config{}, Deps{Verifier: v})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +129,7 @@ func TestExchanges(t *testing.T) {
 
 func TestMalformedResponses(t *testing.T) {
 	t.Parallel()
-	long := strings.Repeat("x", maxResponseOctets+1)
+	long := strings.Repeat("x", maxPasswordOctets+1)
 	tests := []struct {
 		name, mechanism string
 		responses       []string
@@ -153,6 +174,7 @@ func TestVerifierErrorPassesThrough(t *testing.T) {
 
 func TestOffer(t *testing.T) {
 	t.Parallel()
+	all := []string{GSSAPI, Plain, Login}
 	tests := []struct {
 		name      string
 		cfg       Config
@@ -161,16 +183,23 @@ func TestOffer(t *testing.T) {
 		mechanism string
 		want      status.Reason
 	}{
-		{"protected", Config{}, true, []string{Plain, Login}, Plain, status.OK},
+		{"protected", Config{}, true, all, Plain, status.OK},
 		{"unprotected", Config{}, false, nil, Plain, status.AuthNeedsTLS},
-		{"unprotected, allowed", Config{AllowWithoutTLS: true}, false, []string{Plain, Login}, Login, status.OK},
-		{"unknown", Config{}, true, []string{Plain, Login}, "CRAM-MD5", status.AuthMechanism},
+		{"unprotected, allowed", Config{AllowWithoutTLS: true}, false, all, Login, status.OK},
+		{"unknown", Config{}, true, all, "CRAM-MD4", status.AuthMechanism},
 		{"not configured", Config{Mechanisms: []string{Plain}}, true, []string{Plain}, Login, status.AuthMechanism},
+		{"in the order written", Config{Mechanisms: []string{"login", "plain"}}, true, []string{Login, Plain}, "login", status.OK},
+		{"other mechanisms without TLS", Config{MechanismsWithoutTLS: []string{GSSAPI}}, false, []string{GSSAPI}, Plain, status.AuthNeedsTLS},
+		{"which need not be those with TLS", Config{Mechanisms: []string{Plain}, MechanismsWithoutTLS: []string{GSSAPI}}, true, []string{Plain}, GSSAPI, status.AuthMechanism},
+		{"no plaintext", Config{Refuse: []Weakness{NoPlaintext, NoAnonymous}}, true, []string{GSSAPI}, Plain, status.AuthMechanism},
+		{"no plaintext without TLS", Config{AllowWithoutTLS: true, RefuseWithoutTLS: []Weakness{NoPlaintext}}, false, []string{GSSAPI}, Plain, status.AuthNeedsTLS},
+		{"no plaintext without TLS, under TLS", Config{AllowWithoutTLS: true, RefuseWithoutTLS: []Weakness{NoPlaintext}}, true, all, Plain, status.OK},
+		{"a list does not undo a refusal", Config{Mechanisms: all, Refuse: []Weakness{MutualAuth}}, true, []string{GSSAPI}, Plain, status.AuthMechanism},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			m, err := New(tt.cfg, &recorder{})
+			m, err := New(tt.cfg, Deps{Verifier: &recorder{}, Acceptors: &tickets{ready: true}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -178,7 +207,7 @@ func TestOffer(t *testing.T) {
 			if tt.tls {
 				client = protected
 			}
-			if got := m.List(tt.tls); !slices.Equal(got, tt.list) {
+			if got := m.List(&client); !slices.Equal(got, tt.list) {
 				t.Errorf("List(%v) = %q, want %q", tt.tls, got, tt.list)
 			}
 			if _, err := m.Start(t.Context(), tt.mechanism, "imap", client); status.Of(err) != tt.want {
@@ -186,8 +215,28 @@ func TestOffer(t *testing.T) {
 			}
 		})
 	}
-	if _, err := New(Config{Mechanisms: []string{"ROT13"}}, &recorder{}); err == nil {
-		t.Error("an unknown mechanism was accepted")
+	for _, cfg := range []Config{{Mechanisms: []string{"ROT13"}}, {MechanismsWithoutTLS: []string{""}}, {Refuse: []Weakness{"nofun"}}} {
+		if _, err := New(cfg, Deps{Verifier: &recorder{}}); err == nil {
+			t.Errorf("%+v was accepted", cfg)
+		}
+	}
+}
+
+// What cannot work is not offered, and told of when somebody wrote it down.
+func TestImpossibleMechanisms(t *testing.T) {
+	t.Parallel()
+	m, err := New(Config{Mechanisms: []string{GSSAPI, Plain}}, Deps{Verifier: &recorder{}, Acceptors: &tickets{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.List(&protected); !slices.Equal(got, []string{Plain}) {
+		t.Errorf("List = %q", got)
+	}
+	if got := m.Impossible(); !slices.Equal(got, []string{GSSAPI}) {
+		t.Errorf("Impossible = %q", got)
+	}
+	if m, err = New(Config{}, Deps{Verifier: &recorder{}}); err != nil || len(m.Impossible()) != 0 {
+		t.Errorf("a list nobody wrote: %v, %v", m.Impossible(), err)
 	}
 }
 

@@ -1,14 +1,14 @@
 package imapd
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/postern-mail/postern/backend/sessions"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 )
@@ -47,27 +47,28 @@ func parseAuthenticate(p *parser) (a authenticateArgs, err error) {
 	}
 	rest := p.b[p.i:]
 	p.i = len(p.b)
-	if string(rest) == "=" {
-		a.initial = []byte{}
-		return a, nil
+	a.initial, err = sessions.DecodeResponse(rest)
+	if err != nil {
+		return a, syntax(err.Error())
 	}
-	a.initial, err = decodeSASL(rest)
-	return a, err
+	return a, nil
 }
 
-func decodeSASL(line []byte) ([]byte, error) {
-	out := make([]byte, base64.StdEncoding.DecodedLen(len(line)))
-	n, err := base64.StdEncoding.Decode(out, line)
-	if err != nil {
-		return nil, syntax("invalid base64")
+// mechanisms lists what is on offer on this connection now.
+func (s *session) mechanisms() []string {
+	if !s.protected() {
+		return nil
 	}
-	return out[:n], nil
+	return s.server.deps.Auth.Mechanisms(&s.client)
 }
 
 // loginCommand is LOGIN (RFC 3501 section 6.2.3).
 func (s *session) loginCommand(ctx context.Context, a loginArgs) (result, error) {
 	if !s.protected() {
 		return result{}, refuse(status.AuthNeedsTLS.IMAPCode(), "Use STARTTLS before logging in")
+	}
+	if !sessions.TakesPasswords(s.mechanisms()) {
+		return result{}, refuse(status.AuthMechanism.IMAPCode(), "LOGIN is disabled here")
 	}
 	if strings.IndexByte(a.login, 0) >= 0 || strings.IndexByte(a.password, 0) >= 0 {
 		return result{}, syntax("NUL in a login")
@@ -81,12 +82,15 @@ func (s *session) authenticate(ctx context.Context, a authenticateArgs) (result,
 	if !s.protected() {
 		return result{}, refuse(status.AuthNeedsTLS.IMAPCode(), "Use STARTTLS before logging in")
 	}
-	if !slices.Contains(s.server.deps.Auth.Mechanisms(true), a.mechanism) {
+	if !slices.Contains(s.mechanisms(), a.mechanism) {
 		return result{}, refuse(status.AuthMechanism.IMAPCode(), "Unknown authentication mechanism")
 	}
 	exchange, err := s.server.deps.Auth.Start(ctx, a.mechanism, s.client)
 	if err != nil {
 		return s.authenticated(ctx, mail.Identity{}, err)
+	}
+	if held, ok := exchange.(io.Closer); ok {
+		defer held.Close() // an exchange that the client leaves
 	}
 	if err := s.exchange(exchange, a.initial); err != nil {
 		return s.authenticated(ctx, mail.Identity{}, err)
@@ -95,27 +99,22 @@ func (s *session) authenticate(ctx context.Context, a authenticateArgs) (result,
 }
 
 // exchange carries challenges and responses until the mechanism is done.
-func (s *session) exchange(exchange Authentication, response []byte) error {
-	for {
-		challenge, done, err := exchange.Next(response)
-		if done || err != nil {
-			return err
-		}
-		s.continuation(base64.StdEncoding.EncodeToString(challenge))
+func (s *session) exchange(exchange sessions.Authentication, initial []byte) error {
+	err := sessions.Exchange(exchange, initial, func(challenge string) ([]byte, error) {
+		s.continuation(challenge)
 		line, err := s.r.readLine(nil, maxSASLOctets)
-		if err != nil {
-			return s.lost(err)
+		switch {
+		case err != nil:
+			return nil, s.lost(err)
+		case hasLiteral(line):
+			return nil, errStrayLiteral
 		}
-		if hasLiteral(line) {
-			return errStrayLiteral
-		}
-		if string(bytes.TrimSpace(line)) == "*" {
-			return syntax("authentication was cancelled")
-		}
-		if response, err = decodeSASL(line); err != nil {
-			return err
-		}
+		return line, nil
+	})
+	if errors.Is(err, sessions.ErrCancelled) || errors.Is(err, sessions.ErrBase64) {
+		return syntax(err.Error())
 	}
+	return err
 }
 
 // authenticated ends every attempt: it begins the account's session, or counts
@@ -134,8 +133,8 @@ func (s *session) authenticated(ctx context.Context, identity mail.Identity, err
 		return result{}, err
 	case reason.Permanent():
 		s.failures++
-		s.pause(ctx)
-		return result{}, refuse(reason.IMAPCode(), oneLine(status.ReplyOf(err).Text))
+		s.handle.Penance(ctx, s.cfg.AuthDelay, s.failures)
+		return result{}, refuse(reason.IMAPCode(), sessions.OneLine(status.ReplyOf(err).Text))
 	default:
 		// Unknown faults are an outage too: a client told anything else would
 		// throw a good password away.
@@ -156,6 +155,7 @@ func isRefusal(err error) bool {
 
 // begin opens the mailboxes of who authenticated.
 func (s *session) begin(ctx context.Context, identity mail.Identity) error {
+	age := s.server.accountsAge.Load() // from before the answer
 	account, err := s.server.deps.Accounts.Account(ctx, identity.Authorization)
 	if err != nil {
 		return err
@@ -163,34 +163,29 @@ func (s *session) begin(ctx context.Context, identity mail.Identity) error {
 	if account.Disabled {
 		return status.New(status.AccountDisabled, nil)
 	}
-	if !s.server.admit(s, account.Name) {
+	if !s.handle.Login(account.Name) {
 		s.log.Warn("too many sessions of one account", "sid", s.client.Session, "login", account.Name, "remote", s.client.Remote)
 		return refuse("LIMIT", "Too many connections of this account")
 	}
 	opened, err := s.server.deps.Store.Account(ctx, account)
+	if reason := status.Of(err); err != nil && reason.Transient() {
+		// Such as the account of a pair that is not complete here yet. The
+		// password was right, and nobody must think otherwise.
+		s.log.Warn("mailboxes are not available", "sid", s.client.Session, "login", account.Name, "remote", s.client.Remote, "reason", reason, "error", err)
+		return refuse(status.StoreDown.IMAPCode(), "Mailboxes are not available here now, try again later")
+	}
 	if err != nil {
 		return err
 	}
 	s.account, s.client.Identity, s.state = opened, &identity, authenticated
+	s.who, s.groupsAge = s.cfg.Sharing.who(&account), age
+	s.handle.LoggedIn(identity.Authorization, account.Name)
 	s.r.limit = time.Time{}
 	s.failures = 0
+	if s.client.TLS != nil {
+		s.client.TLS.Connection = nil // many wait for hours now
+	}
 	return nil
-}
-
-// pause makes guessing slow: each failure on a connection waits twice as long
-// as the one before, up to 8 times the first.
-func (s *session) pause(ctx context.Context) {
-	delay := s.cfg.AuthDelay << min(s.failures-1, 3)
-	if delay <= 0 {
-		return
-	}
-	timer := time.NewTimer(delay)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-s.draining:
-	case <-ctx.Done():
-	}
 }
 
 // startTLS is STARTTLS (RFC 3501 section 6.2.1). What came in the clear behind
@@ -201,6 +196,8 @@ func (s *session) startTLS(ctx context.Context) (result, error) {
 		return result{}, syntax("TLS is not available")
 	case s.client.TLS != nil:
 		return result{}, syntax("TLS is already active")
+	case s.isCompressed():
+		return result{}, syntax("TLS cannot begin inside of compression")
 	}
 	s.tagged(s.tag, result{text: "Begin TLS negotiation now"}, nil)
 	if err := s.w.flush(); err != nil {

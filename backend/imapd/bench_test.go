@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,9 +46,9 @@ func BenchmarkFetchFraming(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			s := newSession(&Server{}, &cfg, sink{}, nil)
+			s := &session{cfg: &cfg, w: writer{conn: sink{}, timeout: cfg.WriteTimeout}}
 			v := newBenchView(n)
-			s.box = &selection{told: v, now: v}
+			s.box = &selection{ground: ground{told: v, now: v}}
 			a, err := parseFetch(false)(&parser{b: []byte(" 1:* " + items)})
 			if err != nil {
 				b.Fatal(err)
@@ -97,6 +98,7 @@ func BenchmarkOperations(b *testing.B) {
 	}
 	c.ok("SELECT INBOX")
 	for _, command := range []string{
+		"NOOP", "SELECT INBOX", "FETCH 1:* (BODYSTRUCTURE)",
 		"FETCH 1:* (UID FLAGS)", "FETCH 1:* (ENVELOPE)", "FETCH 1:* (BODY.PEEK[HEADER.FIELDS (DATE FROM TO SUBJECT)])",
 		"FETCH 1:* (BODY.PEEK[])", "UID SEARCH HEADER SUBJECT m1999", "UID SEARCH BODY needle", "UID SEARCH UNSEEN",
 		`STORE 1:* +FLAGS.SILENT (\Flagged)`,
@@ -106,6 +108,55 @@ func BenchmarkOperations(b *testing.B) {
 				c.ok(command)
 			}
 			b.ReportMetric(float64(b.N)*n/b.Elapsed().Seconds(), "messages/s")
+		})
+	}
+}
+
+// resyncBench is a mailbox of 50 000 messages in which 100 have changed and 50
+// were expunged since a client was there.
+func resyncBench(b *testing.B) (c *client, validity, before string) {
+	b.Helper()
+	s := startServer(b, testConfig())
+	r := &resyncer{client: s.login("alice"), other: s.login("alice"), server: s}
+	for _, c := range []*client{r.client, r.other} {
+		_ = c.conn.SetDeadline(time.Time{})
+	}
+	const n = 50_000
+	m := message("m", "some text in the body of the message")
+	text := "APPEND INBOX" + strings.Repeat(fmt.Sprintf(" {%d+}\r\n%s", len(m), m), 100)
+	for range n / 100 {
+		r.other.ok(text)
+	}
+	r.ok("ENABLE QRESYNC")
+	r.open("INBOX")
+	r.other.ok("SELECT INBOX")
+	before = r.modSeq
+	for i := range 100 {
+		r.other.ok(fmt.Sprintf(`UID STORE %d +FLAGS.SILENT (\Flagged)`, 1+i*500))
+	}
+	for i := range 50 {
+		r.other.ok(fmt.Sprintf(`UID STORE %d +FLAGS.SILENT (\Deleted)`, 7+i*999))
+	}
+	r.other.ok("EXPUNGE")
+	return r.client, r.validity, before
+}
+
+// BenchmarkResync is how a client of a large mailbox comes back: SELECT with
+// QRESYNC, and what does the same in an open mailbox.
+func BenchmarkResync(b *testing.B) {
+	c, validity, before := resyncBench(b)
+	for _, command := range []string{
+		fmt.Sprintf("SELECT INBOX (QRESYNC (%s %s))", validity, before),
+		fmt.Sprintf("SELECT INBOX (QRESYNC (%s %s 1:50000))", validity, before),
+		fmt.Sprintf("UID FETCH 1:* (FLAGS) (CHANGEDSINCE %s VANISHED)", before),
+		fmt.Sprintf("UID FETCH 1:* (FLAGS) (CHANGEDSINCE %s)", before),
+	} {
+		name, _, _ := strings.Cut(command, validity)
+		b.Run(strings.TrimSuffix(name, " (QRESYNC ("), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				c.ok(command)
+			}
 		})
 	}
 }

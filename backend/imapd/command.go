@@ -5,7 +5,10 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"time"
 
+	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/backend/sessions"
 	"github.com/postern-mail/postern/status"
 )
 
@@ -35,6 +38,14 @@ type command struct {
 	message *literalMark
 }
 
+// known is the command's name, where it is one of ours.
+func (c *command) known() string {
+	if _, ok := verbs[c.name]; !ok {
+		return "unknown"
+	}
+	return c.name
+}
+
 // action runs a parsed command.
 type action func(s *session, ctx context.Context) (result, error)
 
@@ -44,11 +55,18 @@ type verb struct {
 	// numbers is true for commands whose sequence numbers an EXPUNGE would
 	// shift (RFC 3501 section 7.4.1).
 	numbers bool
-	// reads is true for commands that answer from the mailbox: they work on
-	// what is there now, not on what was there after the last command. STORE
-	// does not: flags told before a silent change would seem to come after it.
+	// reads is true for commands that answer from the mailbox, or choose by its
+	// flags: they work on what is there now, not on what was there after the last
+	// command. STORE does not: flags told before a silent change would seem to
+	// come after it.
 	reads bool
-	parse func(p *parser) (action, error)
+	// expunges is true for commands that take messages away: a client that wants
+	// to know of nothing by NOTIFY is told all behind them.
+	expunges bool
+	// leaves is true for commands that leave the selected mailbox: they are
+	// allowed whatever became of the client's rights.
+	leaves bool
+	parse  func(p *parser) (action, error)
 }
 
 // with makes the parse function of a verb from its parser and its handler.
@@ -88,36 +106,60 @@ var verbs = map[string]verb{
 	"AUTHENTICATE": {states: notAuthenticated, parse: with(parseAuthenticate, (*session).authenticate)},
 	"LOGIN":        {states: notAuthenticated, parse: with(parseLogin, (*session).loginCommand)},
 
-	"ENABLE":      {states: authenticated | selected, parse: with(parseEnable, (*session).enable)},
-	"SELECT":      {states: authenticated | selected, parse: with(parseSelect(false), (*session).selectMailbox)},
-	"EXAMINE":     {states: authenticated | selected, parse: with(parseSelect(true), (*session).selectMailbox)},
-	"CREATE":      {states: authenticated | selected, parse: with(parseCreate, (*session).create)},
-	"DELETE":      {states: authenticated | selected, parse: with(parseMailbox, (*session).deleteMailbox)},
-	"RENAME":      {states: authenticated | selected, parse: with(parseRename, (*session).rename)},
-	"SUBSCRIBE":   {states: authenticated | selected, parse: with(parseMailbox, (*session).subscribe)},
-	"UNSUBSCRIBE": {states: authenticated | selected, parse: with(parseMailbox, (*session).unsubscribe)},
-	"LIST":        {states: authenticated | selected, parse: with(parseList, (*session).list)},
-	"LSUB":        {states: authenticated | selected, parse: with(parseLsub, (*session).lsub)},
-	"NAMESPACE":   {states: authenticated | selected, parse: plain((*session).namespace)},
-	"STATUS":      {states: authenticated | selected, parse: with(parseStatus, (*session).status)},
-	"APPEND":      {states: authenticated | selected, parse: parseAppend},
-	"IDLE":        {states: authenticated | selected, parse: plain((*session).idle)},
+	"ENABLE":       {states: authenticated | selected, parse: with(parseEnable, (*session).enable)},
+	"SELECT":       {states: authenticated | selected, parse: with(parseSelect(false), (*session).selectMailbox)},
+	"EXAMINE":      {states: authenticated | selected, parse: with(parseSelect(true), (*session).selectMailbox)},
+	"CREATE":       {states: authenticated | selected, parse: with(parseCreate, (*session).create)},
+	"DELETE":       {states: authenticated | selected, parse: with(parseMailbox, (*session).deleteMailbox)},
+	"RENAME":       {states: authenticated | selected, parse: with(parseRename, (*session).rename)},
+	"SUBSCRIBE":    {states: authenticated | selected, parse: with(parseMailbox, (*session).subscribe)},
+	"UNSUBSCRIBE":  {states: authenticated | selected, parse: with(parseMailbox, (*session).unsubscribe)},
+	"LIST":         {states: authenticated | selected, parse: with(parseList, (*session).list)},
+	"XLIST":        {states: authenticated | selected, parse: with(parseLsub, (*session).xlist)},
+	"LSUB":         {states: authenticated | selected, parse: with(parseLsub, (*session).lsub)},
+	"NAMESPACE":    {states: authenticated | selected, parse: plain((*session).namespace)},
+	"SETACL":       {states: authenticated | selected, parse: with(parseSetACL, (*session).setACL)},
+	"DELETEACL":    {states: authenticated | selected, parse: with(parseIdentifier, (*session).deleteACL)},
+	"GETACL":       {states: authenticated | selected, parse: with(parseMailbox, (*session).getACL)},
+	"LISTRIGHTS":   {states: authenticated | selected, parse: with(parseIdentifier, (*session).listRights)},
+	"MYRIGHTS":     {states: authenticated | selected, parse: with(parseMailbox, (*session).myRights)},
+	"GETQUOTA":     {states: authenticated | selected, parse: with(parseQuotaRoot, (*session).getQuota)},
+	"GETQUOTAROOT": {states: authenticated | selected, parse: with(parseMailbox, (*session).getQuotaRoot)},
+	"SETQUOTA":     {states: authenticated | selected, parse: with(parseSetQuota, (*session).setQuota)},
+	"GETMETADATA":  {states: authenticated | selected, parse: with(parseGetMetadata, (*session).getMetadata)},
+	"SETMETADATA":  {states: authenticated | selected, parse: with(parseSetMetadata, (*session).setMetadata)},
+	"STATUS":       {states: authenticated | selected, parse: with(parseStatus, (*session).status)},
+	"APPEND":       {states: authenticated | selected, parse: parseStream("APPEND")},
+	"REPLACE":      {states: selected, expunges: true, parse: parseStream("REPLACE")},
+	"UID REPLACE":  {states: selected, expunges: true, parse: parseStream("UID REPLACE")},
+	"IDLE":         {states: authenticated | selected, parse: plain((*session).idle)},
 
-	"CHECK":       {states: selected, parse: plain((*session).check)},
-	"CLOSE":       {states: selected, parse: plain((*session).closeMailbox)},
-	"UNSELECT":    {states: selected, parse: plain((*session).unselectMailbox)},
-	"EXPUNGE":     {states: selected, parse: plain((*session).expunge)},
-	"SEARCH":      {states: selected, numbers: true, reads: true, parse: with(parseSearch(false), (*session).search)},
-	"FETCH":       {states: selected, numbers: true, reads: true, parse: with(parseFetch(false), (*session).fetch)},
-	"STORE":       {states: selected, numbers: true, parse: with(parseStore(false), (*session).store)},
-	"COPY":        {states: selected, parse: with(parseCopy(false), (*session).copy)},
-	"MOVE":        {states: selected, parse: with(parseCopy(false), (*session).move)},
-	"UID EXPUNGE": {states: selected, parse: with(parseSet, (*session).uidExpunge)},
-	"UID SEARCH":  {states: selected, reads: true, parse: with(parseSearch(true), (*session).search)},
-	"UID FETCH":   {states: selected, reads: true, parse: with(parseFetch(true), (*session).fetch)},
-	"UID STORE":   {states: selected, parse: with(parseStore(true), (*session).store)},
-	"UID COPY":    {states: selected, parse: with(parseCopy(true), (*session).copy)},
-	"UID MOVE":    {states: selected, parse: with(parseCopy(true), (*session).move)},
+	"NOTIFY":         {states: loggedIn, parse: with(parseNotify, (*session).setNotify)},
+	"COMPRESS":       {states: loggedIn, parse: with(parseCompress, (*session).compress)},
+	"UNAUTHENTICATE": {states: loggedIn, parse: plain((*session).unauthenticate)},
+
+	"ESEARCH": {states: authenticated | selected, reads: true, parse: with(parseMultiSearch, (*session).multiSearch)},
+
+	"CHECK":        {states: selected, parse: plain((*session).check)},
+	"CLOSE":        {states: selected, leaves: true, parse: plain((*session).closeMailbox)},
+	"UNSELECT":     {states: selected, leaves: true, parse: plain((*session).unselectMailbox)},
+	"EXPUNGE":      {states: selected, expunges: true, parse: plain((*session).expunge)},
+	"SEARCH":       {states: selected, numbers: true, reads: true, parse: with(parseSearch(false), (*session).search)},
+	"FETCH":        {states: selected, numbers: true, reads: true, parse: with(parseFetch(false), (*session).fetch)},
+	"STORE":        {states: selected, numbers: true, parse: with(parseStore(false), (*session).store)},
+	"COPY":         {states: selected, parse: with(parseCopy(false), (*session).copy)},
+	"MOVE":         {states: selected, expunges: true, parse: with(parseCopy(false), (*session).move)},
+	"UID EXPUNGE":  {states: selected, expunges: true, reads: true, parse: with(parseSet, (*session).uidExpunge)},
+	"UID SEARCH":   {states: selected, reads: true, parse: with(parseSearch(true), (*session).search)},
+	"SORT":         {states: selected, numbers: true, reads: true, parse: with(parseSort(false), (*session).sort)},
+	"THREAD":       {states: selected, numbers: true, reads: true, parse: with(parseThread(false), (*session).thread)},
+	"CANCELUPDATE": {states: selected, parse: with(parseCancelUpdate, (*session).cancelUpdate)},
+	"UID SORT":     {states: selected, reads: true, parse: with(parseSort(true), (*session).sort)},
+	"UID THREAD":   {states: selected, reads: true, parse: with(parseThread(true), (*session).thread)},
+	"UID FETCH":    {states: selected, reads: true, parse: with(parseFetch(true), (*session).fetch)},
+	"UID STORE":    {states: selected, parse: with(parseStore(true), (*session).store)},
+	"UID COPY":     {states: selected, parse: with(parseCopy(true), (*session).copy)},
+	"UID MOVE":     {states: selected, expunges: true, parse: with(parseCopy(true), (*session).move)},
 }
 
 // parseHead reads tag and name. The tag is "" when there is none to answer to.
@@ -142,8 +184,7 @@ func parseHead(p *parser) (tag, name string, err error) {
 }
 
 // parseCommand parses the octets of a whole command.
-func parseCommand(b []byte, now state) command {
-	p := &parser{b: b}
+func parseCommand(p *parser, now state) command {
 	var cmd command
 	if cmd.tag, cmd.name, cmd.err = parseHead(p); cmd.err != nil {
 		return cmd
@@ -154,9 +195,13 @@ func parseCommand(b []byte, now state) command {
 		cmd.err = syntax("unknown command")
 	case v.states&now == 0:
 		cmd.err = syntax("not allowed in this state")
+	case p.uidOnly && byNumber(cmd.name):
+		cmd.err = errUIDRequired
 	default:
 		cmd.action, cmd.err = v.parse(p)
-		cmd.sequence = p.sequence
+		if cmd.sequence = p.sequence; cmd.sequence && p.uidOnly && cmd.err == nil {
+			cmd.action, cmd.err = nil, errUIDRequired
+		}
 	}
 	return cmd
 }
@@ -169,7 +214,7 @@ func (s *session) readCommand() (command, error) {
 	if s.state == notAuthenticated {
 		literals = maxEarlyOctets
 	}
-	for {
+	for read := 0; ; read++ {
 		from := len(s.cmd)
 		var err error
 		if s.cmd, err = s.r.readLine(s.cmd, from+text); err != nil {
@@ -178,10 +223,12 @@ func (s *session) readCommand() (command, error) {
 		text -= len(s.cmd) - from
 		mark, ok := literalAt(s.cmd[from:])
 		if !ok {
-			return parseCommand(s.cmd, s.state), nil
+			return parseCommand(s.parserOf(s.cmd), s.state), nil
 		}
-		if s.state != notAuthenticated && announcesMessage(s.cmd) {
-			return appendCommand(s.cmd, mark), nil
+		// A message is the first literal, or the second behind a mailbox name:
+		// a command of thousands is not parsed thousands of times.
+		if s.state != notAuthenticated && read < 2 && announcesMessage(s.cmd) {
+			return streamCommand(s.parserOf(s.cmd), mark, s.state), nil
 		}
 		if mark.octets > literals {
 			return s.tooLarge(mark)
@@ -247,17 +294,32 @@ func (s *session) continuation(text string) {
 
 // execute runs a command and answers it. An error ends the session.
 func (s *session) execute(ctx context.Context, cmd command) error {
-	s.commands++
-	s.running, s.tag = cmd.name, cmd.tag
+	s.running, s.tag, s.began, s.short = cmd.name, cmd.tag, time.Now(), ""
+	s.handle.Begin(cmd.known())
 	if cmd.err != nil {
 		return s.invalid(cmd)
 	}
 	s.bad = 0
+	s.refreshGroups(ctx)
 	v := verbs[cmd.name]
-	mode := syncMode{keepNumbers: v.numbers, uid: isUID(cmd.name)}
+	if v.states == selected && !v.leaves {
+		if err := s.box.readable(); err != nil {
+			if cmd.message != nil {
+				if err := s.refuseMessage(*cmd.message, nil); err != nil {
+					return err
+				}
+			}
+			s.tagged(cmd.tag, result{}, err)
+			return s.w.err
+		}
+	}
+	if s.notify != nil {
+		ctx = mailstore.As(ctx, s)
+	}
+	mode := syncMode{keepNumbers: v.numbers, uid: isUID(cmd.name), delay: s.delays(cmd.name), whole: v.expunges}
 	if v.reads {
 		before := mode
-		before.keepNumbers = v.numbers || cmd.sequence
+		before.keepNumbers, before.whole = v.numbers || cmd.sequence, false
 		if err := s.sync(before); err != nil {
 			return err
 		}
@@ -273,12 +335,37 @@ func (s *session) execute(ctx context.Context, cmd command) error {
 	if err := s.sync(mode); err != nil {
 		return err
 	}
+	if err := s.contextsFollow(ctx); err != nil {
+		return err
+	}
+	s.withheld()
+	if s.owesModSeq(res) {
+		res.code = s.currentModSeq()
+	}
+	s.tellShort(&res, err)
 	s.logFailure(cmd, err)
 	if !res.answered {
 		s.tagged(cmd.tag, res, err)
 	}
 	if s.state == notAuthenticated && s.failures >= s.cfg.MaxAuthFailures {
 		return errTooManyAuth
+	}
+	return s.afterwards(ctx)
+}
+
+// afterwards does what a command left to be done when the client has its answer.
+func (s *session) afterwards(ctx context.Context) error {
+	later := s.later
+	if later == nil {
+		return s.w.err
+	}
+	s.later = nil
+	defer s.laterShare.end()
+	if err := s.w.flush(); err != nil {
+		return err
+	}
+	if err := later(ctx); ends(err) {
+		return err
 	}
 	return s.w.err
 }
@@ -309,7 +396,7 @@ func ends(err error) bool {
 	}
 	var end *bye
 	var lost *connError
-	var handshake *handshakeError
+	var handshake *sessions.HandshakeError
 	return errors.As(err, &end) || errors.As(err, &lost) || errors.As(err, &handshake) || errors.Is(err, errStream)
 }
 

@@ -28,21 +28,30 @@ func parseCopy(uid bool) func(*parser) (copyArgs, error) {
 
 // copyTo resolves the messages and the destination and runs one of mailstore's
 // two ways to copy.
-func (s *session) copyTo(ctx context.Context, a copyArgs, run func(context.Context, []imap.UID, *mailstore.Mailbox) (mailstore.CopyResult, error)) (mailstore.CopyResult, error) {
+func (s *session) copyTo(ctx context.Context, a copyArgs, limit func([]span) ([]span, error), run func(context.Context, []imap.UID, *mailstore.Mailbox) (mailstore.CopyResult, error)) (mailstore.CopyResult, error) {
 	var none mailstore.CopyResult
 	spans, err := s.box.resolve(a.set, a.uid)
+	if err == nil {
+		spans, err = limit(spans)
+	}
 	if err != nil {
 		return none, err
 	}
-	dest, err := s.account.Mailbox(ctx, a.dest)
+	dest, err := s.open(ctx, a.dest, toAdd)
 	if err != nil {
 		return none, mailboxError(err, "TRYCREATE")
 	}
-	defer dest.Close()
+	defer dest.close()
+	s.refreshLimits(ctx, &dest.place)
+	if except := dest.forbidden(); except != (forbiddenFlags{}) {
+		dest.mailbox.DropFlags(except.system, except.keywords)
+	}
 	if len(spans) == 0 {
 		return none, nil
 	}
-	done, err := run(ctx, s.box.uidsOf(spans), dest)
+	var done mailstore.CopyResult
+	s.patiently(count(spans), func() { done, err = run(ctx, s.box.uidsOf(spans), dest.mailbox) })
+	s.noteOwn(&dest, done.Dest)
 	return done, mailboxError(err, "TRYCREATE")
 }
 
@@ -59,7 +68,7 @@ func copyUID(done mailstore.CopyResult) string {
 
 // copy is COPY and UID COPY (RFC 3501 section 6.4.7).
 func (s *session) copy(ctx context.Context, a copyArgs) (result, error) {
-	done, err := s.copyTo(ctx, a, s.box.mailbox.Copy)
+	done, err := s.copyTo(ctx, a, s.allOrNothing, s.box.mailbox.Copy)
 	return result{code: copyUID(done)}, err
 }
 
@@ -67,13 +76,14 @@ func (s *session) copy(ctx context.Context, a copyArgs) (result, error) {
 // which the sync behind the command tells. When it fails midway that goes for
 // what was moved until then.
 func (s *session) move(ctx context.Context, a copyArgs) (result, error) {
-	if err := s.box.writable(); err != nil {
+	if err := s.box.may(toMoveAway); err != nil {
 		return result{}, err
 	}
-	done, err := s.copyTo(ctx, a, s.box.mailbox.Move)
+	where := s.whereabouts()
+	done, err := s.copyTo(ctx, a, s.asManyAsMay, s.box.mailbox.Move)
 	if code := copyUID(done); code != "" {
 		s.response("*", "OK", code, "Moved")
-		s.recordExpunge(done.Source, "move to "+a.dest, err)
+		s.recordExpunge(where, done.Source, "move to "+a.dest, err)
 	}
-	return result{}, err
+	return result{modSeq: len(done.Source) > 0}, err
 }

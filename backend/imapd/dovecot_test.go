@@ -11,27 +11,54 @@ import (
 )
 
 // beside is the same account on our server and on Dovecot.
-type beside struct{ ours, theirs *client }
+type beside struct {
+	ours, theirs *client
+	t            *testing.T
+	server       *server
+	dovecot      *testenv.DovecotServer
+}
+
+// again is one more client of the same server and account.
+func (b *beside) again(of *client) *client {
+	b.t.Helper()
+	if of == b.ours {
+		return b.server.login("alice")
+	}
+	return b.loginDovecot()
+}
+
+func (b *beside) loginDovecot() *client {
+	b.t.Helper()
+	var conn net.Conn
+	testenv.Eventually(b.t, 20*time.Second, func() (err error) {
+		conn, err = net.Dial("tcp", b.dovecot.IMAP)
+		return err
+	})
+	c := newClient(b.t, conn)
+	c.line()
+	c.ok("LOGIN alice@example.com " + b.dovecot.Password)
+	return c
+}
 
 func besideDovecot(t *testing.T) *beside {
 	t.Helper()
-	s := startServer(t, testConfig())
-	d := testenv.Dovecot(t, "alice@example.com")
-	var conn net.Conn
-	testenv.Eventually(t, 20*time.Second, func() (err error) {
-		conn, err = net.Dial("tcp", d.IMAP)
-		return err
-	})
-	theirs := newClient(t, conn)
-	theirs.line()
-	theirs.ok("LOGIN alice@example.com " + d.Password)
-	return &beside{ours: s.login("alice"), theirs: theirs}
+	b := &beside{t: t, server: startServer(t, testConfig()), dovecot: testenv.Dovecot(t, "alice@example.com")}
+	b.ours, b.theirs = b.server.login("alice"), b.loginDovecot()
+	return b
 }
 
 // same runs a command on both and compares what is told of messages, and
 // whether it succeeded.
 func (b *beside) same(t *testing.T, text string) {
 	t.Helper()
+	if ours, theirs := b.both(text); ours != theirs {
+		t.Errorf("%.60q:\n   ours %q\nDovecot %q", text, ours, theirs)
+	}
+}
+
+// both runs a command on both servers and returns what they answer, but for what
+// never counts.
+func (b *beside) both(text string) (ours, theirs string) {
 	answer := func(c *client) string {
 		untagged, tagged := c.cmd(text)
 		word, _, _ := strings.Cut(tagged, " ")
@@ -39,11 +66,10 @@ func (b *beside) same(t *testing.T, text string) {
 		// capitals and misses parts as empty strings.
 		s := strings.ReplaceAll(strings.Join(append(untagged, word), "\n"), `\Recent`, "")
 		s = strings.ReplaceAll(strings.ReplaceAll(s, "( ", "("), " )", ")")
-		return strings.ReplaceAll(strings.ReplaceAll(s, "] NIL)", "] {0}\r\n)"), "(SUBJECT)]", "(subject)]")
+		s = strings.ReplaceAll(strings.ReplaceAll(s, "] NIL)", "] {0}\r\n)"), "> NIL)", "> {0}\r\n)")
+		return strings.ReplaceAll(s, "(SUBJECT)]", "(subject)]")
 	}
-	if ours, theirs := answer(b.ours), answer(b.theirs); ours != theirs {
-		t.Errorf("%.60q:\n   ours %q\nDovecot %q", text, ours, theirs)
-	}
+	return answer(b.ours), answer(b.theirs)
 }
 
 // strange are messages that are not as they should be; of each, the items that

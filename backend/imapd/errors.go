@@ -2,11 +2,8 @@ package imapd
 
 import (
 	"errors"
-	"io"
-	"net"
-	"os"
-	"strings"
 
+	"github.com/postern-mail/postern/backend/sessions"
 	"github.com/postern-mail/postern/status"
 )
 
@@ -44,16 +41,13 @@ var (
 	errStream = errors.New("message could not be read to its end")
 )
 
-// handshakeError ends the session without a word: there is nobody to read it.
-type handshakeError struct{ err error }
-
-func (e *handshakeError) Error() string { return "TLS handshake: " + e.err.Error() }
-func (e *handshakeError) Unwrap() error { return e.err }
-
 // result is what a successful command answers.
 type result struct {
 	code string // response code without brackets, or ""
 	text string // "" for "Completed"
+	// modSeq adds HIGHESTMODSEQ, as it is when everything has been told, for
+	// clients that enabled QRESYNC; there must be no other code.
+	modSeq bool
 	// answered is true when the handler wrote the tagged response itself.
 	answered bool
 }
@@ -68,12 +62,12 @@ func (s *session) tagged(tag string, res result, err error) {
 	var no *refusal
 	switch {
 	case errors.As(err, &bad):
-		s.response(tag, "BAD", "", "Invalid command: "+bad.what)
+		s.response(tag, "BAD", bad.code, "Invalid command: "+bad.what)
 	case errors.As(err, &no):
 		s.response(tag, "NO", no.code, no.text)
 	default:
 		reason := status.Of(err)
-		s.response(tag, "NO", reason.IMAPCode(), oneLine(status.ReplyOf(err).Text))
+		s.response(tag, "NO", reason.IMAPCode(), sessions.OneLine(status.ReplyOf(err).Text))
 	}
 }
 
@@ -98,33 +92,15 @@ func orElse(s, other string) string {
 	return s
 }
 
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return ' '
-		}
-		return r
-	}, s)
-}
-
 // causeOf describes the end of a session for log and audit.
 func causeOf(err error) string {
 	var end *bye
-	var handshake *handshakeError
 	switch {
 	case errors.As(err, &end):
 		return end.cause
-	case errors.As(err, &handshake):
-		return oneLine(handshake.Error())
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "client closed the connection"
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return "timeout"
-	case errors.Is(err, net.ErrClosed):
-		return "connection closed"
 	case errors.Is(err, errStream):
 		return err.Error()
 	default:
-		return "connection lost"
+		return sessions.CauseOf(err)
 	}
 }

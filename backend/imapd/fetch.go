@@ -1,6 +1,7 @@
 package imapd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"github.com/emersion/go-imap/v2"
 
 	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/backend/mailstore/acl"
 	"github.com/postern-mail/postern/backend/mailstore/mime"
 	"github.com/postern-mail/postern/status"
 	"github.com/postern-mail/postern/store"
@@ -30,17 +32,25 @@ func metaOctets(m *mailstore.Message) int64 { return min(2*m.Octets, maxMetaOcte
 type fetchPlan struct {
 	items  []fetchItem
 	meta   bool // some item is answered from Meta
+	want   mailstore.MetaParts
 	header bool // some item is answered from the header in Meta
 	body   bool // some item needs the body
 	seen   bool // some item sets \Seen
 	shown  bool // FLAGS are among the items
+	made   bool // a preview that is missing is to be made
+	binary bool // some item is to be decoded
+	// undecoded says that a message was left out because a part of it cannot be
+	// decoded.
+	undecoded bool
+	// unread is why messages were left out whose Meta cannot be read.
+	unread error
 	since  uint64
 	// marked holds the messages that \Seen was set on, as they are now.
 	marked map[imap.UID]*mailstore.Message
 }
 
 func newFetchPlan(a fetchArgs, condstore bool) *fetchPlan {
-	f := &fetchPlan{items: a.items, since: a.changedSince}
+	f := &fetchPlan{items: a.items}
 	if condstore && !a.has(fetchModSeqItem) { // RFC 7162 section 3.1: in every FETCH response
 		f.items = append(f.items, fetchItem{kind: fetchModSeqItem})
 	}
@@ -48,10 +58,23 @@ func newFetchPlan(a fetchArgs, condstore bool) *fetchPlan {
 		switch it := &a.items[i]; it.kind {
 		case fetchFlagsItem:
 			f.shown = true
-		case fetchEnvelope, fetchBodyStructure, fetchBody:
-			f.meta = true
+		case fetchEnvelope:
+			f.meta, f.want = true, f.want|mailstore.MetaEnvelope
+		case fetchBodyStructure:
+			f.meta, f.want = true, f.want|mailstore.MetaBodyStructure
+		case fetchBody:
+			f.meta, f.want = true, f.want|mailstore.MetaBody
+		case fetchThreadID:
+			f.meta, f.want = true, f.want|mailstore.MetaHeader
+		case fetchPreview:
+			f.meta, f.made, f.want = true, f.made || !it.lazy, f.want|mailstore.MetaPreview
+		case fetchBinary, fetchBinarySize:
+			f.meta, f.body, f.binary = true, true, true
+			f.want |= mailstore.MetaRoot
+			f.seen = f.seen || !it.section.peek
 		case fetchSection:
 			f.meta = f.meta || !it.section.whole()
+			f.want |= it.section.wants()
 			f.header = f.header || it.section.fromHeader()
 			f.body = f.body || !it.section.fromHeader()
 			f.seen = f.seen || !it.section.peek
@@ -63,15 +86,40 @@ func newFetchPlan(a fetchArgs, condstore bool) *fetchPlan {
 // fetch is FETCH and UID FETCH (RFC 3501 section 6.4.5). Messages that were
 // expunged by others meanwhile are left out, and the tagged NO tells it.
 func (s *session) fetch(ctx context.Context, a fetchArgs) (result, error) {
+	if a.vanished {
+		if err := s.needQresync(); err != nil {
+			return result{}, err
+		}
+	}
 	if a.modSeq {
 		s.enableCondstore()
 	}
 	spans, err := s.box.resolve(a.set, a.uid)
+	if err == nil && a.partial != nil {
+		err = s.pageWithin(*a.partial)
+	}
 	if err != nil {
 		return result{}, err
 	}
+	if s.uidOnly && a.implied { // UIDFETCH names it already
+		a.items = a.items[1:]
+	}
 	f := newFetchPlan(a, s.condstore)
-	if f.seen && s.box.writable() == nil {
+	if a.changedSince > 0 {
+		from := s.baselineOf(a.changedSince)
+		f.since = from.modSeq
+		if a.vanished {
+			s.vanishedSince(from, s.askedVanished(a.set, from))
+		}
+	}
+	if a.partial != nil {
+		spans = s.box.paged(spans, *a.partial, f.since)
+	}
+	spans, short := s.cut(spans, func(i int) bool { return f.since == 0 || s.box.message(i).ModSeq > f.since })
+	if short {
+		spans = descending(spans)
+	}
+	if f.seen && s.box.may(acl.Seen) == nil {
 		s.markSeen(ctx, f, spans)
 	}
 	missing := false
@@ -82,8 +130,13 @@ func (s *session) fetch(ctx context.Context, a fetchArgs) (result, error) {
 		}
 		missing = missing || lost
 	}
-	if missing {
+	switch {
+	case f.unread != nil:
+		return result{}, f.unread
+	case missing:
 		return result{}, refuse("EXPUNGEISSUED", "Some messages are gone")
+	case f.undecoded:
+		return result{}, refuse("UNKNOWN-CTE", "Some parts have an unknown transfer encoding")
 	}
 	return result{}, nil
 }
@@ -127,18 +180,24 @@ func (s *session) fetchSpan(ctx context.Context, f *fetchPlan, sp span) (missing
 			batch = append(batch, s.box.message(i))
 			octets += metaOctets(batch[len(batch)-1])
 		}
-		if f.meta {
-			if metas, err = s.metas(ctx, batch); err != nil {
+		needed, want := f.metaFor(batch)
+		if needed {
+			var unread error
+			if metas, unread, err = someOfMetas(ctx, s.box.mailbox, batch, want); err != nil {
 				return missing, err
 			}
+			f.unread = cmp.Or(f.unread, unread)
+		}
+		if f.made {
+			s.completePreviews(ctx, batch, metas)
 		}
 		for i, m := range batch {
 			if f.since > 0 && m.ModSeq <= f.since {
 				continue
 			}
 			var meta *mailstore.Meta
-			if f.meta {
-				if meta = metas[i]; meta == nil {
+			if needed {
+				if meta = metas[i]; meta == nil && (f.meta || m.Trace() > 0) {
 					missing = true
 					continue
 				}
@@ -156,35 +215,65 @@ func (s *session) fetchSpan(ctx context.Context, f *fetchPlan, sp span) (missing
 	return missing, nil
 }
 
+// metaFor tells what is needed of the Metas of messages. A body begins with its
+// trace header, which is in the Meta: those of many are read at once.
+func (f *fetchPlan) metaFor(batch []*mailstore.Message) (needed bool, want mailstore.MetaParts) {
+	if f.body && slices.ContainsFunc(batch, func(m *mailstore.Message) bool { return m.Trace() > 0 }) {
+		return true, f.want | mailstore.MetaHeader
+	}
+	return f.meta, f.want
+}
+
+// bodyOf opens a message, whose Meta may have been read.
+func (s *session) bodyOf(ctx context.Context, m *mailstore.Message, meta *mailstore.Meta) (store.Body, error) {
+	if meta == nil {
+		return s.box.mailbox.Body(ctx, m)
+	}
+	return s.box.mailbox.BodyOf(ctx, m, meta)
+}
+
 // goOn ends long work for a client that is gone, or a server that is ending.
 func (s *session) goOn(ctx context.Context) error {
 	if s.w.err != nil {
 		return &connError{s.w.err}
 	}
+	s.inProgress()
 	return ctx.Err()
 }
 
-// metas reads the Metas of messages; nil stands for those of messages gone.
-func (s *session) metas(ctx context.Context, ms []*mailstore.Message) ([]*mailstore.Meta, error) {
-	metas, err := s.box.mailbox.Metas(ctx, ms)
-	if !errors.Is(err, mailstore.ErrNoMessage) {
-		return metas, err
+// someOfMetas reads the Metas of messages; nil stands for those of messages gone.
+// One that is damaged does not keep those beside it from being read: it is nil,
+// too, and unread tells.
+func someOfMetas(ctx context.Context, mailbox mailbox, ms []*mailstore.Message, want mailstore.MetaParts) (metas []*mailstore.Meta, unread, err error) {
+	metas, err = mailbox.SomeOfMetas(ctx, ms, want)
+	if !errors.Is(err, mailstore.ErrNoMessage) && !mailstore.IsDamaged(err) {
+		return metas, nil, err
 	}
 	metas = make([]*mailstore.Meta, len(ms))
-	for i, m := range ms {
-		if metas[i], err = s.box.mailbox.Meta(ctx, m); err != nil && !errors.Is(err, mailstore.ErrNoMessage) {
-			return nil, err
+	for i := range ms {
+		one, err := mailbox.SomeOfMetas(ctx, ms[i:i+1], want)
+		switch {
+		case err == nil:
+			metas[i] = one[0]
+		case mailstore.IsDamaged(err):
+			unread = err
+		case !errors.Is(err, mailstore.ErrNoMessage):
+			return nil, nil, err
 		}
 	}
-	return metas, nil
+	return metas, unread, nil
 }
 
 // fetchMessage writes one FETCH response. The body is opened before the first
 // octet is written, so that a message that is gone leaves no half response.
 func (s *session) fetchMessage(ctx context.Context, f *fetchPlan, i int, m *mailstore.Message, meta *mailstore.Meta) (missing bool, err error) {
+	if !f.decodable(meta) {
+		f.undecoded = true
+		return false, nil
+	}
 	var body store.Body
 	if f.body || f.header && meta.Header == nil {
-		if body, err = s.box.mailbox.Body(ctx, m); errors.Is(err, mailstore.ErrNoMessage) || errors.Is(err, store.ErrNotFound) {
+		if body, err = s.bodyOf(ctx, m, meta); errors.Is(err, mailstore.ErrNoMessage) || errors.Is(err, store.ErrNotFound) {
 			return true, nil
 		}
 		if err != nil {
@@ -196,14 +285,12 @@ func (s *session) fetchMessage(ctx context.Context, f *fetchPlan, i int, m *mail
 	if marked := f.marked[m.UID]; marked != nil {
 		now = marked
 	}
-	s.w.str("* ")
-	s.w.num(uint64(i) + 1)
-	s.w.str(" FETCH (")
+	s.fetchHead(i, m)
 	for k := range f.items {
 		if k > 0 {
 			s.w.char(' ')
 		}
-		if err := s.fetchItem(&f.items[k], now, meta, body); err != nil {
+		if err := s.fetchItem(ctx, &f.items[k], now, meta, body); err != nil {
 			return false, err
 		}
 	}
@@ -223,7 +310,7 @@ func (s *session) fetchMarked(f *fetchPlan, m *mailstore.Message) {
 	}
 }
 
-func (s *session) fetchItem(it *fetchItem, m *mailstore.Message, meta *mailstore.Meta, body store.Body) error {
+func (s *session) fetchItem(ctx context.Context, it *fetchItem, m *mailstore.Message, meta *mailstore.Meta, body store.Body) error {
 	w := &s.w
 	switch it.kind {
 	case fetchUID:
@@ -232,9 +319,22 @@ func (s *session) fetchItem(it *fetchItem, m *mailstore.Message, meta *mailstore
 	case fetchFlagsItem:
 		w.str("FLAGS ")
 		w.flags(m)
+	case fetchEmailID:
+		w.str("EMAILID (")
+		w.objectID(emailPrefix, m.EmailID)
+		w.char(')')
+	case fetchThreadID:
+		w.str("THREADID (")
+		w.objectID(threadPrefix, threadID(m, meta.Header))
+		w.char(')')
 	case fetchInternalDate:
 		w.str("INTERNALDATE ")
 		w.dateTime(m.InternalDate)
+	case fetchSaveDate:
+		w.str("SAVEDATE ")
+		w.dateTime(m.SaveDate)
+	case fetchPreview:
+		w.preview(meta)
 	case fetchSize:
 		w.str("RFC822.SIZE ")
 		w.num(uint64(m.Octets))
@@ -251,6 +351,10 @@ func (s *session) fetchItem(it *fetchItem, m *mailstore.Message, meta *mailstore
 		w.raw(meta.Body)
 	case fetchSection:
 		return s.fetchSection(&it.section, meta, body)
+	case fetchBinary:
+		return s.fetchBinary(ctx, &it.section, m, meta, body)
+	case fetchBinarySize:
+		return s.fetchBinarySize(ctx, &it.section, m, meta, body)
 	}
 	return nil
 }
@@ -304,12 +408,18 @@ func (s *session) sectionBytes(sec *section, b []byte) {
 	if len(sec.fields) > 0 {
 		b = mime.Fields(b, sec.fields, sec.not)
 	}
-	if sec.partial {
-		lo := min(sec.offset, int64(len(b)))
-		b = b[lo : lo+min(sec.octets, int64(len(b))-lo)]
-	}
+	b = sec.cut(b)
 	s.w.literal(int64(len(b)))
 	s.w.raw(b)
+}
+
+// cut takes what the section wants of the octets of b.
+func (sec *section) cut(b []byte) []byte {
+	if !sec.partial {
+		return b
+	}
+	lo := min(sec.offset, int64(len(b)))
+	return b[lo : lo+min(sec.octets, int64(len(b))-lo)]
 }
 
 // sectionStream copies a section from the body in bounded memory.

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/emersion/go-imap/v2"
+
+	"github.com/postern-mail/postern/backend/mailstore"
 )
 
 const (
@@ -20,6 +22,8 @@ type fetchKind uint8
 const (
 	fetchUID fetchKind = iota
 	fetchFlagsItem
+	fetchEmailID
+	fetchThreadID
 	fetchInternalDate
 	fetchSize
 	fetchModSeqItem
@@ -27,12 +31,17 @@ const (
 	fetchBodyStructure
 	fetchBody
 	fetchSection
+	fetchPreview
+	fetchSaveDate
+	fetchBinary
+	fetchBinarySize
 )
 
 // fetchItem is one data item.
 type fetchItem struct {
 	kind    fetchKind
 	section section
+	lazy    bool // of PREVIEW
 }
 
 // section is BODY[...], or one of the older RFC822 items.
@@ -59,12 +68,26 @@ func (sec *section) whole() bool {
 	return len(sec.path) == 0 && sec.specifier == imap.PartSpecifierNone
 }
 
+// wants says what of a Meta the section is answered from.
+func (sec *section) wants() mailstore.MetaParts {
+	switch {
+	case sec.whole():
+		return 0
+	case sec.fromHeader():
+		return mailstore.MetaHeader
+	}
+	return mailstore.MetaRoot
+}
+
 type fetchArgs struct {
 	uid          bool
+	implied      bool // the first item is UID, which was not named
 	set          numSet
 	items        []fetchItem
 	changedSince uint64
-	modSeq       bool // the client showed that it knows CONDSTORE
+	vanished     bool          // expunged UIDs of the set are asked for, too
+	partial      *partialRange // nil for all
+	modSeq       bool          // the client showed that it knows CONDSTORE
 }
 
 // fetchWords are the items without arguments.
@@ -76,6 +99,9 @@ var fetchWords = map[string][]fetchKind{
 	"MODSEQ":        {fetchModSeqItem},
 	"ENVELOPE":      {fetchEnvelope},
 	"BODYSTRUCTURE": {fetchBodyStructure},
+	"EMAILID":       {fetchEmailID},
+	"THREADID":      {fetchThreadID},
+	"SAVEDATE":      {fetchSaveDate},
 }
 
 // fetchMacros stand alone, outside a list (RFC 3501 section 6.4.5).
@@ -117,6 +143,9 @@ func parseFetch(uid bool) func(*parser) (fetchArgs, error) {
 				return a, err
 			}
 		}
+		if a.vanished && (!a.uid || a.changedSince == 0) { // RFC 7162 section 3.2.6
+			return a, syntax("VANISHED needs UID FETCH and CHANGEDSINCE")
+		}
 		a.complete()
 		return a, nil
 	}
@@ -129,21 +158,32 @@ func (a *fetchArgs) has(kind fetchKind) bool {
 // complete adds the items that are implied.
 func (a *fetchArgs) complete() {
 	if a.uid && !a.has(fetchUID) {
-		a.items = slices.Insert(a.items, 0, fetchItem{kind: fetchUID})
+		a.items, a.implied = slices.Insert(a.items, 0, fetchItem{kind: fetchUID}), true
 	}
 	a.modSeq = a.modSeq || a.has(fetchModSeqItem)
 }
 
 func (p *parser) fetchModifier(a *fetchArgs) error {
 	word, err := p.word()
-	if err != nil || word != "CHANGEDSINCE" {
+	switch {
+	case err == nil && word == "VANISHED":
+		a.vanished = true
+		return nil
+	case err == nil && word == "PARTIAL" && a.uid && a.partial == nil:
+		if err := p.sp(); err != nil {
+			return err
+		}
+		r, err := p.partialRange()
+		a.partial = &r
+		return err
+	case err != nil || word != "CHANGEDSINCE":
 		return orSyntax(err, "unknown fetch modifier")
 	}
 	if err := p.sp(); err != nil {
 		return err
 	}
 	a.modSeq = true
-	a.changedSince, err = p.number64()
+	a.changedSince, err = p.modSeqValue()
 	return err
 }
 
@@ -153,6 +193,12 @@ func (p *parser) fetchItem(a *fetchArgs, macro bool) error {
 		return syntax("too many data items")
 	}
 	name := p.itemName()
+	switch name {
+	case "PREVIEW":
+		return p.previewItem(a)
+	case "BINARY", "BINARY.PEEK", "BINARY.SIZE":
+		return p.binaryItem(a, name)
+	}
 	if kinds, ok := fetchWords[name]; ok {
 		a.add(kinds)
 		return nil
@@ -213,7 +259,7 @@ func (p *parser) section() (sec section, err error) {
 			return sec, err
 		}
 	}
-	sec.response = sec.name()
+	sec.response = sec.name("BODY")
 	return sec, nil
 }
 
@@ -301,9 +347,9 @@ func (p *parser) partial(sec *section) error {
 	return p.want('>')
 }
 
-// name composes the section as it stands in the response.
-func (sec *section) name() string {
-	b := []byte("BODY[")
+// name composes the section of an item as it stands in the response.
+func (sec *section) name(item string) string {
+	b := append([]byte(item), '[')
 	for i, n := range sec.path {
 		if i > 0 {
 			b = append(b, '.')

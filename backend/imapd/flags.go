@@ -26,6 +26,8 @@ var systemFlags = [...]struct {
 
 const allSystemFlags = `\Answered \Flagged \Deleted \Seen \Draft`
 
+const allFlags = mailstore.FlagSeen | mailstore.FlagAnswered | mailstore.FlagFlagged | mailstore.FlagDeleted | mailstore.FlagDraft
+
 // flagText holds, for every set of system flags, its wire form.
 var flagText = func() (t [1 << len(systemFlags)]string) {
 	for set := range t {

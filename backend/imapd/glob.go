@@ -64,6 +64,25 @@ func (p pattern) match(name string) bool {
 	return at[len(p)]
 }
 
+// reaches reports whether the pattern matches a name that begins with prefix.
+func (p pattern) reaches(prefix string) bool {
+	at := make([]bool, len(p)+1)
+	at[0] = true
+	p.skipWildcards(at)
+	for i := 0; i < len(prefix); i++ {
+		if !p.step(at, prefix[i], false) {
+			return false
+		}
+	}
+	// What is left of the pattern matches something, unless nothing is left.
+	for i := range len(p) {
+		if at[i] {
+			return true
+		}
+	}
+	return false
+}
+
 // skipWildcards lets every wildcard match nothing.
 func (p pattern) skipWildcards(at []bool) {
 	for i := range len(p) {

@@ -9,54 +9,35 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/backend/sessions"
+	"github.com/postern-mail/postern/backend/sessions/sessionstest"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 	"github.com/postern-mail/postern/store/storetest"
 )
 
 // auth is an Authenticator and Accounts over a fixed list of passwords; the
-// login "down" meets an outage, "norecord" has no account, "disabled" a
-// disabled one.
-type auth struct{}
+// login "norecord" has no account, "disabled" a disabled one.
+type auth struct{ sessionstest.Logins }
 
-var passwords = map[string]string{"alice": "secret", "bob": "hunter2", "down": "x", "norecord": "x", "disabled": "x", "small": "x"}
+var passwords = map[string]string{"alice": "secret", "bob": "hunter2", "norecord": "x", "disabled": "x", "small": "x"}
 
-func (auth) Mechanisms(tls bool) []string {
-	if !tls {
-		return nil
-	}
-	return []string{"PLAIN"}
-}
-
-func (a auth) Start(_ context.Context, mechanism string, client mail.Client) (Authentication, error) {
-	if mechanism != "PLAIN" {
-		return nil, status.New(status.AuthMechanism, nil)
-	}
-	return &plainExchange{auth: a, client: client}, nil
-}
-
-func (auth) Login(_ context.Context, login, password string, _ mail.Client) (mail.Identity, error) {
-	switch {
-	case login == "down":
-		return mail.Identity{}, status.New(status.DirectoryDown, nil)
-	case login == "panic":
-		panic("verifier is broken")
-	case passwords[login] == "" || passwords[login] != password:
-		return mail.Identity{}, status.New(status.AuthFailed, nil)
-	}
-	return mail.Identity{Authentication: login, Authorization: login, Mechanism: "LOGIN", Verifier: "test"}, nil
+func newAuth() auth {
+	return auth{sessionstest.Logins{Offer: []string{"PLAIN"}, Passwords: passwords}}
 }
 
 func (auth) Account(_ context.Context, login string) (mail.Account, error) {
-	if login == "norecord" {
+	if login == "norecord" || login == "down" {
 		return mail.Account{}, status.New(status.DirectoryDown, nil)
+	}
+	if login == "stranger" || login == "robert@example.com" || login == "nobody@example.com" {
+		return mail.Account{}, status.New(status.NoSuchUser, nil)
 	}
 	account := mail.Account{Name: login, Disabled: login == "disabled"}
 	if login == "small" {
@@ -65,49 +46,12 @@ func (auth) Account(_ context.Context, login string) (mail.Account, error) {
 	return account, nil
 }
 
-type plainExchange struct {
-	auth     auth
-	client   mail.Client
-	identity mail.Identity
-}
-
-func (x *plainExchange) Next(response []byte) ([]byte, bool, error) {
-	if response == nil {
-		return []byte{}, false, nil
+// AccountOf finds bob by an address.
+func (auth) AccountOf(_ context.Context, a mail.Address) (mail.Account, error) {
+	if a.String() != "robert@example.com" {
+		return mail.Account{}, status.New(status.NoSuchUser, nil)
 	}
-	parts := strings.Split(string(response), "\x00")
-	if len(parts) != 3 {
-		return nil, false, status.New(status.ParameterSyntax, nil)
-	}
-	var err error
-	x.identity, err = x.auth.Login(context.Background(), parts[1], parts[2], x.client)
-	return nil, err == nil, err
-}
-
-func (x *plainExchange) Identity() mail.Identity { return x.identity }
-
-// recorder is an Auditor that remembers.
-type recorder struct {
-	mu     sync.Mutex
-	events []mail.Event
-}
-
-func (r *recorder) Record(e mail.Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.events = append(r.events, e)
-}
-
-func (r *recorder) find(kind mail.EventKind) []mail.Event {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var found []mail.Event
-	for _, e := range r.events {
-		if e.Kind == kind {
-			found = append(found, e)
-		}
-	}
-	return found
+	return mail.Account{Name: "bob"}, nil
 }
 
 // server is a running Server on a loopback port.
@@ -116,13 +60,19 @@ type server struct {
 	t     testing.TB
 	addr  string
 	store *mailstore.Store
-	audit *recorder
+	audit *sessionstest.Recorder
 	stop  context.CancelFunc
 	ended chan error
 }
 
+// soon is what a machine that many share needs: what takes longer hangs.
+const soon = time.Minute
+
 func testConfig() Config {
-	return Config{Hostname: "mail.example.com", AllowInsecureAuth: true, AuthDelay: -1, MaxSessionsPerAccount: -1}
+	return Config{
+		Terms:       sessions.Terms{Hostname: "mail.example.com", AllowInsecureAuth: true, AuthDelay: -1, MaxSessionsPerAccount: -1},
+		notifyPause: -1,
+	}
 }
 
 func openStore(t testing.TB) *mailstore.Store {
@@ -138,9 +88,9 @@ func openStore(t testing.TB) *mailstore.Store {
 // newServer makes a Server that does not listen.
 func newServer(t testing.TB, cfg Config, st *mailstore.Store) *server {
 	t.Helper()
-	s := &server{t: t, store: st, audit: &recorder{}, ended: make(chan error, 1)}
+	s := &server{t: t, store: st, audit: &sessionstest.Recorder{}, ended: make(chan error, 1)}
 	var err error
-	s.Server, err = New(cfg, Deps{Store: st, Auth: auth{}, Accounts: auth{}, Audit: s.audit}, hclog.NewNullLogger())
+	s.Server, err = New(cfg, Deps{Store: st, Auth: newAuth(), Accounts: newAuth(), Audit: s.audit, Sessions: sessions.NewRegistry()}, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +104,13 @@ func startServer(t testing.TB, cfg Config) *server {
 
 func startServerOn(t testing.TB, cfg Config, st *mailstore.Store) *server {
 	t.Helper()
-	s := newServer(t, cfg, st)
+	return newServer(t, cfg, st).start()
+}
+
+// start has the server listen until the test ends.
+func (s *server) start() *server {
+	t := s.t
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -196,7 +152,7 @@ func (s *server) dial() *client {
 
 func newClient(t testing.TB, conn net.Conn) *client {
 	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(soon))
 	return &client{t: t, conn: conn, r: bufio.NewReader(conn)}
 }
 
@@ -318,4 +274,26 @@ func expect(t testing.TB, what string, got []string, want ...string) {
 func message(subject, body string) string {
 	return "From: Alice <alice@example.com>\r\nTo: bob@example.com\r\nSubject: " + subject +
 		"\r\nDate: Mon, 7 Feb 1994 21:52:25 -0800\r\nMessage-ID: <" + subject + "@example.com>\r\n\r\n" + body + "\r\n"
+}
+
+// view is the present View of alice's INBOX.
+func (s *server) view(t testing.TB) mailstore.View {
+	t.Helper()
+	return s.viewOf(t, inbox)
+}
+
+// viewOf is the present View of a mailbox of alice's.
+func (s *server) viewOf(t testing.TB, name string) mailstore.View {
+	t.Helper()
+	account, err := s.store.Account(t.Context(), mail.Account{Name: "alice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer account.Close()
+	box, err := account.Mailbox(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer box.Close()
+	return box.View()
 }

@@ -6,14 +6,30 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/backend/sessions"
 )
 
 // idle is IDLE (RFC 2177). One goroutine waits for DONE; this one tells what
 // changes. It looks at the mailbox before each wait, with the channel taken
 // before the look, so that no change falls between.
-func (s *session) idle(context.Context) (result, error) {
+func (s *session) idle(ctx context.Context) (result, error) {
 	s.continuation("idling")
+	s.enter(sessions.Idle)
+	defer s.enterNow()
 	done := make(chan error, 1)
+	alive, rest := s.aliveInIdle()
+	defer rest()
+	regrouped := make(chan struct{}, 1)
+	if s.box != nil && !s.box.own() {
+		defer s.whenRegrouped(func() {
+			select {
+			case regrouped <- struct{}{}:
+			default:
+			}
+		})()
+	}
 	started := false
 	wait := func() {
 		started = true
@@ -33,8 +49,16 @@ func (s *session) idle(context.Context) (result, error) {
 		if s.box != nil {
 			changed = s.box.mailbox.Changed()
 		}
-		if err := s.sync(syncMode{}); err != nil {
+		var notified <-chan struct{}
+		if s.notify != nil {
+			notified = s.notify.wake
+		}
+		if err := s.tellIdle(ctx); err != nil {
 			return end(err)
+		}
+		var rested <-chan time.Time
+		if rest := s.notify.rest(s.cfg.notifyPause); rest > 0 {
+			changed, notified, rested = nil, nil, time.After(rest)
 		}
 		if err := s.w.flush(); err != nil {
 			return end(&connError{err})
@@ -50,11 +74,49 @@ func (s *session) idle(context.Context) (result, error) {
 		case err := <-done:
 			started = false
 			return end(err)
-		case <-s.draining:
-			return end(errShutdown)
+		case <-s.handle.Ending():
+			return end(s.whyEnd())
 		case <-changed:
+		case <-notified:
+		case <-rested:
+		case <-regrouped:
+		case <-alive:
+			s.w.line("* OK Still here")
 		}
 	}
+}
+
+// aliveInIdle returns when to say so, nil for never, and what ends it.
+func (s *session) aliveInIdle() (<-chan time.Time, func()) {
+	if !s.quirks.idleAlive {
+		return nil, func() {}
+	}
+	tick := time.NewTicker(s.cfg.aliveEvery)
+	return tick.C, tick.Stop
+}
+
+// tellIdle tells what changed. To a client that keeps a state it says how far
+// that goes: no tagged response does, for as long as IDLE lasts.
+func (s *session) tellIdle(ctx context.Context) error {
+	s.refreshGroups(ctx)
+	if s.notify != nil {
+		return s.tellNotified(ctx, false)
+	}
+	var before mailstore.View
+	if s.box != nil {
+		before = s.box.told
+	}
+	if err := s.sync(syncMode{}); err != nil {
+		return err
+	}
+	if err := s.contextsFollow(ctx); err != nil {
+		return err
+	}
+	if s.qresync && s.box != nil && s.box.told != before {
+		s.box.vanished = false
+		s.highestModSeq()
+	}
+	return nil
 }
 
 // beginIdle sets the deadline of the whole IDLE.

@@ -40,7 +40,7 @@ func TestLargeResponseInSteps(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.serveConn(context.Background(), wide, make(chan struct{}))
+		s.ServeConn(context.Background(), wide)
 	}()
 	c := newClient(t, near)
 	c.line()
@@ -112,7 +112,7 @@ func TestDelimiterAtTheEnd(t *testing.T) {
 	expect(t, "delete", c.ok("DELETE x/"), "* OK [CLOSED] Selected mailbox is being deleted")
 	c.fails("DELETE INBOX/", "NO [CANNOT]")
 	c.fails("CREATE /", "NO [CANNOT]")
-	if found := s.audit.find(mail.EventMailbox); found[0].Mailbox != "x" {
+	if found := s.audit.Find(mail.EventMailbox); found[0].Mailbox != "x" {
 		t.Errorf("audited: %+v", found)
 	}
 }
@@ -154,13 +154,13 @@ func TestAuditOfHalfAnExpunge(t *testing.T) {
 			c.send("\r\n")
 			c.until("a")
 		}
-		before := len(s.audit.find(mail.EventExpunge))
+		before := len(s.audit.Find(mail.EventExpunge))
 		faults.countdown.Store(2)
 		untagged, tagged := c.cmd(tt.command)
 		if !strings.HasPrefix(tagged, "NO [UNAVAILABLE]") || len(untagged) < 50 {
 			t.Errorf("%s: %d responses, %s", tt.command, len(untagged), tagged)
 		}
-		found := s.audit.find(mail.EventExpunge)[before:]
+		found := s.audit.Find(mail.EventExpunge)[before:]
 		if len(found) != 2 || found[0].Result != "ok" || found[0].UIDs == "" || found[0].Detail != tt.detail ||
 			found[1].Result != "refused" || found[1].UIDs != "" {
 			t.Errorf("%s: audited %+v", tt.command, found)

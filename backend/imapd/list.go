@@ -21,6 +21,8 @@ type listArgs struct {
 	onlySubscribed, onlySpecialUse, recursive bool
 	returnSubscribed                          bool
 	status                                    statusItems
+	myRights                                  bool
+	metadata                                  []string // entries
 	extended                                  bool
 }
 
@@ -81,6 +83,14 @@ func (p *parser) listReturn(a *listArgs) error {
 		return err
 	case word == "SUBSCRIBED":
 		a.returnSubscribed = true
+	case word == "METADATA":
+		if err := p.sp(); err != nil {
+			return err
+		}
+		a.metadata, err = p.entryNames(false)
+		return err
+	case word == "MYRIGHTS":
+		a.myRights = true
 	case word == "STATUS":
 		if err := p.sp(); err != nil {
 			return err
@@ -99,7 +109,7 @@ func (p *parser) listPatterns(a *listArgs) error {
 	if err != nil {
 		return err
 	}
-	reference, err := decodeMailbox(wire)
+	reference, err := p.decode(wire)
 	if err != nil {
 		return err
 	}
@@ -207,10 +217,8 @@ func (a *listArgs) wants(l listed) bool {
 		return false
 	case a.recursive && l.subscribedBelow:
 		return true
-	case a.onlySubscribed:
-		return l.Subscribed
-	case a.onlySpecialUse:
-		return l.SpecialUse != ""
+	case a.onlySubscribed || a.onlySpecialUse:
+		return (l.Subscribed || !a.onlySubscribed) && (l.SpecialUse != "" || !a.onlySpecialUse)
 	default:
 		return l.Exists || l.children
 	}
@@ -218,12 +226,12 @@ func (a *listArgs) wants(l listed) bool {
 
 // list is LIST (RFC 3501 section 6.3.8, RFC 5258).
 func (s *session) list(ctx context.Context, a listArgs) (result, error) {
-	infos, err := s.account.List(ctx)
+	infos, err := s.mailboxes(ctx, a.patterns)
 	if err != nil {
 		return result{}, mailboxError(err, "")
 	}
 	if a.root {
-		s.w.line(`* LIST (\Noselect) "` + delimiter + `" ""`)
+		s.w.line(`* LIST (\Noselect) "` + s.separator() + `" ""`)
 	}
 	names := tree(infos)
 	if a.recursive {
@@ -233,11 +241,19 @@ func (s *session) list(ctx context.Context, a listArgs) (result, error) {
 		if !a.wants(l) {
 			continue
 		}
-		s.writeList("LIST", l, a.attributes(l))
+		s.writeList("LIST", l, s.attributes(&a, l))
 		if a.recursive && l.subscribedBelow {
 			s.w.str(` ("CHILDINFO" ("SUBSCRIBED"))`)
 		}
 		s.w.line("")
+		if err := s.listMetadata(ctx, a.metadata, l); err != nil {
+			return result{}, err
+		}
+		if a.myRights {
+			if err := s.listMyRights(ctx, l); err != nil {
+				return result{}, err
+			}
+		}
 		if err := s.listStatus(ctx, a.status, l); err != nil {
 			return result{}, err
 		}
@@ -251,7 +267,15 @@ func (s *session) listStatus(ctx context.Context, items statusItems, l listed) e
 	if items == 0 || !l.Exists {
 		return nil
 	}
-	st, err := s.account.Status(ctx, l.Name)
+	p, err := s.locateFor(ctx, l.Name, toRead)
+	if errors.Is(err, mailstore.ErrNoMailbox) || err == errNotPermitted {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	st, err := p.status(ctx, items)
 	if errors.Is(err, mailstore.ErrNoMailbox) {
 		return nil
 	}
@@ -260,6 +284,14 @@ func (s *session) listStatus(ctx context.Context, items statusItems, l listed) e
 	}
 	s.writeStatus(l.Name, items, st)
 	return nil
+}
+
+// attributes are those that this client is told.
+func (s *session) attributes(a *listArgs, l listed) []imap.MailboxAttr {
+	if s.withoutSpecialUse() {
+		l.SpecialUse = ""
+	}
+	return a.attributes(l)
 }
 
 func (a *listArgs) attributes(l listed) []imap.MailboxAttr {
@@ -295,19 +327,19 @@ func (s *session) writeList(response string, l listed, attrs []imap.MailboxAttr)
 		}
 		s.w.str(string(attr))
 	}
-	s.w.str(`) "` + delimiter + `" `)
-	s.w.astring(encodeMailbox(l.Name))
+	s.w.str(`) "` + s.separator() + `" `)
+	s.writeMailbox(l.Name)
 }
 
 // lsub is LSUB (RFC 3501 section 6.3.9): a level above a subscribed name that
 // the pattern does not reach is listed with \Noselect.
 func (s *session) lsub(ctx context.Context, a listArgs) (result, error) {
-	infos, err := s.account.List(ctx)
+	infos, err := s.mailboxes(ctx, a.patterns)
 	if err != nil {
 		return result{}, mailboxError(err, "")
 	}
 	if a.root {
-		s.w.line(`* LSUB (\Noselect) "` + delimiter + `" ""`)
+		s.w.line(`* LSUB (\Noselect) "` + s.separator() + `" ""`)
 	}
 	names := tree(infos)
 	a.markSubscribedBelow(names)
@@ -316,7 +348,9 @@ func (s *session) lsub(ctx context.Context, a listArgs) (result, error) {
 			continue
 		}
 		var attrs []imap.MailboxAttr
-		if !l.Subscribed {
+		if s.quirks.lsubFlags {
+			attrs = s.attributes(&listArgs{}, l)
+		} else if !l.Subscribed {
 			attrs = append(attrs, imap.MailboxAttrNoSelect)
 		}
 		s.writeList("LSUB", l, attrs)

@@ -19,6 +19,8 @@ var volatile = []struct {
 }{
 	{regexp.MustCompile(`(UIDVALIDITY|APPENDUID|COPYUID) \d{5,}`), "$1 <uidvalidity>"},
 	{regexp.MustCompile(`INTERNALDATE "[ \d]\d-\w{3}-20[^"]*"`), "INTERNALDATE <now>"},
+	{regexp.MustCompile(`((?:MAILBOXID|EMAILID) \([FM])[0-9a-f]{32}\)`), "$1<id>)"},
+	{regexp.MustCompile(`(CAPABILITY IMAP4rev1) [^\]]* IDLE [^\]]*`), "$1 <capabilities>"}, // docs/rfc.md has them
 	{regexp.MustCompile(`(APPENDLIMIT=)\d+`), "${1}<limit>"},
 	{regexp.MustCompile(`(HIGHESTMODSEQ|MODSEQ|MODSEQ \() ?\d+`), "$1 <modseq>"},
 }
@@ -116,7 +118,7 @@ func (c *client) quiet() []string {
 		_ = c.conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
 		line, err := c.r.ReadString('\n')
 		if err != nil {
-			_ = c.conn.SetDeadline(time.Now().Add(20 * time.Second))
+			_ = c.conn.SetDeadline(time.Now().Add(soon))
 			return lines
 		}
 		lines = append(lines, stable(strings.TrimRight(line, "\r\n")))
@@ -339,7 +341,7 @@ func TestSearch(t *testing.T) {
 		{"2:3", "2 3"}, {"*", "4"}, {"5", ""}, {"3:99", "3 4"}, {"NOT 5:9", "1 2 3 4"}, {"99:*", "4"}, {"UID 1,3:*", "1 3 4"}, {"UID 100:200", ""}, {"UID 100:*", "4"},
 		{"SUBJECT FIRST", "1"}, {"SUBJECT \"gr\u00fc\u00dfe aus\"", "2"}, {"CHARSET UTF-8 FROM {5+}\r\nJ\u00d6RG", "2"},
 		{"HEADER Message-ID first@", "1"}, {`HEADER MIME-Version ""`, "2 3"}, {"TO bob", "1"}, {"CC bob", ""}, {"BCC x", ""},
-		{"BODY needle", "1 2"}, {"BODY \"with \u00fcml\"", "2"}, {"BODY \"soft line and CAF\u00c9\"", "3"}, {"BODY enclosed", "3"}, {"BODY inner", "3"},
+		{"BODY needle", "1 2"}, {"BODY \"with \u00fcml\"", "2"}, {"BODY \"soft line and CAF\u00c9\"", "3"}, {"BODY enclosed", ""}, {"TEXT enclosed", "3"}, {"BODY inner", "3"},
 		{"TEXT aus", "2"}, {"TEXT hay", "1"}, {"BODY first", ""}, {"TEXT \"no header\"", "4"},
 		{"OR SEEN DRAFT", "1 4"}, {"NOT SEEN NOT DRAFT", "2 3"}, {"(SEEN) OR (FLAGGED) (ANSWERED BODY x)", ""}, {"NOT (OR SEEN (DRAFT))", "2 3"},
 		{"UNSEEN BODY needle", "2"}, {"CHARSET US-ASCII ALL", "1 2 3 4"}, {"MODSEQ 1", "1 2 3 4"},
@@ -350,8 +352,7 @@ func TestSearch(t *testing.T) {
 			t.Errorf("SEARCH %s: %q, want %q", tt.keys, got, want)
 		}
 	}
-	c.fails("SEARCH CHARSET KOI8-R ALL", "NO [BADCHARSET")
-	c.fails("SEARCH OLDER 5", "BAD")
+	c.fails("SEARCH CHARSET X-OTHER ALL", "NO [BADCHARSET")
 	c.fails("FETCH 1 ()", "BAD")
 	c.fails("STATUS INBOX ()", "BAD")
 

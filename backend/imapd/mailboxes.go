@@ -13,9 +13,18 @@ import (
 // mailboxError gives mailstore's plain refusals their response codes. A
 // missing mailbox gets missing when that is not "".
 func mailboxError(err error, missing string) error {
+	var name *mailstore.NameError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &name) && name.Limit:
+		return refuse("LIMIT", "Mailbox name "+name.Reason)
+	case errors.As(err, &name):
+		return refuse("CANNOT", "Mailbox name "+name.Reason)
+	case errors.Is(err, mailstore.ErrTooManyMailboxes):
+		return refuse("LIMIT", "The account has as many mailboxes as it may have")
+	case errors.Is(err, mailstore.ErrTooManySubscriptions):
+		return refuse("LIMIT", "The account has as many subscriptions as it may have")
 	case errors.Is(err, mailstore.ErrNoMailbox):
 		return refuse(orElse(missing, "NONEXISTENT"), "No such mailbox")
 	case errors.Is(err, mailstore.ErrMailboxExists):
@@ -42,8 +51,9 @@ func parseMailbox(p *parser) (string, error) {
 }
 
 type createArgs struct {
-	name string
-	use  imap.MailboxAttr
+	name  string
+	asked string // as the client wrote it
+	use   imap.MailboxAttr
 }
 
 // parseCreate reads CREATE with the USE parameter of RFC 6154 section 3.
@@ -53,7 +63,8 @@ func parseCreate(p *parser) (a createArgs, err error) {
 	}
 	// A trailing delimiter says that the name will get children (RFC 3501
 	// section 6.3.3); every mailbox of ours may.
-	if a.name, err = p.mailbox(); err != nil || !p.take(' ') || p.i == len(p.b) {
+	a.name, err = p.mailbox()
+	if a.asked = p.asked; err != nil || !p.take(' ') || p.i == len(p.b) {
 		return a, err
 	}
 	err = p.list(func() error {
@@ -92,19 +103,50 @@ func (p *parser) specialUse(use *imap.MailboxAttr) error {
 }
 
 func (s *session) create(ctx context.Context, a createArgs) (result, error) {
-	_, err := s.account.Create(ctx, a.name, a.use)
+	p, err := s.locate(ctx, a.name)
+	if err != nil {
+		return result{}, mailboxError(notBelow(err), "")
+	}
+	defer p.close()
+	err = p.mayCreate()
+	if err == nil && a.use != "" && !p.own() {
+		err = mailstore.ErrSpecialUse // it would say nothing about the client's own
+	}
+	var info mailstore.MailboxInfo
+	if err == nil {
+		info, err = p.account.Create(ctx, p.info.Name, a.use)
+	}
 	s.recordMailbox(a.name, "create", err)
-	return result{}, mailboxError(err, "")
+	if err == nil {
+		s.noteMine(p.account, info.GUID)
+	}
+	if err == nil && s.rev2 && a.asked != s.wireName(a.name) {
+		s.nameTold(a.name, a.asked)
+	}
+	return result{code: mailboxIDCode(info.GUID)}, mailboxError(err, "")
+}
+
+// notBelow is the answer to making a mailbox where a name leads to nothing that
+// the client may know of.
+func notBelow(err error) error {
+	if errors.Is(err, errNowhere) {
+		return errNotPermitted
+	}
+	return err
 }
 
 // deleteMailbox is DELETE. Deleting the mailbox that is selected here leaves
 // it first; other sessions that have it selected are told BYE.
 func (s *session) deleteMailbox(ctx context.Context, name string) (result, error) {
-	if s.box != nil && name != inbox && s.box.mailbox.Info().Name == name {
-		s.unselect()
-		s.w.line("* OK [CLOSED] Selected mailbox is being deleted")
+	p, err := s.locateFor(ctx, name, toDelete)
+	if err == nil {
+		defer p.close()
+		if s.box != nil && p.info.Name != inbox && s.box.info.GUID == p.info.GUID {
+			s.unselect()
+			s.w.line("* OK [CLOSED] Selected mailbox is being deleted")
+		}
+		err = p.account.Delete(ctx, p.info.Name)
 	}
-	err := s.account.Delete(ctx, name)
 	s.recordMailbox(name, "delete", err)
 	return result{}, mailboxError(err, "")
 }
@@ -120,13 +162,45 @@ func parseRename(p *parser) (a renameArgs, err error) {
 }
 
 func (s *session) rename(ctx context.Context, a renameArgs) (result, error) {
-	err := s.account.Rename(ctx, a.from, a.to)
+	err := s.renameTo(ctx, a)
 	s.recordMailbox(a.from, "rename to "+a.to, err)
 	return result{}, mailboxError(err, "")
 }
 
+func (s *session) renameTo(ctx context.Context, a renameArgs) error {
+	from, err := s.locateFor(ctx, a.from, 0)
+	if err != nil && !errors.Is(err, mailstore.ErrNoMailbox) {
+		return err
+	}
+	if err != nil { // a level that only has mailboxes below it
+		if from, err = s.locate(ctx, a.from); err != nil {
+			return err
+		}
+	}
+	defer from.close()
+	to, err := s.locate(ctx, a.to)
+	if err != nil {
+		return notBelow(err)
+	}
+	defer to.close()
+	if from.account.GUID() != to.account.GUID() {
+		return refuse("CANNOT", "Mailboxes stay in their account: create one there and move the messages")
+	}
+	if err := s.mayRename(ctx, &from); err != nil {
+		return err
+	}
+	if err := to.mayCreate(); err != nil {
+		return err
+	}
+	return from.account.Rename(ctx, from.info.Name, to.info.Name)
+}
+
 func (s *session) subscribe(ctx context.Context, name string) (result, error) {
-	return result{}, mailboxError(s.account.Subscribe(ctx, name, true), "")
+	err := s.account.Subscribe(ctx, name, true)
+	if err == nil {
+		s.noteSubscribed(ctx, name)
+	}
+	return result{}, mailboxError(err, "")
 }
 
 func (s *session) unsubscribe(ctx context.Context, name string) (result, error) {
@@ -146,11 +220,14 @@ const (
 	statusSize
 	statusHighestModSeq
 	statusAppendLimit
+	statusMailboxID
+	statusDeletedStorage
 )
 
 // statusNames are the items in the order they are answered.
 var statusNames = [...]string{
-	"MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "HIGHESTMODSEQ", "APPENDLIMIT",
+	"MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "HIGHESTMODSEQ", "APPENDLIMIT", "MAILBOXID",
+	"DELETED-STORAGE",
 }
 
 type statusArgs struct {
@@ -193,7 +270,12 @@ func (s *session) status(ctx context.Context, a statusArgs) (result, error) {
 	if a.items&statusHighestModSeq != 0 {
 		s.enableCondstore()
 	}
-	st, err := s.account.Status(ctx, a.name)
+	p, err := s.locateFor(ctx, a.name, toRead)
+	if err != nil {
+		return result{}, mailboxError(err, "")
+	}
+	defer p.close()
+	st, err := p.status(ctx, a.items)
 	if err != nil {
 		return result{}, mailboxError(err, "")
 	}
@@ -201,20 +283,51 @@ func (s *session) status(ctx context.Context, a statusArgs) (result, error) {
 	return result{}, nil
 }
 
-func (s *session) writeStatus(name string, items statusItems, st mailstore.Status) {
+// mailboxStatus is what STATUS tells.
+type mailboxStatus struct {
+	mailstore.Status
+	deletedOctets int64 // what EXPUNGE would free
+}
+
+// status reads it; all but deletedOctets are kept counts.
+func (p *place) status(ctx context.Context, items statusItems) (st mailboxStatus, err error) {
+	if st.Status, err = p.keptStatus(ctx); err != nil || st.Deleted == 0 || items&statusDeletedStorage == 0 {
+		return st, err
+	}
+	mailbox, _, err := p.openMailbox(ctx)
+	if err != nil {
+		return st, err
+	}
+	defer mailbox.Close()
+	v := mailbox.View()
+	for i := range v.Len() {
+		if m := v.At(i); m.Flags&mailstore.FlagDeleted != 0 {
+			st.deletedOctets += m.Octets
+		}
+	}
+	return st, nil
+}
+
+func (s *session) writeStatus(name string, items statusItems, st mailboxStatus) {
 	values := [len(statusNames)]uint64{
 		uint64(st.Messages), 0, uint64(st.UIDNext), uint64(st.UIDValidity), uint64(st.Unseen),
-		uint64(st.Deleted), uint64(st.Octets), st.HighestModSeq, uint64(s.cfg.AppendLimitOctets),
+		uint64(st.Deleted), uint64(st.Octets), st.HighestModSeq, uint64(s.cfg.AppendLimitOctets), 0, uint64(st.deletedOctets),
 	}
 	s.w.str("* STATUS ")
-	s.w.astring(encodeMailbox(name))
+	s.writeMailbox(name)
 	sep := " ("
 	for i, item := range statusNames {
 		if items&(1<<i) != 0 {
 			s.w.str(sep)
 			s.w.str(item)
 			s.w.char(' ')
-			s.w.num(values[i])
+			if 1<<i == statusMailboxID {
+				s.w.char('(')
+				s.w.objectID(mailboxPrefix, st.GUID)
+				s.w.char(')')
+			} else {
+				s.w.num(values[i])
+			}
 			sep = " "
 		}
 	}

@@ -2,6 +2,7 @@ package imapd
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,40 @@ import (
 type model struct {
 	*client
 	messages []modelMessage
+	modSeq   map[string]int64 // by UID
+	seen     *seenMessages    // nil where clients run at the same time
+}
+
+// seenMessages is what all clients together were told of a mailbox's messages.
+// A UID stands for one message for ever.
+type seenMessages struct {
+	emailID map[string]string // by UID
+	last    int64             // the highest mod-sequence
+}
+
+var (
+	emailIDOf = regexp.MustCompile(`EMAILID \((\w+)\)`)
+	modSeqOf  = regexp.MustCompile(`MODSEQ \((\d+)\)`)
+)
+
+// note takes in a FETCH response that has a UID. For one client no mod-sequence
+// goes down; one that was not told yet that a message is gone may be told of it
+// as it was before others changed it.
+func (m *model) note(t failer, uid, line string) {
+	a := m.seen
+	if found := emailIDOf.FindStringSubmatch(line); found != nil {
+		if before := a.emailID[uid]; before != "" && before != found[1] {
+			t.Fatalf("%s, but UID %s was %s", line, uid, before)
+		}
+		a.emailID[uid] = found[1]
+	}
+	if found := modSeqOf.FindStringSubmatch(line); found != nil {
+		n, err := strconv.ParseInt(found[1], 10, 64)
+		if err != nil || n < m.modSeq[uid] {
+			t.Fatalf("%s, but the mod-sequence of UID %s was %d", line, uid, m.modSeq[uid])
+		}
+		m.modSeq[uid], a.last = n, max(a.last, n)
+	}
 }
 
 // failer is a test that can be failed: *rapid.T and *testing.T.
@@ -64,6 +99,9 @@ func (m *model) apply(t failer, line string, numbers bool) {
 				t.Fatalf("%s, but its UID was %s", line, msg.uid)
 			}
 			msg.uid = uid
+			if m.seen != nil {
+				m.note(t, uid, line)
+			}
 		}
 		if _, rest, ok := strings.Cut(line, "FLAGS ("); ok {
 			flags, _, _ := strings.Cut(rest, ")")
@@ -84,9 +122,10 @@ func (m *model) run(t failer, text string, numbers bool) string {
 	return tagged
 }
 
-// TestClientsFollowTheServer lets two clients change one mailbox at random.
+// TestClientsFollowTheServer lets three clients change one mailbox at random.
 // Whatever they do, a client that applies the untagged responses in order holds
-// the server's numbers, UIDs and flags once it has sent NOOP.
+// the server's numbers, UIDs and flags once it has sent NOOP. UIDs are given
+// once, mod-sequences grow, and in the end the store finds nothing amiss.
 func TestClientsFollowTheServer(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig()
@@ -96,7 +135,11 @@ func TestClientsFollowTheServer(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		round++
 		box := fmt.Sprintf("box%d", round)
-		clients := []*model{{client: s.login("alice")}, {client: s.login("alice")}}
+		seen := &seenMessages{emailID: map[string]string{}}
+		var clients []*model
+		for range 3 {
+			clients = append(clients, &model{client: s.login("alice"), modSeq: map[string]int64{}, seen: seen})
+		}
 		clients[0].ok("CREATE " + box)
 		for _, m := range clients {
 			m.run(rt, "SELECT "+box, false)
@@ -104,7 +147,7 @@ func TestClientsFollowTheServer(t *testing.T) {
 		text := message("m", "x")
 		steps := rapid.IntRange(5, 25).Draw(rt, "steps")
 		for range steps {
-			m := clients[rapid.IntRange(0, 1).Draw(rt, "client")]
+			m := clients[rapid.IntRange(0, len(clients)-1).Draw(rt, "client")]
 			m.step(rt, box, text)
 		}
 		for _, m := range clients {
@@ -112,6 +155,9 @@ func TestClientsFollowTheServer(t *testing.T) {
 			m.ok("LOGOUT")
 		}
 	})
+	if err := s.store.Check(t.Context()); err != nil {
+		t.Errorf("the store after all this: %v", err)
+	}
 }
 
 func (m *model) step(t *rapid.T, box, text string) {
@@ -119,7 +165,7 @@ func (m *model) step(t *rapid.T, box, text string) {
 	pick := func() int { return rapid.IntRange(1, n).Draw(t, "message") }
 	flag := rapid.SampledFrom([]string{`\Seen`, `\Deleted`, `\Deleted`, `$kw`, ``}).Draw(t, "flag")
 	op := rapid.SampledFrom([]string{"FLAGS", "+FLAGS", "-FLAGS", "FLAGS.SILENT", "+FLAGS.SILENT", "-FLAGS.SILENT"}).Draw(t, "op")
-	what := rapid.IntRange(0, 9).Draw(t, "command")
+	what := rapid.IntRange(0, 15).Draw(t, "command")
 	switch {
 	case what <= 1 || n == 0:
 		m.run(t, fmt.Sprintf("APPEND %s {%d+}\r\n%s", box, len(text), text), false)
@@ -141,13 +187,47 @@ func (m *model) step(t *rapid.T, box, text string) {
 	case what == 5:
 		m.run(t, "EXPUNGE", false)
 	case what == 6:
-		m.run(t, fmt.Sprintf("FETCH %d:* (UID FLAGS)", pick()), true)
+		m.run(t, fmt.Sprintf("FETCH %d:* (UID FLAGS EMAILID)", pick()), true)
 	case what == 7:
 		m.run(t, fmt.Sprintf("SEARCH %d:*", pick()), true)
 	case what == 8:
 		m.run(t, fmt.Sprintf("MOVE %d %s", pick(), box), false)
-	default:
+	case what == 9:
 		m.run(t, fmt.Sprintf("FETCH %d BODY[TEXT]", pick()), true)
+	case what == 10:
+		i := pick()
+		if uid := m.messages[i-1].uid; uid != "" {
+			m.run(t, "UID EXPUNGE "+uid, false)
+		}
+	case what == 11:
+		since := rapid.SampledFrom([]int64{1, m.seen.last, 1 << 60}).Draw(t, "unchanged since")
+		m.run(t, fmt.Sprintf("STORE %d (UNCHANGEDSINCE %d) %s (%s)", pick(), max(since, 1), strings.TrimSuffix(op, ".SILENT"), flag), true)
+	case what == 12:
+		m.run(t, fmt.Sprintf("COPY %d:* %s", pick(), box), false)
+	case what == 13:
+		m.run(t, "UNSELECT", false)
+		m.messages = nil
+		m.run(t, "SELECT "+box, false)
+	case what == 14:
+		m.run(t, "SEARCH RETURN (SAVE) "+rapid.SampledFrom([]string{"SEEN", "UNSEEN", "DELETED", "ALL"}).Draw(t, "search"), true)
+		m.run(t, "FETCH $ (UID FLAGS MODSEQ)", true)
+	default:
+		m.idle(t)
+	}
+}
+
+// idle is IDLE that ends at once: what it tells is applied, like that of NOOP.
+func (m *model) idle(t failer) {
+	m.tag++
+	tag := fmt.Sprintf("t%d", m.tag)
+	m.send(tag + " IDLE\r\n")
+	for line := m.line(); !strings.HasPrefix(line, "+"); line = m.line() {
+		m.apply(t, line, false)
+	}
+	m.send("DONE\r\n")
+	untagged, _ := m.until(tag)
+	for _, line := range untagged {
+		m.apply(t, line, false)
 	}
 }
 
@@ -176,7 +256,9 @@ func (m *model) compare(t failer) {
 	known := append([]modelMessage(nil), m.messages...)
 	untagged := []string{}
 	if len(known) > 0 {
-		untagged = m.ok("FETCH 1:* (UID FLAGS)")
+		untagged = slices.DeleteFunc(m.ok("FETCH 1:* (UID FLAGS EMAILID MODSEQ)"), func(line string) bool {
+			return strings.HasPrefix(line, "* OK [HIGHESTMODSEQ ") // the first command with MODSEQ tells it
+		})
 	}
 	if len(untagged) != len(known) {
 		t.Fatalf("%d messages, but %d are known: %q", len(untagged), len(known), untagged)

@@ -1,13 +1,12 @@
 package imapd
 
 import (
-	"encoding/base64"
-	"errors"
 	"strings"
-	"unicode/utf16"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/postern-mail/postern/internal/utf7"
 )
 
 // delimiter stands between the levels of a mailbox name.
@@ -21,13 +20,6 @@ const (
 	maxPatternsOctets = 4000
 )
 
-// errEncoding is a name that is not modified UTF-7 (RFC 3501 section 5.1.3).
-var errEncoding = errors.New("name is not modified UTF-7")
-
-// nameCoding is modified base64: "," for "/", no padding, no stray bits.
-var nameCoding = base64.NewEncoding("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,").
-	WithPadding(base64.NoPadding).Strict()
-
 // mailboxName turns a name from the wire into the store's form: NFC, "INBOX"
 // in capitals, levels not empty, no delimiter at the end.
 func mailboxName(wire string) (string, error) {
@@ -35,15 +27,84 @@ func mailboxName(wire string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return levels(name)
+}
+
+// levels is mailboxName for a name that was decoded.
+func levels(name string) (string, error) {
 	switch {
 	case name == "":
 		return "", refuse("CANNOT", "Mailbox name is empty")
 	case len(name) > maxNameOctets:
-		return "", refuse("CANNOT", "Mailbox name is too long")
+		return "", refuse("LIMIT", "Mailbox name is too long")
 	case strings.HasPrefix(name, delimiter), strings.Contains(name, delimiter+delimiter):
 		return "", refuse("CANNOT", "Mailbox name has an empty level")
 	}
 	return canonicalName(strings.TrimSuffix(name, delimiter)), nil
+}
+
+// otherSeparator is what clients may be told to put between levels instead.
+const otherSeparator = "."
+
+// swapSeparators turns names with the other separator into the store's form,
+// and back. A "/" within a level, which the store cannot have, stands for a
+// ".", which the client cannot say: nothing is lost, and no two names become
+// the same.
+func swapSeparators(name string) string {
+	return strings.Map(func(c rune) rune {
+		switch c {
+		case '/':
+			return '.'
+		case '.':
+			return '/'
+		}
+		return c
+	}, name)
+}
+
+// separator stands between levels in what the client sees.
+func (s *session) separator() string {
+	if s.cfg.Separator == otherSeparator {
+		return otherSeparator
+	}
+	return delimiter
+}
+
+// wireName is a name as the client sees it.
+func (s *session) wireName(name string) string {
+	if s.separator() == otherSeparator {
+		name = swapSeparators(name)
+	}
+	if s.utf8 {
+		return name
+	}
+	return utf7.Encode(name)
+}
+
+func (s *session) writeMailbox(name string) {
+	if wire := s.wireName(name); ascii(wire) {
+		s.w.astring(wire)
+	} else {
+		s.w.text(wire)
+	}
+}
+
+// parserOf returns a parser for what this client says.
+func (s *session) parserOf(b []byte) *parser {
+	return &parser{b: b, swaps: s.separator() == otherSeparator, dialect: s.dialect}
+}
+
+// decode turns a name, or a pattern for names, into the store's form.
+func (p *parser) decode(wire string) (string, error) {
+	decoded := decodeMailbox
+	if p.utf8 {
+		decoded = plainMailbox
+	}
+	name, err := decoded(wire)
+	if p.swaps {
+		name = swapSeparators(name)
+	}
+	return name, err
 }
 
 // canonicalName writes INBOX and what lies below it in capitals.
@@ -63,10 +124,15 @@ func decodeMailbox(wire string) (string, error) {
 	name := wire
 	if strings.IndexByte(wire, '&') >= 0 {
 		var err error
-		if name, err = decodeUTF7(wire); err != nil {
+		if name, err = utf7.Decode(wire); err != nil {
 			return "", refuse("CANNOT", "Mailbox name is not valid modified UTF-7")
 		}
 	}
+	return plainMailbox(name)
+}
+
+// plainMailbox checks a name in UTF-8.
+func plainMailbox(name string) (string, error) {
 	if !utf8.ValidString(name) || strings.ContainsFunc(name, isControl) {
 		return "", refuse("CANNOT", "Mailbox name has invalid characters")
 	}
@@ -75,81 +141,4 @@ func decodeMailbox(wire string) (string, error) {
 
 func isControl(r rune) bool {
 	return r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029'
-}
-
-func decodeUTF7(s string) (string, error) {
-	var b strings.Builder
-	for {
-		plain, shifted, found := strings.Cut(s, "&")
-		b.WriteString(plain)
-		if !found {
-			return b.String(), nil
-		}
-		run, rest, closed := strings.Cut(shifted, "-")
-		if !closed {
-			return "", errEncoding
-		}
-		if run == "" {
-			b.WriteByte('&')
-		} else if err := decodeRun(&b, run); err != nil {
-			return "", err
-		}
-		s = rest
-	}
-}
-
-func decodeRun(b *strings.Builder, run string) error {
-	octets, err := nameCoding.DecodeString(run)
-	if err != nil || len(octets)%2 != 0 {
-		return errEncoding
-	}
-	for i := 0; i < len(octets); i += 2 {
-		r := rune(octets[i])<<8 | rune(octets[i+1])
-		if utf16.IsSurrogate(r) {
-			i += 2
-			if i+1 >= len(octets) {
-				return errEncoding
-			}
-			if r = utf16.DecodeRune(r, rune(octets[i])<<8|rune(octets[i+1])); r == utf8.RuneError {
-				return errEncoding
-			}
-		}
-		b.WriteRune(r)
-	}
-	return nil
-}
-
-// encodeMailbox turns a name into modified UTF-7.
-func encodeMailbox(name string) string {
-	if !strings.ContainsFunc(name, func(r rune) bool { return r == '&' || r < ' ' || r > '~' }) {
-		return name
-	}
-	var b strings.Builder
-	for len(name) > 0 {
-		end := strings.IndexFunc(name, func(r rune) bool { return r < ' ' || r > '~' })
-		if end < 0 {
-			end = len(name)
-		}
-		b.WriteString(strings.ReplaceAll(name[:end], "&", "&-"))
-		name = name[end:]
-		run := strings.IndexFunc(name, func(r rune) bool { return r >= ' ' && r <= '~' })
-		if run < 0 {
-			run = len(name)
-		}
-		if run > 0 {
-			encodeRun(&b, name[:run])
-		}
-		name = name[run:]
-	}
-	return b.String()
-}
-
-func encodeRun(b *strings.Builder, run string) {
-	octets := make([]byte, 0, 2*len(run))
-	for _, unit := range utf16.Encode([]rune(run)) {
-		octets = append(octets, byte(unit>>8), byte(unit))
-	}
-	b.WriteByte('&')
-	b.WriteString(nameCoding.EncodeToString(octets))
-	b.WriteByte('-')
 }

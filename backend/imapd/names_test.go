@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/postern-mail/postern/internal/utf7"
 )
 
 func TestMailboxNames(t *testing.T) {
@@ -38,17 +40,17 @@ func FuzzModifiedUTF7(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if _, err := decodeUTF7(s); err != nil && err != errEncoding {
-			t.Fatalf("decodeUTF7(%q): %v", s, err)
+		if _, err := utf7.Decode(s); err != nil && err != utf7.ErrEncoding {
+			t.Fatalf("utf7.Decode(%q): %v", s, err)
 		}
 		if !utf8.ValidString(s) {
 			return
 		}
-		wire := encodeMailbox(s)
+		wire := utf7.Encode(s)
 		if strings.ContainsFunc(wire, func(r rune) bool { return r < ' ' || r > '~' }) {
-			t.Fatalf("encodeMailbox(%q) = %q is not printable ASCII", s, wire)
+			t.Fatalf("utf7.Encode(%q) = %q is not printable ASCII", s, wire)
 		}
-		back, err := decodeUTF7(wire)
+		back, err := utf7.Decode(wire)
 		if err != nil || back != s {
 			t.Fatalf("%q -> %q -> %q, %v", s, wire, back, err)
 		}

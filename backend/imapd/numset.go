@@ -14,10 +14,18 @@ import (
 const star = 0
 
 // numRange is one element of a sequence set, as the client wrote it.
-type numRange struct{ first, last uint32 }
+type numRange struct {
+	first, last uint32
+	// saved stands for "$", the result that SEARCH saved (RFC 5182). It is the
+	// only element of its set.
+	saved bool
+}
 
 // numSet is a sequence set of sequence numbers or UIDs.
 type numSet []numRange
+
+// isSaved reports whether the set is "$".
+func (s numSet) isSaved() bool { return len(s) == 1 && s[0].saved }
 
 // span is a run of messages by index, without its end.
 type span struct{ lo, hi int }

@@ -5,14 +5,15 @@ import (
 	"math"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // syntaxError is what is wrong with a command; it is answered with BAD.
-type syntaxError struct{ what string }
+type syntaxError struct{ what, code string }
 
 func (e *syntaxError) Error() string { return e.what }
 
-func syntax(what string) error { return &syntaxError{what} }
+func syntax(what string) error { return &syntaxError{what: what} }
 
 // parser reads the octets of one command: its lines without the last line
 // end, with literals in their places ("{5}\r\nhello"). Every method leaves the
@@ -22,6 +23,11 @@ type parser struct {
 	i int
 	// sequence is set by search keys that are sequence numbers.
 	sequence bool
+	// swaps: names come with the other separator.
+	swaps bool
+	dialect
+	// asked is the mailbox name that was read last, as the client wrote it.
+	asked string
 }
 
 // Octet classes of the grammar in RFC 3501 section 9.
@@ -145,6 +151,9 @@ func (p *parser) quoted() (string, error) {
 		case '"':
 			s := p.b[start:p.i]
 			p.i++
+			if p.utf8 && !utf8.Valid(s) { // RFC 9755 section 3
+				return "", syntax("quoted string is not UTF-8")
+			}
 			if !escaped {
 				return string(s), nil
 			}
@@ -218,7 +227,12 @@ func (p *parser) mailbox() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return mailboxName(s)
+	name, err := p.decode(s)
+	if err != nil {
+		return "", err
+	}
+	p.asked = s
+	return levels(name)
 }
 
 // listMailbox reads a LIST pattern, wildcards included.
@@ -234,7 +248,7 @@ func (p *parser) listMailbox() (string, error) {
 		}
 		s = string(a)
 	}
-	return decodeMailbox(s)
+	return p.decode(s)
 }
 
 // number64 reads a decimal number of at most 63 bits.
@@ -242,10 +256,11 @@ func (p *parser) number64() (uint64, error) {
 	start := p.i
 	var n uint64
 	for ; p.i < len(p.b) && p.b[p.i]-'0' <= 9; p.i++ {
-		if n > (math.MaxInt64-9)/10 {
+		digit := uint64(p.b[p.i] - '0')
+		if n > (math.MaxInt64-digit)/10 {
 			return 0, syntax("number is too large")
 		}
-		n = n*10 + uint64(p.b[p.i]-'0')
+		n = n*10 + digit
 	}
 	if p.i == start {
 		return 0, syntax("expected a number")
@@ -269,8 +284,11 @@ func parseSet(p *parser) (numSet, error) {
 	return p.numSet()
 }
 
-// numSet reads a sequence set (RFC 3501 section 9, sequence-set).
+// numSet reads a sequence set (RFC 9051 section 9, sequence-set).
 func (p *parser) numSet() (numSet, error) {
+	if p.take('$') {
+		return numSet{{saved: true}}, nil
+	}
 	var set numSet
 	for {
 		r, err := p.numRange()
@@ -290,10 +308,10 @@ func (p *parser) numRange() (numRange, error) {
 		return numRange{}, err
 	}
 	if !p.take(':') {
-		return numRange{lo, lo}, nil
+		return numRange{first: lo, last: lo}, nil
 	}
 	hi, err := p.setNumber()
-	return numRange{lo, hi}, err
+	return numRange{first: lo, last: hi}, err
 }
 
 func (p *parser) setNumber() (uint32, error) {

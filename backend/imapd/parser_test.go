@@ -68,11 +68,11 @@ func TestParserNumbers(t *testing.T) {
 	t.Parallel()
 	p := &parser{b: []byte("1,3:5,*,7:*,*:2")}
 	set, err := p.numSet()
-	want := numSet{{1, 1}, {3, 5}, {star, star}, {7, star}, {star, 2}}
+	want := numSet{{first: 1, last: 1}, {first: 3, last: 5}, {first: star, last: star}, {first: 7, last: star}, {first: star, last: 2}}
 	if err != nil || !reflect.DeepEqual(set, want) {
 		t.Errorf("numSet = %v, %v; want %v", set, err, want)
 	}
-	for _, in := range []string{"", "0", "1,", "1:", ":1", "a", "4294967296", "1:0", "99999999999999999999"} {
+	for _, in := range []string{"", "0", "1,", "1:", ":1", "a", "4294967296", "1:0", "99999999999999999999", "1,$"} {
 		if set, err := (&parser{b: []byte(in)}).numSet(); err == nil {
 			t.Errorf("numSet(%q) = %v, want an error", in, set)
 		}
@@ -99,7 +99,25 @@ func TestParseCommandRefusals(t *testing.T) {
 		{"A LOGIN a b", selected, "state"},
 		{"A LOGIN a", notAuthenticated, "space"},
 		{"A SELECT", authenticated, "space"},
-		{"A SELECT INBOX (QRESYNC (1 2))", authenticated, "parameter"},
+		{"A SELECT INBOX (FROB)", authenticated, "parameter"},
+		{"A SELECT INBOX (QRESYNC)", authenticated, "space"},
+		{"A SELECT INBOX (QRESYNC (0 2))", authenticated, "UIDVALIDITY"},
+		{"A SELECT INBOX (QRESYNC (1 0))", authenticated, "mod-sequence"},
+		{"A SELECT INBOX (QRESYNC (1 9223372036854775808))", authenticated, "too large"},
+		{"A SELECT INBOX (QRESYNC (4294967296 1))", authenticated, "too large"},
+		{"A SELECT INBOX (QRESYNC (1 2 1:*))", authenticated, "not allowed here"},
+		{"A SELECT INBOX (QRESYNC (1 2 (1:2 3)))", authenticated, "as many"},
+		{"A SELECT INBOX (QRESYNC (1 2 (2,1 3,4)))", authenticated, "ascend"},
+		{"A SELECT INBOX (QRESYNC (1 2 (1,1 3,4)))", authenticated, "ascend"},
+		{"A SELECT INBOX (QRESYNC (1 2 (1 *)))", authenticated, "not allowed here"},
+		{"A SELECT INBOX (QRESYNC (1 2 1 (1 2) 3))", authenticated, `")"`},
+		{"A SELECT INBOX (QRESYNC (1 2) QRESYNC (1 2))", authenticated, "parameter"},
+		{"A FETCH 1 FLAGS (CHANGEDSINCE 0)", selected, "mod-sequence"},
+		{"A FETCH 1 FLAGS (CHANGEDSINCE 1 VANISHED)", selected, "VANISHED"},
+		{"A UID FETCH 1 FLAGS (VANISHED)", selected, "VANISHED"},
+		{"A SEARCH MODSEQ 9223372036854775808", selected, "too large"},
+		{"A STORE 1 (UNCHANGEDSINCE 9223372036854775808) FLAGS ()", selected, "too large"},
+		{"A SEARCH EMAILID a.b", selected, "object identifier"},
 		{"A FETCH 1 (FLAGS ALL)", selected, "data item"},
 		{"A FETCH 1 BODY[", selected, "section"},
 		{"A FETCH 1 BODY[1.]", selected, "section"},
@@ -112,9 +130,18 @@ func TestParseCommandRefusals(t *testing.T) {
 		{`A STORE 1 FLAGS (\Bogus)`, selected, "system flag"},
 		{`A STORE 1 FLAGS (\*)`, selected, "flag"},
 		{"A SEARCH FROBNICATE", selected, "unknown search key"},
-		{"A SEARCH FUZZY SUBJECT x", selected, "unknown search key"},
+		{"A SEARCH FUZZY", selected, "space"},
+		{"A SEARCH " + strings.Repeat("FUZZY ", 1000) + "ALL", selected, "deeply"},
+		{"A SEARCH OLDER 0", selected, "interval"},
+		{"A SEARCH $:5", selected, "unexpected text"},
+		{"A SEARCH RETURN (PARTIAL 1:2 PARTIAL 3:4) ALL", selected, "twice"},
+		{"A SEARCH RETURN (PARTIAL 1:2 ALL) ALL", selected, "exclude"},
+		{"A SEARCH RETURN (PARTIAL 0:2) ALL", selected, "from 1"},
+		{"A SEARCH RETURN (PARTIAL -1:2) ALL", selected, "both ends"},
+		{"A SEARCH RETURN (PARTIAL 1:*) ALL", selected, "number"},
+		{"A FETCH 1:5 FLAGS (PARTIAL 1:2)", selected, "modifier"},
 		{"A SEARCH", selected, "space"},
-		{"A SEARCH RETURN (SAVE) ALL", selected, "return option"},
+		{"A SEARCH RETURN (SAVED) ALL", selected, "return option"},
 		{"A SEARCH SINCE 32-Jan-2020", selected, "date"},
 		{"A SEARCH (ALL", selected, `")"`},
 		{"A SEARCH " + strings.Repeat("NOT ", 1000) + "ALL", selected, "deeply"},
@@ -125,7 +152,7 @@ func TestParseCommandRefusals(t *testing.T) {
 		{"A APPEND INBOX foo", authenticated, "literal"},
 		{"A ENABLE", authenticated, "capability"},
 	} {
-		cmd := parseCommand([]byte(tt.in), tt.state)
+		cmd := parseCommand(&parser{b: []byte(tt.in)}, tt.state)
 		var bad *syntaxError
 		if !errors.As(cmd.err, &bad) || !strings.Contains(bad.what, tt.want) {
 			t.Errorf("parseCommand(%.60q) error is %v, want a syntax error with %q", tt.in, cmd.err, tt.want)
@@ -141,11 +168,15 @@ func TestParseAccepts(t *testing.T) {
 		`A STORE 1 +FLAGS.SILENT (\Seen $Junk)`, `A STORE 1 FLAGS \Seen \Deleted`, `A STORE 1 (UNCHANGEDSINCE 5) -FLAGS ()`,
 		"A SEARCH RETURN () ALL", "A SEARCH RETURN (MIN COUNT) CHARSET UTF-8 OR SEEN (NOT FROM \"x\" 1:5) UID 3", "A SEARCH HEADER X-Y \"\"",
 		`A SEARCH MODSEQ "/flags/\\draft" all 5`, "A SEARCH MODSEQ 1", "A SEARCH SENTSINCE 1-Feb-2020 KEYWORD $X LARGER 5",
-		"A SEARCH TEXT {3+}\r\nfoo BODY bar", "A COPY 1:2 \"x y\"", "A UID EXPUNGE 1:*", "A SELECT INBOX (CONDSTORE)", "A IDLE", "A CHECK",
+		"A SEARCH TEXT {3+}\r\nfoo BODY bar", "A COPY 1:2 \"x y\"", "A UID EXPUNGE 1:*", "A SELECT INBOX (CONDSTORE)", "A IDLE",
+		"A SELECT INBOX (QRESYNC (1 9223372036854775807))", "A EXAMINE INBOX (QRESYNC (67890007 90060115194045000 41:211,214:541))",
+		"A SELECT INBOX (QRESYNC (67890007 90060115194045000 1:29997 (5000,7500,9000,9990:9999 15000,22500,27000,29970:29979)))",
+		"A SELECT INBOX (QRESYNC (1 2 (1,5:6 2,9:10)) CONDSTORE)", "A UID FETCH 300:500 (FLAGS) (CHANGEDSINCE 12345 VANISHED)",
+		"A STORE 1 (UNCHANGEDSINCE 0) FLAGS ()", "A SEARCH MODSEQ 0", "A FETCH 1 (EMAILID THREADID)", "A SEARCH EMAILID M6d99ac3275bb4e THREADID T64b478a75b7ea9", "A CHECK",
 		`A LIST "" *`, `A LIST (SUBSCRIBED RECURSIVEMATCH) "" ("a" "b%") RETURN (CHILDREN STATUS (MESSAGES SIZE))`, `A LIST "" ""`, `A LSUB "" %`,
 		`A CREATE foo/ (USE (\Drafts))`, `A ID ("name" "x" "version" NIL)`, "A ID NIL", "A STATUS x (MESSAGES HIGHESTMODSEQ APPENDLIMIT)", "A RENAME a b",
 	} {
-		if cmd := parseCommand([]byte(in), selected); cmd.err != nil || cmd.action == nil {
+		if cmd := parseCommand(&parser{b: []byte(in)}, selected); cmd.err != nil || cmd.action == nil {
 			t.Errorf("parseCommand(%q): %v", in, cmd.err)
 		}
 	}
@@ -212,25 +243,30 @@ func TestDateTime(t *testing.T) {
 // has no action has a reason.
 func FuzzParseCommand(f *testing.F) {
 	for _, seed := range []string{
+		"A SELECT INBOX (QRESYNC (5 6 1:3,9 (1,2 1,3)) CONDSTORE)", "A UID FETCH 1:* (FLAGS EMAILID) (VANISHED CHANGEDSINCE 3)", "A SEARCH EMAILID M00",
 		"A NOOP", "A LOGIN {3}\r\nfoo \"b\\\"ar\"", "A FETCH 1:* (FLAGS BODY.PEEK[1.2.HEADER.FIELDS (A B)]<1.2>) (CHANGEDSINCE 3)",
 		"A STORE 1,3:* +FLAGS.SILENT (\\Seen x)", "A UID SEARCH RETURN (MIN) OR NOT (SEEN) SINCE 1-Jan-2020 MODSEQ \"/x\" all 3",
 		"A LIST (SUBSCRIBED) \"\" (\"*\" \"%/x\") RETURN (STATUS (MESSAGES))", "A APPEND x (\\Seen) \" 1-Jan-2020 00:00:00 +0000\" {3+}",
 		"A CREATE &AOk-/x (USE (\\Sent))", "A ID (\"a\" NIL)", "A COPY *:1 &-", "A AUTHENTICATE PLAIN =", "\x00", "A SEARCH {99999999999999999999}",
+		"A ESEARCH IN (mailboxes (a b) subtree-one c personal) RETURN (UPDATE CONTEXT) ALL", "A CANCELUPDATE \"x\" \"y\"", "A SORT RETURN (PARTIAL -1:-9 SAVE) (REVERSE DATE SUBJECT) UTF-8 FUZZY TEXT x", "A UID THREAD REFERENCES US-ASCII OLDER 5 $", "A FETCH $ UID",
+		"A SEARCH CHARSET koi8-r FUZZY (OR SUBJECT \"a b\" BODY {1+}\r\n\xd0) UID $", "A UID FETCH 1:* FLAGS (PARTIAL 1:2 CHANGEDSINCE 3)",
+		"A FETCH 1 (BINARY[1.2]<3.4> BINARY.SIZE[] BINARY.PEEK[1] PREVIEW (LAZY) SAVEDATE)", "A FETCH 1 PREVIEW (CHANGEDSINCE 1)",
+		"A APPEND x (\\Seen) CATENATE (URL \"/a/;UID=1\" TEXT ~{3+}", "A UID REPLACE 4 Drafts (\\Draft) {3}", "A REPLACE * Drafts CATENATE (URL x)",
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, st := range []state{notAuthenticated, selected} {
-			cmd := parseCommand(b, st)
+			cmd := parseCommand(&parser{b: b}, st)
 			if (cmd.err == nil) == (cmd.action == nil) {
 				t.Fatalf("parseCommand(%q): action %v with error %v", b, cmd.action != nil, cmd.err)
 			}
 		}
 		if announcesMessage(b) {
 			if mark, ok := literalAt(b); ok {
-				cmd := appendCommand(b, mark)
+				cmd := streamCommand(&parser{b: b}, mark, selected)
 				if (cmd.err == nil) == (cmd.action == nil) || cmd.message == nil {
-					t.Fatalf("appendCommand(%q): %+v", b, cmd)
+					t.Fatalf("streamCommand(%q): %+v", b, cmd)
 				}
 			}
 		}

@@ -1,265 +1,189 @@
 package imapd
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/emersion/go-imap/v2"
-
-	"github.com/postern-mail/postern/backend/mailstore"
-	"github.com/postern-mail/postern/store"
 )
 
-// search is SEARCH and UID SEARCH (RFC 3501 section 6.4.4).
+// search is SEARCH and UID SEARCH (RFC 9051 section 6.4.4).
 func (s *session) search(ctx context.Context, a searchArgs) (result, error) {
+	if err := s.mayUpdate(&a); err != nil {
+		return result{}, err
+	}
+	found, err := s.searched(ctx, &a)
+	if err != nil {
+		s.failedSave(&a, err)
+		return result{}, err
+	}
+	if a.returns.given || s.rev2 {
+		if !a.returns.given {
+			a.returns.want = returnAll // RFC 9051 section 6.4.4: ESEARCH is the only answer
+		}
+		s.writeESearch(&a, found)
+	} else {
+		s.writeSearch(&a, found)
+	}
+	s.update(&a, nil, found)
+	return s.save(&a, found), nil
+}
+
+// ready makes a program ready to run over the selected mailbox.
+func (s *session) ready(a *searchArgs) error {
+	if err := s.mayCharset(a); err != nil {
+		return err
+	}
 	if a.modSeq {
 		s.enableCondstore()
 	}
-	a.key.prepare(s.box.told)
-	found, err := s.find(ctx, &a.key)
-	if err != nil {
-		return result{}, err
-	}
-	if a.extended {
-		s.writeESearch(a, found)
-	} else {
-		s.writeSearch(a, found)
-	}
-	return result{}, nil
+	a.key.prepare(&s.box.ground, time.Now())
+	return s.bound(a)
 }
 
-// prepare resolves the sets against the View that is searched, and puts cheap
-// keys before dear ones.
-func (k *searchKey) prepare(v mailstore.View) {
-	switch k.op {
-	case searchSequence:
-		k.spans = k.set.present(v.Len())
-	case searchUID:
-		k.spans = k.set.uids(v)
+// mayCharset returns why the charset of the texts cannot be taken.
+func (s *session) mayCharset(a *searchArgs) error {
+	// RFC 9755 section 3; SORT and THREAD have to name one, which is to be UTF-8.
+	if s.accepts && a.charset.given && !(a.whole && a.charset.isUTF8()) {
+		return syntax("CHARSET after ENABLE UTF8=ACCEPT")
 	}
-	for i := range k.kids {
-		k.kids[i].prepare(v)
-	}
-	if k.op == searchAnd || k.op == searchOr {
-		slices.SortStableFunc(k.kids, func(a, b searchKey) int { return cmp.Compare(a.cost, b.cost) })
-	}
+	return a.charset.err()
 }
 
-// find returns the indexes of the messages that match. What the index can
-// tell is asked of every message first; Metas are then read in batches.
-func (s *session) find(ctx context.Context, key *searchKey) ([]int, error) {
-	cheap, dear := key.split()
-	var found, batch []int
-	var octets int64
-	for i := range s.box.told.Len() {
-		c := candidate{index: i, message: s.box.message(i)}
-		if ok, err := c.matches(&cheap); err != nil || !ok {
-			if err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if len(dear.kids) == 0 {
-			found = append(found, i)
-			continue
-		}
-		batch = append(batch, i)
-		if octets += metaOctets(c.message); len(batch) < metaBatch && octets < metaBatchOctets {
-			continue
-		}
-		var err error
-		if found, err = s.findIn(ctx, &dear, batch, found); err != nil {
-			return nil, err
-		}
-		batch, octets = batch[:0], 0
-	}
-	return s.findIn(ctx, &dear, batch, found)
-}
-
-// split parts an AND into what the index answers and the rest.
-func (k *searchKey) split() (cheap, dear searchKey) {
-	at, _ := slices.BinarySearchFunc(k.kids, costMeta, func(kid searchKey, c cost) int { return cmp.Compare(kid.cost, c) })
-	return searchKey{op: searchAnd, kids: k.kids[:at]}, searchKey{op: searchAnd, kids: k.kids[at:]}
-}
-
-// findIn asks the dear keys of a batch of messages. Messages that are gone
-// match nothing.
-func (s *session) findIn(ctx context.Context, dear *searchKey, batch, found []int) ([]int, error) {
-	if len(batch) == 0 {
-		return found, nil
-	}
-	if err := s.goOn(ctx); err != nil {
+// searchAll runs a program over the selected mailbox.
+func (s *session) searchAll(ctx context.Context, a *searchArgs) ([]int, error) {
+	if err := s.ready(a); err != nil {
 		return nil, err
 	}
-	messages := make([]*mailstore.Message, len(batch))
-	for k, i := range batch {
-		messages[k] = s.box.message(i)
+	return s.searchGround(ctx, &s.box.ground, &a.key, reach{})
+}
+
+// searched is searchAll as far as the answer needs it.
+func (s *session) searched(ctx context.Context, a *searchArgs) ([]int, error) {
+	first, last := a.returns.ends()
+	if first.limit == 0 {
+		return s.searchAll(ctx, a)
 	}
-	metas, err := s.metas(ctx, messages)
-	if err != nil {
+	if err := s.ready(a); err != nil {
 		return nil, err
 	}
-	for k, i := range batch {
-		if metas[k] == nil {
-			continue
-		}
-		c := candidate{index: i, message: messages[k], meta: metas[k], open: func() (store.Body, error) {
-			return s.box.mailbox.Body(ctx, messages[k])
-		}}
-		ok, err := c.matches(dear)
-		c.close()
-		switch {
-		case errors.Is(err, mailstore.ErrNoMessage), errors.Is(err, store.ErrNotFound):
-		case err != nil:
-			return nil, err
-		case ok:
-			found = append(found, i)
-		}
+	g := &s.box.ground
+	found, err := s.searchGround(ctx, g, &a.key, first)
+	if err != nil || last.limit == 0 || len(found) == 0 {
+		return found, err
 	}
-	return found, nil
+	more, err := s.searchGround(ctx, g, &a.key, last)
+	if len(more) == 1 && more[0] != found[0] {
+		found = append(found, more[0])
+	}
+	return found, err
 }
 
-// candidate is a message under examination.
-type candidate struct {
-	index   int
-	message *mailstore.Message
-	meta    *mailstore.Meta
-	open    func() (store.Body, error)
-	opened  store.Body
+// ends says what to search for when not all results are told: the first or the
+// last ones, or for MIN with MAX one of both. A limit of 0 in first means all.
+func (r *returnOptions) ends() (first, last reach) {
+	switch r.want &^ (returnSave | returnContext) {
+	case returnMin:
+		return reach{limit: 1}, reach{}
+	case returnMax:
+		return reach{limit: 1, backward: true}, reach{}
+	case returnMin | returnMax:
+		return reach{limit: 1}, reach{limit: 1, backward: true}
+	case returnPartial:
+		return reach{limit: int(r.partial.reach()), backward: r.partial.fromEnd}, reach{}
+	}
+	return reach{}, reach{}
 }
 
-func (c *candidate) body() (store.Body, error) {
-	if c.opened == nil {
-		var err error
-		if c.opened, err = c.open(); err != nil {
-			return nil, err
-		}
+// save keeps the result for "$" (RFC 9051 section 6.4.4.1).
+func (s *session) save(a *searchArgs, found []int) result {
+	if !a.returns.has(returnSave) {
+		return result{}
 	}
-	return c.opened, nil
+	about := a.returns.about(found)
+	slices.Sort(about)
+	s.box.saved = s.box.runsOf(slices.Compact(about))
+	return result{text: "Completed, result saved"}
 }
 
-func (c *candidate) close() {
-	if c.opened != nil {
-		_ = c.opened.Close()
-		c.opened = nil
-	}
-}
-
-// matches decides one key for the message.
-func (c *candidate) matches(k *searchKey) (bool, error) {
-	switch k.op {
-	case searchAnd:
-		for i := range k.kids {
-			if ok, err := c.matches(&k.kids[i]); !ok || err != nil {
-				return false, err
-			}
-		}
-		return true, nil
-	case searchOr:
-		for i := range k.kids {
-			if ok, err := c.matches(&k.kids[i]); ok || err != nil {
-				return ok, err
-			}
-		}
-		return false, nil
-	case searchNot:
-		ok, err := c.matches(&k.kids[0])
-		return !ok, err
-	case searchHeader:
-		header, err := c.header()
-		return err == nil && headerContains(header, k.word, k.text), err
-	case searchBody:
-		return c.bodyContains(k.text)
-	case searchText:
-		return c.textContains(k.text)
-	}
-	if k.cost == costMeta {
-		return c.sentMatches(k), nil
-	}
-	return c.indexMatches(k), nil
-}
-
-// indexMatches decides the keys that the index answers.
-func (c *candidate) indexMatches(k *searchKey) bool {
-	m := c.message
-	switch k.op {
-	case searchAll:
-		return true
-	case searchFlag:
-		return m.Flags&k.flag != 0
-	case searchKeyword:
-		return hasKeyword(m.Keywords, k.word)
-	case searchSequence, searchUID:
-		return contains(k.spans, c.index)
-	case searchBefore:
-		return dayOf(m.InternalDate.Unix()) < k.day
-	case searchOn:
-		return dayOf(m.InternalDate.Unix()) == k.day
-	case searchSince:
-		return dayOf(m.InternalDate.Unix()) >= k.day
-	case searchLarger:
-		return uint64(m.Octets) > k.number
-	case searchSmaller:
-		return uint64(m.Octets) < k.number
-	case searchModSeq:
-		return m.ModSeq >= k.number
-	default: // searchNone
-		return false
+// failedSave empties "$" when a search that was to set it is answered with NO.
+func (s *session) failedSave(a *searchArgs, err error) {
+	var bad *syntaxError
+	if a.returns.has(returnSave) && !errors.As(err, &bad) {
+		s.box.saved = nil
 	}
 }
 
-// sentMatches decides the keys about the Date field. A message without a
-// readable one was sent on no day.
-func (c *candidate) sentMatches(k *searchKey) bool {
-	if c.meta.SentDate == 0 {
-		return false
+// about are the messages that "$" and MODSEQ are about (RFC 9051 section
+// 6.4.4.4, RFC 7162 section 3.1.10, RFC 9394 section 3.2): those told, or all
+// where the answer tells of all. The caller owns the result.
+func (r *returnOptions) about(found []int) []int {
+	if len(found) == 0 || r.want&(returnMin|returnMax|returnPartial) == 0 || r.want&(returnAll|returnCount) != 0 {
+		return slices.Clone(found)
 	}
-	day := dayOf(c.meta.SentDate)
-	switch k.op {
-	case searchSentBefore:
-		return day < k.day
-	case searchSentOn:
-		return day == k.day
-	default:
-		return day >= k.day
+	var about []int
+	if r.has(returnMin) {
+		about = append(about, found[0])
 	}
+	if r.has(returnPartial) {
+		lo, hi := r.partial.of(len(found))
+		about = append(about, found[lo:hi]...)
+	}
+	if r.has(returnMax) {
+		about = append(about, found[len(found)-1])
+	}
+	return about
 }
 
-// number is what the client calls the message at index i.
-func (s *session) numberOf(i int, uid bool) uint32 {
-	if uid {
-		return uint32(s.box.told.At(i).UID)
-	}
-	return uint32(i) + 1
-}
-
-func (s *session) writeSearch(a searchArgs, found []int) {
+// writeSearch writes the response without RETURN.
+func (s *session) writeSearch(a *searchArgs, found []int) {
 	s.w.str("* SEARCH")
-	for _, i := range found {
-		s.w.char(' ')
-		s.w.num(uint64(s.numberOf(i, a.uid)))
-	}
-	if a.modSeq && len(found) > 0 {
-		s.w.str(" (MODSEQ ")
-		s.w.num(s.highest(found))
-		s.w.char(')')
-	}
+	s.writeNumbers(a, found)
 	s.w.line("")
 }
 
+// writeNumbers writes the numbers of messages, and their MODSEQ if that was
+// searched for (RFC 7162 section 3.1.5).
+func (s *session) writeNumbers(a *searchArgs, found []int) {
+	number := func(i int) uint32 { return s.box.number(i, a.uid) }
+	if told := s.box.told; a.uid && len(found) > told.Len()/8 { // in whatever order: messages lie far apart in memory
+		uids := make([]uint32, told.Len())
+		for i := range uids {
+			uids[i] = uint32(told.At(i).UID)
+		}
+		number = func(i int) uint32 { return uids[i] }
+	}
+	for _, i := range found {
+		s.w.char(' ')
+		s.w.num(uint64(number(i)))
+		if len(s.w.buf) >= flushOctets {
+			_ = s.w.flush() // the error sticks
+		}
+	}
+	if a.modSeq && len(found) > 0 {
+		s.w.str(" (MODSEQ ")
+		s.w.num(s.box.highest(found))
+		s.w.char(')')
+	}
+}
+
 // highest is the highest MODSEQ of some messages.
-func (s *session) highest(found []int) uint64 {
+func (g *ground) highest(found []int) uint64 {
 	var top uint64
 	for _, i := range found {
-		top = max(top, s.box.message(i).ModSeq)
+		top = max(top, g.message(i).ModSeq)
 	}
 	return top
 }
 
-// writeESearch writes the response of RFC 4731; what is not there is left out.
-func (s *session) writeESearch(a searchArgs, found []int) {
+// writeESearch writes the response of RETURN (RFC 9051 section 7.3.4). With
+// SAVE alone there is none.
+func (s *session) writeESearch(a *searchArgs, found []int) {
+	if a.returns.want == returnSave {
+		return
+	}
 	w := &s.w
 	w.str("* ESEARCH (TAG ")
 	w.text(s.tag)
@@ -267,41 +191,70 @@ func (s *session) writeESearch(a searchArgs, found []int) {
 	if a.uid {
 		w.str(" UID")
 	}
-	var about []int // what MODSEQ is about (RFC 7162 section 3.1.10)
-	if n := len(found); n > 0 {
-		if a.want&returnMin != 0 {
-			w.str(" MIN ")
-			w.num(uint64(s.numberOf(found[0], a.uid)))
-			about = append(about, found[0])
-		}
-		if a.want&returnMax != 0 {
-			w.str(" MAX ")
-			w.num(uint64(s.numberOf(found[n-1], a.uid)))
-			about = append(about, found[n-1])
-		}
-		if a.want&returnAll != 0 {
-			w.str(" ALL ")
-			w.buf = appendSet(w.buf, s.numbers(found, a.uid))
-		}
-		if a.want&(returnAll|returnCount) != 0 {
-			about = found
-		}
-	}
-	if a.want&returnCount != 0 {
-		w.str(" COUNT ")
-		w.num(uint64(len(found)))
-	}
-	if a.modSeq && len(about) > 0 {
-		w.str(" MODSEQ ")
-		w.num(s.highest(about))
-	}
+	s.writeReturned(&s.box.ground, a, found)
 	w.line("")
 }
 
-func (s *session) numbers(found []int, uid bool) []imap.UID {
+// writeReturned writes what RETURN asks for. found are indexes in g, in the
+// order of the result; items about messages are left out when there are none.
+func (s *session) writeReturned(g *ground, a *searchArgs, found []int) {
+	w, r := &s.w, &a.returns
+	if n := len(found); n > 0 {
+		if r.has(returnMin) {
+			w.str(" MIN ")
+			w.num(uint64(g.number(found[0], a.uid)))
+		}
+		if r.has(returnMax) {
+			w.str(" MAX ")
+			w.num(uint64(g.number(found[n-1], a.uid)))
+		}
+		if r.has(returnAll) {
+			w.str(" ALL ")
+			w.raw(appendSet(nil, g.numbers(found, a.uid)))
+		}
+	}
+	if r.has(returnPartial) {
+		s.writePartial(g, a, found)
+	}
+	if r.has(returnCount) {
+		w.str(" COUNT ")
+		w.num(uint64(len(found)))
+	}
+	if r.has(returnRelevancy) {
+		w.relevancy(len(found))
+	}
+	if about := r.about(found); a.modSeq && len(about) > 0 {
+		w.str(" MODSEQ ")
+		w.num(g.highest(about))
+	}
+}
+
+// writePartial writes the item of PARTIAL (RFC 9394 section 3.1).
+func (s *session) writePartial(g *ground, a *searchArgs, found []int) {
+	r := a.returns.partial
+	s.w.str(" PARTIAL (")
+	s.w.buf = r.append(s.w.buf)
+	s.w.char(' ')
+	if lo, hi := r.of(len(found)); lo < hi {
+		s.w.raw(appendSet(nil, g.numbers(found[lo:hi], a.uid)))
+	} else {
+		s.w.str("NIL")
+	}
+	s.w.char(')')
+}
+
+// number is what the client calls the message at index i.
+func (g *ground) number(i int, uid bool) uint32 {
+	if uid {
+		return uint32(g.told.At(i).UID)
+	}
+	return uint32(i) + 1
+}
+
+func (g *ground) numbers(found []int, uid bool) []imap.UID {
 	nums := make([]imap.UID, len(found))
 	for k, i := range found {
-		nums[k] = imap.UID(s.numberOf(i, uid))
+		nums[k] = imap.UID(g.number(i, uid))
 	}
 	return nums
 }

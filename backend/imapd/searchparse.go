@@ -1,7 +1,6 @@
 package imapd
 
 import (
-	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/backend/mailstore"
@@ -30,7 +29,17 @@ const (
 	searchSince
 	searchLarger
 	searchSmaller
-	searchModSeq
+	searchOlder // INTERNALDATE at or before the instant
+	searchYounger
+	searchSavedBefore // day of saving < day
+	searchSavedOn
+	searchSavedSince
+	searchMailbox      // its name fits the pattern in word, or it has the id
+	searchSavedOlder   // as searchOlder, of saving
+	searchSavedYounger // as searchYounger
+	searchModSeq       // at or above number; once prepared, above it
+	searchEmailID
+	searchThreadID
 	searchSentBefore
 	searchSentOn
 	searchSentSince
@@ -56,29 +65,35 @@ type searchKey struct {
 	kids   []searchKey
 	flag   mailstore.Flags
 	word   string // keyword, or field name
-	text   []byte // folded
+	text   needle
+	hint   int // see hinted
 	set    numSet
-	spans  []span // set, resolved against the View searched
+	runs   []uidRange // set, resolved against the mailbox that is searched
 	number uint64
+	above  uint64 // number, resolved against the mailbox that is searched
+	id     mailstore.GUID
 	day    int64 // days since 1970
+	// seconds is an age; instant, in unix seconds, what is that old.
+	seconds int64
+	instant int64
+	here    bool // the mailbox that is searched fits
 }
 
-// searchReturn is what RETURN asks for (RFC 4731).
-type searchReturn uint8
-
-const (
-	returnMin searchReturn = 1 << iota
-	returnMax
-	returnAll
-	returnCount
-)
-
+// searchArgs is a SEARCH, and what SORT, THREAD and ESEARCH have in common with
+// it.
 type searchArgs struct {
-	uid      bool
-	extended bool // RETURN was given
-	want     searchReturn
-	key      searchKey // an AND
-	modSeq   bool      // MODSEQ is among the keys
+	uid     bool
+	returns returnOptions
+	key     searchKey // an AND
+	modSeq  bool      // MODSEQ is among the keys
+	// numbers says that sequence numbers, or "$", are among the keys.
+	numbers bool
+	loose   bool // FUZZY is among the keys
+	// whole says that the result is worth nothing when some messages are left out.
+	whole bool
+	// looked is at how many messages it looked, in all its mailboxes.
+	looked  int
+	charset charset
 }
 
 type searchParser struct {
@@ -86,6 +101,8 @@ type searchParser struct {
 	args  *searchArgs
 	keys  int
 	depth int
+	fuzzy bool        // the key under way is to be taken loosely
+	plain *plainWords // how operators write, nil for clients
 }
 
 func parseSearch(uid bool) func(*parser) (searchArgs, error) {
@@ -98,10 +115,16 @@ func parseSearch(uid bool) func(*parser) (searchArgs, error) {
 		if err := sp.options(); err != nil {
 			return a, err
 		}
-		var err error
-		a.key, err = sp.all()
-		return a, err
+		return a, sp.program()
 	}
+}
+
+// program reads the keys to the end.
+func (p *searchParser) program() (err error) {
+	if p.args.key, err = p.all(); err != nil {
+		return err
+	}
+	return p.args.checkRelevancy(p.args.returns.has(returnRelevancy))
 }
 
 // options reads RETURN and CHARSET, in either order of the two RFCs.
@@ -110,10 +133,14 @@ func (p *searchParser) options() error {
 		from := p.i
 		word, err := p.word()
 		switch {
-		case err == nil && word == "RETURN" && !p.args.extended:
-			err = p.returns()
+		case err == nil && word == "RETURN" && !p.args.returns.given:
+			if err = p.sp(); err == nil {
+				err = p.returnOptions(&p.args.returns)
+			}
 		case err == nil && word == "CHARSET":
-			err = p.charset()
+			if err = p.sp(); err == nil {
+				err = p.charset()
+			}
 		default:
 			p.i = from
 			return nil
@@ -125,43 +152,6 @@ func (p *searchParser) options() error {
 			return err
 		}
 	}
-}
-
-func (p *searchParser) returns() error {
-	p.args.extended = true
-	if err := p.sp(); err != nil {
-		return err
-	}
-	err := p.list(func() error {
-		word, err := p.word()
-		if err != nil {
-			return err
-		}
-		want, ok := map[string]searchReturn{"MIN": returnMin, "MAX": returnMax, "ALL": returnAll, "COUNT": returnCount}[word]
-		if !ok {
-			return syntax("unknown return option")
-		}
-		p.args.want |= want
-		return nil
-	})
-	if p.args.want == 0 {
-		p.args.want = returnAll
-	}
-	return err
-}
-
-func (p *searchParser) charset() error {
-	if err := p.sp(); err != nil {
-		return err
-	}
-	name, err := p.astring()
-	if err != nil {
-		return err
-	}
-	if !strings.EqualFold(name, "UTF-8") && !strings.EqualFold(name, "US-ASCII") {
-		return refuse("BADCHARSET (US-ASCII UTF-8)", "Charset is not supported")
-	}
-	return nil
 }
 
 // all reads keys until the end or a closing parenthesis: all must match.
@@ -195,7 +185,8 @@ var flagKeys = map[string]struct {
 var dateKeys = map[string]searchKey{
 	"BEFORE": {op: searchBefore}, "ON": {op: searchOn}, "SINCE": {op: searchSince},
 	"SENTBEFORE": {op: searchSentBefore, cost: costMeta}, "SENTON": {op: searchSentOn, cost: costMeta},
-	"SENTSINCE": {op: searchSentSince, cost: costMeta},
+	"SENTSINCE":   {op: searchSentSince, cost: costMeta},
+	"SAVEDBEFORE": {op: searchSavedBefore}, "SAVEDON": {op: searchSavedOn}, "SAVEDSINCE": {op: searchSavedSince},
 }
 
 // textKeys have one string; the field names are those of the header.
@@ -215,8 +206,12 @@ func (p *searchParser) key() (searchKey, error) {
 	if c == '(' {
 		return p.nested()
 	}
-	if c == '*' || c >= '0' && c <= '9' {
-		p.sequence = true
+	if p.plain != nil && (c == '"' || c == '$') {
+		return p.plainKey()
+	}
+	if c == '*' || c == '$' || c >= '0' && c <= '9' {
+		p.sequence = p.sequence || c != '$'
+		p.args.numbers = true
 		set, err := p.numSet()
 		return searchKey{op: searchSequence, set: set}, err
 	}
@@ -228,19 +223,21 @@ func (p *searchParser) key() (searchKey, error) {
 		return negate(searchKey{op: searchFlag, flag: f.flag}, f.not), nil
 	}
 	if k, ok := dateKeys[word]; ok {
+		if p.plain != nil {
+			return p.plainDate(k)
+		}
 		k.day, err = p.searchDay()
 		return k, err
 	}
 	if k, ok := textKeys[word]; ok {
-		k.text, err = p.searchText()
-		return k, err
+		return p.textKey(k)
 	}
 	return p.otherKey(word)
 }
 
 func (p *searchParser) otherKey(word string) (k searchKey, err error) {
 	switch word {
-	case "ALL", "OLD": // no message of ours is recent
+	case "ALL", "OLD", "SAVEDATESUPPORTED": // no message of ours is recent, and each has a date of saving
 		return searchKey{op: searchAll}, nil
 	case "RECENT", "NEW":
 		return searchKey{op: searchNone}, nil
@@ -254,23 +251,40 @@ func (p *searchParser) otherKey(word string) (k searchKey, err error) {
 		if err := p.sp(); err != nil {
 			return k, err
 		}
-		n, err := p.number64()
+		n, err := p.octets()
 		if word == "LARGER" {
 			return searchKey{op: searchLarger, number: n}, err
 		}
 		return searchKey{op: searchSmaller, number: n}, err
+	case "OLDER", "YOUNGER":
+		return p.withinKey(word)
+	case "FUZZY":
+		return p.fuzzyKey()
 	case "UID":
 		if err := p.sp(); err != nil {
 			return k, err
 		}
+		p.args.numbers = p.args.numbers || p.peek() == '$'
 		set, err := p.numSet()
 		return searchKey{op: searchUID, set: set}, err
+	case "UIDAFTER", "UIDBEFORE":
+		return p.uidBoundKey(word)
 	case "MODSEQ":
 		return p.modSeqKey()
+	case "EMAILID", "THREADID":
+		return p.objectKey(word)
 	case "HEADER":
 		return p.headerKey()
 	case "NOT", "OR":
 		return p.joined(word)
+	case "MAILBOX":
+		if p.plain != nil {
+			return p.mailboxKey()
+		}
+	case "MAILBOXID":
+		if p.plain != nil {
+			return p.mailboxIDKey()
+		}
 	}
 	return k, syntax("unknown search key")
 }
@@ -327,8 +341,25 @@ func (p *searchParser) headerKey() (k searchKey, err error) {
 	if k.word, err = p.astring(); err != nil {
 		return k, err
 	}
-	k.text, err = p.searchText()
-	return k, err
+	return p.textKey(k)
+}
+
+// withinKey reads OLDER and YOUNGER (RFC 5032).
+func (p *searchParser) withinKey(word string) (k searchKey, err error) {
+	if err = p.sp(); err != nil {
+		return k, err
+	}
+	if p.plain != nil {
+		return p.plainAge(word)
+	}
+	n, err := p.number()
+	if err == nil && n == 0 {
+		err = syntax("0 is not an interval")
+	}
+	if word == "OLDER" {
+		return searchKey{op: searchOlder, seconds: int64(n)}, err
+	}
+	return searchKey{op: searchYounger, seconds: int64(n)}, err
 }
 
 // modSeqKey reads MODSEQ (RFC 7162 section 3.1.5). Mod-sequences are kept per
@@ -374,10 +405,22 @@ func (p *searchParser) searchDay() (int64, error) {
 	return dayOf(t.Unix()), err
 }
 
-func (p *searchParser) searchText() ([]byte, error) {
+// textKey reads the string of a key that looks for text.
+func (p *searchParser) textKey(k searchKey) (searchKey, error) {
 	if err := p.sp(); err != nil {
-		return nil, err
+		return k, err
 	}
-	s, err := p.astring()
-	return appendFolded(nil, []byte(s)), err
+	wire, err := p.astring()
+	if err != nil {
+		return k, err
+	}
+	text, err := p.args.charset.decode(wire)
+	if err != nil {
+		return k, err
+	}
+	if p.fuzzy {
+		return p.loosely(k, text)
+	}
+	k.text = exactly(text)
+	return k, nil
 }

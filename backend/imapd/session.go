@@ -6,13 +6,13 @@ import (
 	"errors"
 	"net"
 	"os"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/backend/mailstore/acl"
+	"github.com/postern-mail/postern/backend/sessions"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 )
@@ -26,15 +26,15 @@ const (
 	selected
 )
 
-// session is one connection. Its goroutine owns everything but what waitMu
-// guards.
+// session is one connection. Its goroutine owns everything.
 type session struct {
-	server   *Server
-	cfg      *Config // as it was when the connection came
-	log      hclog.Logger
-	client   mail.Client
-	socket   net.Conn // as accepted; may be closed from outside
-	draining chan struct{}
+	server *Server
+	cfg    *Config // as it was when the connection came
+	log    hclog.Logger
+	client mail.Client
+	handle *sessions.Session // the same session, as others know it
+	socket net.Conn          // as accepted; may be closed from outside
+	secure *tls.Conn         // over socket, nil without TLS
 
 	r   reader
 	w   writer
@@ -42,29 +42,42 @@ type session struct {
 
 	state     state
 	account   *mailstore.Account // nil before authentication
-	admitted  string             // the account the server counts the session for
-	box       *selection         // nil unless a mailbox is selected
-	condstore bool               // the client knows CONDSTORE (RFC 7162 section 3.1)
+	groupsAge uint64             // Server.accountsAge when the directory told them
+	// groupsAgain is when to ask for them again that did not answer.
+	groupsAgain time.Time
+	who         acl.Who         // whom access control lists mean by the client
+	box         *selection      // nil unless a mailbox is selected
+	dialect                     // what the client enabled
+	quirks      workarounds     // what this client needs
+	hidden      map[string]bool // capabilities it is not told of; see withholds
+	condstore   bool            // the client knows CONDSTORE (RFC 7162 section 3.1)
+	qresync     bool            // it enabled QRESYNC, and condstore with it
+	notify      *notification   // nil until NOTIFY
 
-	commands int
-	running  string // name of the command under way
-	tag      string // and its tag
-	bad      int    // invalid commands in a row
-	failures int    // failed authentications
-
-	waitMu  sync.Mutex
-	waiting bool // for a command, with nothing to lose
+	began    time.Time // when the command under way did
+	assured  time.Time // when the client was told last that it still is
+	running  string    // name of the command under way
+	short    string    // code for what it left undone, see cutShort
+	tag      string    // and its tag
+	bad      int       // invalid commands in a row
+	failures int       // failed authentications
+	// later is what the command under way leaves for after its answer, about the
+	// selected mailbox; nil for nothing.
+	later func(context.Context) error
+	// laterShare is the memory that takes, of that for sorting.
+	laterShare sortingShare
 }
 
-func newSession(server *Server, cfg *Config, conn net.Conn, draining chan struct{}) *session {
+func newSession(server *Server, cfg *Config, handle *sessions.Session) *session {
+	conn := handle.Conn()
 	s := &session{
-		server: server, cfg: cfg, log: server.log, socket: conn, draining: draining, state: notAuthenticated,
+		server: server, cfg: cfg, log: server.log, handle: handle, socket: conn, state: notAuthenticated,
 		client: mail.Client{
-			Session: newSessionID(), Listener: cfg.Listener,
-			Remote: addrPort(conn.RemoteAddr()), Local: addrPort(conn.LocalAddr()),
+			Session: handle.ID(), Listener: cfg.Listener, Remote: handle.Remote(), Local: sessions.AddrPort(conn.LocalAddr()),
 		},
 		w: writer{conn: conn, timeout: cfg.WriteTimeout},
 	}
+	s.adapt(nil)
 	s.r = reader{conn: conn, out: &s.w, timeout: cfg.CommandTimeout, limit: time.Now().Add(cfg.AuthTimeout)}
 	return s
 }
@@ -89,9 +102,12 @@ func (s *session) converse(ctx context.Context) error {
 			return err
 		}
 	}
+	if s.server.Draining() {
+		return errDraining
+	}
 	s.response("*", "OK", s.capabilityCode(), s.cfg.Hostname+" IMAP server ready")
 	for {
-		if err := s.await(); err != nil {
+		if err := s.await(ctx); err != nil {
 			return err
 		}
 		cmd, err := s.readCommand()
@@ -104,64 +120,71 @@ func (s *session) converse(ctx context.Context) error {
 	}
 }
 
-// await blocks until a command begins, holding no buffers meanwhile.
-func (s *session) await() error {
-	if s.r.buffered() > 0 && !s.isDraining() {
-		return nil
+// await blocks until a command begins, holding no buffers meanwhile. It tells
+// what the client asked for by NOTIFY when that happens.
+func (s *session) await(ctx context.Context) error {
+	at := time.Now().Add(s.cfg.IdleTimeout)
+	if !s.r.limit.IsZero() {
+		at = s.r.limit
 	}
-	if err := s.w.flush(); err != nil {
-		return err
-	}
-	s.w.park()
-	s.cmd = nil
-	if err := s.beginWait(); err != nil {
-		return err
-	}
-	err := s.r.wait()
-	s.waitMu.Lock()
-	s.waiting = false
-	s.waitMu.Unlock()
-	if s.isDraining() {
-		return errShutdown
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	for {
+		if s.r.buffered() > 0 && !s.isDraining() {
+			return nil
+		}
+		rest := s.notify.rest(s.cfg.notifyPause)
+		if rest == 0 && s.notify.pending() {
+			if err := s.tellNotified(ctx, true); err != nil {
+				return err
+			}
+			rest = s.notify.rest(s.cfg.notifyPause)
+		}
+		if err := s.w.flush(); err != nil {
+			return err
+		}
+		s.w.park()
+		s.cmd = nil
+		until, restless := at, rest == 0
+		if next := time.Now().Add(rest); !restless && next.Before(at) {
+			until = next
+		}
+		if err := s.beginWait(until); err != nil {
+			return err
+		}
+		if restless && s.notify.pending() { // since the look above; from now on it wakes the wait
+			s.handle.Resume()
+			continue
+		}
+		err := s.r.wait()
+		s.handle.Resume()
+		if s.isDraining() {
+			return s.whyEnd()
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if s.notify != nil && time.Now().Before(at) {
+			continue
+		}
 		if s.state == notAuthenticated {
 			return errAuthTimeout
 		}
 		return errIdleTimeout
 	}
+}
+
+// beginWait sets the deadline of a wait that whoever wants the session to go, or
+// has something to tell, may cut short.
+func (s *session) beginWait(at time.Time) error {
+	on, err := s.handle.Wait(at)
+	if !on {
+		return s.whyEnd()
+	}
 	return err
-}
-
-// beginWait sets the deadline of a wait, under the lock that interrupt takes:
-// an interrupt comes before, and is seen here, or after, and cuts the wait.
-func (s *session) beginWait() error {
-	at := time.Now().Add(s.cfg.IdleTimeout)
-	if !s.r.limit.IsZero() {
-		at = s.r.limit
-	}
-	s.waitMu.Lock()
-	defer s.waitMu.Unlock()
-	if s.isDraining() {
-		return errShutdown
-	}
-	s.waiting = true
-	return s.r.conn.SetReadDeadline(at)
-}
-
-// interrupt ends the session's wait for a command. The server calls it once
-// draining is closed.
-func (s *session) interrupt() {
-	s.waitMu.Lock()
-	defer s.waitMu.Unlock()
-	if s.waiting {
-		_ = s.socket.SetReadDeadline(time.Unix(1, 0))
-	}
 }
 
 func (s *session) isDraining() bool {
 	select {
-	case <-s.draining:
+	case <-s.handle.Ending():
 		return true
 	default:
 		return false
@@ -185,17 +208,11 @@ func (s *session) readError(err error) error {
 func (s *session) handshake(ctx context.Context) error {
 	ctx, cancel := context.WithDeadline(ctx, s.r.limit)
 	defer cancel()
-	conn := tls.Server(s.socket, s.cfg.TLS)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return &handshakeError{err}
+	conn, err := s.handle.Handshake(ctx, s.cfg.TLS, &s.client)
+	if err != nil {
+		return err
 	}
-	s.r.conn, s.w.conn = conn, conn
-	st := conn.ConnectionState()
-	version := strings.Replace(tls.VersionName(st.Version), "TLS ", "TLSv", 1) // as SMTP sessions name it
-	s.client.TLS = &mail.TLSInfo{Version: version, Cipher: tls.CipherSuiteName(st.CipherSuite)}
-	if len(st.VerifiedChains) > 0 {
-		s.client.TLS.PeerCN = st.VerifiedChains[0][0].Subject.CommonName
-	}
+	s.r.conn, s.w.conn, s.secure = conn, conn, conn
 	return nil
 }
 
@@ -213,6 +230,8 @@ func (s *session) login() string {
 // close gives everything the session holds back.
 func (s *session) close() {
 	s.unselect()
+	s.closeNotify(s.notify)
+	s.notify = nil
 	if s.account != nil {
 		s.account.Close()
 		s.account = nil
@@ -222,21 +241,12 @@ func (s *session) close() {
 }
 
 // event begins an audit record that names the connection and who logged in.
-func (s *session) event(kind mail.EventKind) mail.Event {
-	e := mail.Event{
-		Kind: kind, Service: "imap", Session: s.client.Session, Remote: s.client.Remote,
-		Login: s.login(), Detail: s.client.Listener,
-	}
-	if s.client.TLS != nil {
-		e.TLS = s.client.TLS.Version
-	}
-	return e
-}
+func (s *session) event(kind mail.EventKind) mail.Event { return s.handle.Event(kind) }
 
 // recordMailbox audits a change to the tree of mailboxes, done or refused.
 func (s *session) recordMailbox(mailbox, detail string, err error) {
 	e := s.event(mail.EventMailbox)
-	e.Mailbox, e.Detail, e.Result = mailbox, detail, "ok"
+	e.Mailbox, e.Owner, e.Detail, e.Result = mailbox, s.ownerOf(mailbox), detail, "ok"
 	if err != nil {
 		e.Result, e.Reason = "refused", status.Of(err).String()
 	}

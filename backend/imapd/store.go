@@ -89,27 +89,32 @@ func (s *session) store(ctx context.Context, a storeArgs) (result, error) {
 	if a.unchangedSince != nil {
 		s.enableCondstore()
 	}
-	if err := s.box.writable(); err != nil {
+	allowed, no, err := s.box.storable(a.op, a.flags)
+	if err != nil {
 		return result{}, err
 	}
+	a.flags = allowed
 	spans, err := s.box.resolve(a.set, a.uid)
 	if err != nil || len(spans) == 0 {
 		return result{}, err
 	}
+	spans, _ = s.cut(spans, nil)
 	change := mailstore.FlagsChange{
 		Op: a.op, Flags: a.flags.system, Keywords: a.flags.keywords, UnchangedSince: a.unchangedSince,
+		Except: no.system, ExceptKeywords: no.keywords,
 	}
-	modified, err := s.box.mailbox.StoreFlags(ctx, s.box.uidsOf(spans), change)
+	var modified []imap.UID
+	s.patiently(count(spans), func() { modified, err = s.box.mailbox.StoreFlags(ctx, s.box.uidsOf(spans), change) })
 	if err != nil {
 		return result{}, mailboxError(err, "")
 	}
 	echo := &storeEcho{spans: spans, flags: a.flags, op: a.op, silent: a.silent}
-	var res result
+	res := result{modSeq: true}
 	if len(modified) > 0 {
 		res = s.modifiedResult(modified, a.uid)
 		echo.spans = s.without(spans, modified)
 	}
-	return res, s.sync(syncMode{keepNumbers: !a.uid, uid: a.uid, stored: echo})
+	return res, s.sync(syncMode{keepNumbers: !a.uid, uid: a.uid, stored: echo, delay: s.quirks.delayNewMail})
 }
 
 // modifiedResult names the messages that UNCHANGEDSINCE left alone, by the
@@ -151,44 +156,73 @@ func (s *session) without(spans []span, uids []imap.UID) []span {
 
 // expunge is EXPUNGE; the sync behind the command tells what is gone.
 func (s *session) expunge(ctx context.Context) (result, error) {
-	if err := s.box.writable(); err != nil {
+	if err := s.box.may(toExpunge); err != nil {
 		return result{}, err
 	}
-	return result{}, s.expungeUIDs(ctx, nil)
+	gone, err := s.expungeUIDs(ctx, nil)
+	return result{modSeq: len(gone) > 0}, err
 }
 
 // uidExpunge is UID EXPUNGE (RFC 4315 section 2.1).
 func (s *session) uidExpunge(ctx context.Context, set numSet) (result, error) {
-	if err := s.box.writable(); err != nil {
+	if err := s.box.may(toExpunge); err != nil {
 		return result{}, err
 	}
-	uids := s.box.uidsOf(set.uids(s.box.told))
+	spans, err := s.box.resolve(set, true)
+	if err != nil {
+		return result{}, err
+	}
+	spans, _ = s.cut(spans, func(i int) bool { return s.box.message(i).Flags&mailstore.FlagDeleted != 0 })
+	uids := s.box.uidsOf(spans)
 	if len(uids) == 0 { // none named: nil would mean all
 		return result{}, nil
 	}
-	return result{}, s.expungeUIDs(ctx, uids)
+	gone, err := s.expungeUIDs(ctx, uids)
+	return result{modSeq: len(gone) > 0}, err
 }
 
 // expungeUIDs expunges those of uids that have \Deleted, all when uids is nil,
 // and audits what went.
-func (s *session) expungeUIDs(ctx context.Context, uids []imap.UID) error {
+func (s *session) expungeUIDs(ctx context.Context, uids []imap.UID) ([]imap.UID, error) {
+	where := s.whereabouts()
 	gone, err := s.box.mailbox.Expunge(ctx, uids)
-	s.recordExpunge(gone, "expunge", err)
-	return mailboxError(err, "")
+	s.recordExpunge(where, gone, "expunge", err)
+	return gone, mailboxError(err, "")
 }
 
 // maxAuditUIDs bounds the UIDs of one audit record.
 const maxAuditUIDs = 500
 
-// recordExpunge audits what went, and the error that kept the rest.
-func (s *session) recordExpunge(gone []imap.UID, detail string, err error) {
+// whereabouts tells where messages of the selected mailbox lie, also when they
+// are gone meanwhile.
+func (s *session) whereabouts() func(uids []imap.UID) []mailstore.Whereabouts {
+	if v, ok := s.box.mailbox.(*mailstore.Virtual); ok {
+		return v.Whereabouts()
+	}
+	name := s.box.mailbox.Info().Name
+	return func(uids []imap.UID) []mailstore.Whereabouts {
+		return []mailstore.Whereabouts{{Mailbox: name, UIDs: uids}}
+	}
+}
+
+// recordExpunge audits what went, by the real mailboxes it lay in, and the error
+// that kept the rest.
+func (s *session) recordExpunge(where func([]imap.UID) []mailstore.Whereabouts, gone []imap.UID, detail string, err error) {
 	e := s.event(mail.EventExpunge)
-	e.Mailbox, e.Result, e.Detail = s.box.mailbox.Info().Name, "ok", detail
-	for part := range slices.Chunk(gone, maxAuditUIDs) {
-		e.UIDs = string(appendSet(nil, part))
-		s.server.deps.Audit.Record(e)
+	e.Owner, e.Result = s.ownerOf(s.box.prefix), "ok"
+	shown := s.box.prefix + s.box.mailbox.Info().Name
+	for _, real := range where(gone) {
+		e.Mailbox, e.Detail = s.box.prefix+real.Mailbox, detail
+		if e.Mailbox != shown {
+			e.Detail += " in " + shown
+		}
+		for part := range slices.Chunk(real.UIDs, maxAuditUIDs) {
+			e.UIDs = string(appendSet(nil, part))
+			s.server.deps.Audit.Record(e)
+		}
 	}
 	if err != nil {
+		e.Mailbox, e.Detail = shown, detail
 		e.UIDs, e.Result, e.Reason = "", "refused", status.Of(err).String()
 		s.server.deps.Audit.Record(e)
 	}

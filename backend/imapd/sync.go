@@ -12,8 +12,15 @@ import (
 type syncMode struct {
 	// keepNumbers forbids EXPUNGE: the command has sequence numbers.
 	keepNumbers bool
+	// delay leaves new messages for later; see workarounds.
+	delay bool
 	// uid adds UIDs to FETCH responses (RFC 3501 section 6.4.8).
 	uid bool
+	// outside of commands; whole tells all, also what the client did not ask
+	// for by NOTIFY.
+	outside, whole bool
+	// unasked: of flags that others change the client does not want to know.
+	unasked bool
 	// stored is the STORE that just ran, if any.
 	stored *storeEcho
 }
@@ -36,6 +43,9 @@ func (s *session) sync(mode syncMode) error {
 	if b == nil {
 		return nil
 	}
+	if b.readable() != nil {
+		return nil // it is no longer the client's to know
+	}
 	now := b.mailbox.View()
 	if now == b.told && mode.stored == nil {
 		return nil
@@ -49,23 +59,53 @@ func (s *session) sync(mode syncMode) error {
 		return errGone
 	}
 	b.now = now
+	quiet := s.quiet() && !mode.whole
+	if quiet && mode.stored == nil {
+		return nil
+	}
 	s.tellKeywords(now)
-	stays := len(gone) > 0 && mode.keepNumbers
-	// Flags come before expunges: their numbers are those of the told View.
-	s.tellFlags(now, mode, stays)
+	mode.uid, mode.unasked = mode.uid || s.notify != nil, s.withoutFlags() && !mode.whole
+	stays := quiet || len(gone) > 0 && mode.keepNumbers || mode.delay && now.Len() > b.told.Len()-len(gone)
+	if !stays {
+		s.contextsLose(gone)
+	}
+	// Flags come before EXPUNGE: their numbers are those of the told View. They
+	// come behind VANISHED: a client must not see the mod-sequence of a later
+	// change before an expunge, for the connection may be lost in between.
+	vanish := (s.qresync || s.uidOnly) && !stays
+	if vanish && len(gone) > 0 {
+		s.tellVanished(b.told, gone)
+		b.vanished = true
+	}
+	s.tellFlags(now, mode, stays, vanish)
+	if stays && mode.outside && !quiet {
+		s.tellAdded(now, len(gone))
+	}
 	if stays {
 		return nil
 	}
+	if !vanish {
+		s.tellExpunged(gone)
+	}
+	if kept := b.told.Len() - len(gone); now.Len() > kept {
+		s.exists(now)
+		b.noteFresh(now.At(kept).UID)
+	}
+	if mode.whole {
+		b.behind = 0
+	}
+	b.told, b.ahead = now, nil
+	return nil
+}
+
+// tellExpunged writes EXPUNGE responses, the last number first, so that none
+// shifts another.
+func (s *session) tellExpunged(gone []int) {
 	for _, i := range slices.Backward(gone) {
 		s.w.str("* ")
 		s.w.num(uint64(i) + 1)
 		s.w.line(" EXPUNGE")
 	}
-	if now.Len() > b.told.Len()-len(gone) {
-		s.exists(now)
-	}
-	b.told, b.ahead = now, nil
-	return nil
 }
 
 // errNotSuccessor is a View that no sequence of untagged responses can reach.
@@ -77,66 +117,83 @@ var errNotSuccessor = syntax("a message appeared among those already told")
 func compare(told, now mailstore.View) (gone []int, err error) {
 	kept := 0
 	for i := range told.Len() {
-		uid := told.At(i).UID
-		if kept < now.Len() && now.At(kept).UID < uid {
-			return nil, errNotSuccessor
-		}
-		if kept < now.Len() && now.At(kept).UID == uid {
-			kept++
-			continue
+		if kept < now.Len() {
+			uid, next := mailstore.UIDAt(told, i), mailstore.UIDAt(now, kept)
+			if next < uid {
+				return nil, errNotSuccessor
+			}
+			if next == uid {
+				kept++
+				continue
+			}
 		}
 		gone = append(gone, i)
 	}
 	return gone, nil
 }
 
-// tellKeywords tells of keywords that are new in the mailbox.
+// tellKeywords tells of keywords that are new in the mailbox, once, also where
+// told has to stay.
 func (s *session) tellKeywords(now mailstore.View) {
-	known, keywords := s.box.told.Keywords(), now.Keywords()
+	known, keywords := s.box.keywords, now.Keywords()
 	if slices.Equal(known, keywords) {
 		return
 	}
+	s.box.keywords = keywords
 	if slices.ContainsFunc(keywords, func(k string) bool { return !slices.Contains(known, k) }) {
 		s.keywords(now)
 	}
 }
 
 // tellFlags tells the flags of messages that the client knows otherwise. stays
-// says that told will not move, so that what is told now must be noted.
-func (s *session) tellFlags(now mailstore.View, mode syncMode, stays bool) {
+// says that told will not move, so that what is told now must be noted; shifted
+// that the client has been told which messages are gone.
+func (s *session) tellFlags(now mailstore.View, mode syncMode, stays, shifted bool) {
 	told, kept := s.box.told, 0
 	for i := range told.Len() {
 		if kept == now.Len() {
 			return
 		}
+		if mailstore.SameAt(told, i, now, kept) && !mode.stored.has(i) {
+			kept++
+			continue
+		}
 		before, after := told.At(i), now.At(kept)
-		if before != after && before.UID != after.UID {
+		if before.UID != after.UID {
 			continue
 		}
 		kept++
-		if before == after && mode.stored == nil {
+		before = s.box.known(before)
+		changed := after.ModSeq > before.ModSeq
+		if mode.unasked && changed && !mode.stored.has(i) {
+			s.box.stayBehind()
 			continue
 		}
-		changed := after.ModSeq > before.ModSeq && s.box.ahead[after.UID] < after.ModSeq
 		if changed && stays {
 			s.noteAhead(after)
+			s.box.beyond = true
+		}
+		number := i
+		if shifted {
+			number = kept - 1
 		}
 		switch mode.stored.owes(i, before, after, changed) {
 		case owesFlags:
-			s.fetchFlags(i, after, mode.uid)
+			s.fetchFlags(number, after, mode.uid)
 		case owesModSeq:
 			if s.condstore {
-				s.fetchModSeq(i, after, mode.uid)
+				s.fetchModSeq(number, after, mode.uid)
 			}
 		}
 	}
 }
 
+// noteAhead notes what the client is told of a message before told can move.
 func (s *session) noteAhead(m *mailstore.Message) {
 	if s.box.ahead == nil {
-		s.box.ahead = make(map[imap.UID]uint64)
+		s.box.ahead = make(map[imap.UID]*mailstore.Message)
 	}
-	s.box.ahead[m.UID] = m.ModSeq
+	s.box.ahead[m.UID] = m
 }
 
 // owed is what the client must be told of a message.
@@ -148,9 +205,12 @@ const (
 	owesFlags
 )
 
+// has reports whether the STORE named message i.
+func (e *storeEcho) has(i int) bool { return e != nil && contains(e.spans, i) }
+
 // owes decides what the client is told of message i.
 func (e *storeEcho) owes(i int, before, after *mailstore.Message, changed bool) owed {
-	mine := e != nil && contains(e.spans, i)
+	mine := e.has(i)
 	switch {
 	case mine && !e.silent:
 		return owesFlags
@@ -183,11 +243,12 @@ func (s *session) fetchModSeq(i int, m *mailstore.Message, uid bool) {
 	s.w.line(")")
 }
 
+// beginFetch begins a FETCH response that nobody may have asked for: clients with
+// QRESYNC, and those of IMAP4rev2, find the UID in it (RFC 7162 section 3.2.7, RFC
+// 9051 section 7.5.2).
 func (s *session) beginFetch(i int, m *mailstore.Message, uid bool) {
-	s.w.str("* ")
-	s.w.num(uint64(i) + 1)
-	s.w.str(" FETCH (")
-	if uid {
+	s.fetchHead(i, m)
+	if (uid || s.qresync || s.rev2) && !s.uidOnly {
 		s.w.str("UID ")
 		s.w.num(uint64(m.UID))
 		s.w.char(' ')

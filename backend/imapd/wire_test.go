@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/postern-mail/postern/backend/sessions"
 	"github.com/postern-mail/postern/mail"
 )
 
@@ -41,7 +42,8 @@ func selfSigned(t testing.TB) tls.Certificate {
 
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
-	for _, cfg := range []Config{{}, {Hostname: "a b"}, {Hostname: "x", ImplicitTLS: true}, {Hostname: "x", MaxSessions: -1}, {Hostname: "x", IdleTimeout: -1}} {
+	for _, terms := range []sessions.Terms{{}, {Hostname: "a b"}, {Hostname: "x", ImplicitTLS: true}, {Hostname: "x", MaxSessions: -1}, {Hostname: "x", IdleTimeout: -1}} {
+		cfg := Config{Terms: terms}
 		if _, err := cfg.withDefaults(); err == nil {
 			t.Errorf("%+v is accepted", cfg)
 		}
@@ -51,7 +53,7 @@ func TestConfigIsChecked(t *testing.T) {
 // The octets of a refused literal are never commands, however it is refused.
 func TestRefusedLiteralsAreNotCommands(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, Config{Hostname: "x", AllowInsecureAuth: true, AuthDelay: -1, AppendLimitOctets: 100})
+	s := startServer(t, Config{Terms: sessions.Terms{Hostname: "x", AllowInsecureAuth: true, AuthDelay: -1}, AppendLimitOctets: 100})
 	evil := "EVIL1 CREATE pwned\r\n"
 	pad := func(n int) string { return evil + strings.Repeat("x", n-len(evil)) }
 
@@ -184,7 +186,7 @@ func TestFailedLoginsEndTheSession(t *testing.T) {
 
 func TestLoginNeedsTLS(t *testing.T) {
 	t.Parallel()
-	cfg := Config{Hostname: "mail.example.com", AuthDelay: -1, TLS: &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}}
+	cfg := Config{Terms: sessions.Terms{Hostname: "mail.example.com", AuthDelay: -1, TLS: &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}}}
 	s := startServer(t, cfg)
 	c := s.dial()
 	if greeting := c.line(); !strings.Contains(greeting, "LOGINDISABLED") || !strings.Contains(greeting, "STARTTLS") || strings.Contains(greeting, "AUTH=") {
@@ -208,7 +210,7 @@ func TestLoginNeedsTLS(t *testing.T) {
 	tc.ok("LOGIN alice secret")
 	tc.ok("SELECT INBOX")
 	tc.ok("CREATE x")
-	if created := s.audit.find(mail.EventMailbox); len(created) != 1 || created[0].TLS != "TLSv1.3" {
+	if created := s.audit.Find(mail.EventMailbox); len(created) != 1 || created[0].TLS != "TLSv1.3" {
 		t.Errorf("mailbox events: %+v", created)
 	}
 }
@@ -216,7 +218,7 @@ func TestLoginNeedsTLS(t *testing.T) {
 func TestImplicitTLSAndNewCertificate(t *testing.T) {
 	t.Parallel()
 	first, second := selfSigned(t), selfSigned(t)
-	cfg := Config{Hostname: "x", ImplicitTLS: true, TLS: &tls.Config{Certificates: []tls.Certificate{first}}}
+	cfg := Config{Terms: sessions.Terms{Hostname: "x", ImplicitTLS: true, TLS: &tls.Config{Certificates: []tls.Certificate{first}}}}
 	s := startServer(t, cfg)
 	dial := func() (*client, []byte) {
 		conn, err := tls.Dial("tcp", s.addr, &tls.Config{InsecureSkipVerify: true})
@@ -258,7 +260,7 @@ func TestTooManySessions(t *testing.T) {
 	}
 	a.ok("LOGOUT")
 	a.closed()
-	for deadline := time.Now().Add(10 * time.Second); s.Sessions() > 1; {
+	for deadline := time.Now().Add(soon); s.Sessions() > 1; {
 		if time.Now().After(deadline) {
 			t.Fatal("the session does not end")
 		}
@@ -300,14 +302,14 @@ func TestBadCommandsEndTheSession(t *testing.T) {
 }
 
 // pipeSession runs one session over a pipe, for tests in a synctest bubble.
-func pipeSession(t *testing.T, s *server) (net.Conn, chan struct{}, chan struct{}) {
+func pipeSession(s *server) (net.Conn, chan struct{}) {
 	client, conn := net.Pipe()
-	draining, ended := make(chan struct{}), make(chan struct{})
+	ended := make(chan struct{})
 	go func() {
-		s.serveConn(context.Background(), conn, draining)
+		s.ServeConn(context.Background(), conn)
 		close(ended)
 	}()
-	return client, draining, ended
+	return client, ended
 }
 
 func TestTimeouts(t *testing.T) {
@@ -324,7 +326,7 @@ func TestTimeouts(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				conn, _, ended := pipeSession(t, s)
+				conn, ended := pipeSession(s)
 				started := time.Now()
 				if tt.send != "" { // an empty write would be a read of nothing
 					go func() { _, _ = io.WriteString(conn, tt.send) }()
@@ -345,7 +347,7 @@ func TestFailedLoginIsDelayed(t *testing.T) {
 	cfg.AuthDelay = time.Second
 	s := newServer(t, cfg, openStore(t))
 	synctest.Test(t, func(t *testing.T) {
-		conn, draining, ended := pipeSession(t, s)
+		conn, ended := pipeSession(s)
 		c := newClient(t, conn)
 		_ = conn.SetDeadline(time.Now().Add(time.Hour))
 		c.line()
@@ -356,7 +358,6 @@ func TestFailedLoginIsDelayed(t *testing.T) {
 				t.Errorf("failure %d took %s, want %s", i+1, took, want)
 			}
 		}
-		close(draining)
 		_ = conn.Close()
 		<-ended
 	})
@@ -419,20 +420,20 @@ func TestAuditOfASession(t *testing.T) {
 	c.ok("CREATE x")
 	c.ok("LOGOUT")
 	c.closed()
-	for deadline := time.Now().Add(10 * time.Second); len(s.audit.find(mail.EventDisconnect)) == 0; {
+	for deadline := time.Now().Add(soon); len(s.audit.Find(mail.EventDisconnect)) == 0; {
 		if time.Now().After(deadline) {
 			t.Fatal("no disconnect")
 		}
 	}
-	expunged := s.audit.find(mail.EventExpunge)
+	expunged := s.audit.Find(mail.EventExpunge)
 	if len(expunged) != 1 || expunged[0].UIDs != "1,3" || expunged[0].Login != "alice" || expunged[0].Mailbox != "INBOX" || expunged[0].Result != "ok" {
 		t.Errorf("expunge events: %+v", expunged)
 	}
-	created := s.audit.find(mail.EventMailbox)
+	created := s.audit.Find(mail.EventMailbox)
 	if len(created) != 1 || created[0].Mailbox != "x" || created[0].Detail != "create" {
 		t.Errorf("mailbox events: %+v", created)
 	}
-	if end := s.audit.find(mail.EventDisconnect)[0]; end.Detail != "logout" || end.Session == "" {
+	if end := s.audit.Find(mail.EventDisconnect)[0]; end.Detail != "logout" || end.Session == "" {
 		t.Errorf("disconnect event: %+v", end)
 	}
 }
@@ -446,7 +447,7 @@ func FuzzSession(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	s := newServer(f, Config{Hostname: "x", AllowInsecureAuth: true, AuthDelay: -1, MaxSessionsPerClient: 1 << 30, CommandTimeout: 5 * time.Second}, openStore(f))
+	s := newServer(f, Config{Terms: sessions.Terms{Hostname: "x", AllowInsecureAuth: true, AuthDelay: -1, MaxSessionsPerClient: 1 << 30, CommandTimeout: 5 * time.Second}}, openStore(f))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		client, conn := net.Pipe()
 		go func() {
@@ -456,7 +457,7 @@ func FuzzSession(f *testing.F) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			s.serveConn(context.Background(), conn, make(chan struct{}))
+			s.ServeConn(context.Background(), conn)
 		}()
 		_ = client.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
 		out, _ := io.ReadAll(client)

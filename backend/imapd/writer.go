@@ -3,8 +3,10 @@ package imapd
 import (
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 const (
@@ -27,6 +29,8 @@ type writer struct {
 	pooled  *[]byte // nil while parked
 	buf     []byte
 	err     error
+	// utf8 says that the client reads UTF-8 in quoted strings.
+	utf8 bool
 }
 
 func (w *writer) grow() {
@@ -105,7 +109,20 @@ func (w *writer) line(s string) {
 // text appends s as a quoted string where one can hold it, else as a literal.
 func (w *writer) text(s string) {
 	w.grow()
+	if w.utf8 && quotableUTF8(s) {
+		w.buf = appendQuoted(w.buf, s)
+		return
+	}
 	w.buf = appendText(w.buf, s)
+}
+
+func ascii(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
 }
 
 // astring appends s as an atom where one can hold it, else as text does.
@@ -118,6 +135,10 @@ func appendText(dst []byte, s string) []byte {
 	if !quotable(s) {
 		return append(appendLiteral(dst, int64(len(s))), s...)
 	}
+	return appendQuoted(dst, s)
+}
+
+func appendQuoted(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	for i := 0; i < len(s); i++ {
 		if s[i] == '"' || s[i] == '\\' {
@@ -163,4 +184,10 @@ func quotable(s string) bool {
 		}
 	}
 	return true
+}
+
+// quotableUTF8 reports whether a quoted string can hold s where UTF-8 may stand
+// in it (RFC 9051 section 9, QUOTED-CHAR).
+func quotableUTF8(s string) bool {
+	return len(s) <= 1000 && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
 }

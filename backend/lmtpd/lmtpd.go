@@ -6,7 +6,9 @@
 // recipient's account, and one reply for each recipient (RFC 2033). What it
 // guarantees: a positive reply means that the message is on stable storage; a
 // delivery with an identity (DELIVERYID) is stored once, however often it is
-// repeated; an address is unknown only when the directory says so. What it
+// repeated; an address is unknown only when the directory says so; a positive
+// reply that asks the client to keep the message means this node's storage
+// only, and KEPT tells when the partner has it, too. What it
 // leaves to others: aliases and groups, which the gateway resolved; Sieve.
 //
 // The message is taken in once for all recipients. Each recipient's own trace
@@ -21,6 +23,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/backend/mailstore/acl"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/smtp"
 	"github.com/postern-mail/postern/status"
@@ -45,6 +48,12 @@ type Config struct {
 	// DetailMailboxes delivers user+Detail into the mailbox Detail where the
 	// account has one. False: into INBOX.
 	DetailMailboxes bool
+	// DetailNeedsPost delivers only into those mailboxes that give anyone the
+	// right "p" (RFC 4314).
+	DetailNeedsPost bool
+	// Access holds, by account, where a mailbox's own list says nothing about
+	// an identifier.
+	Access map[string]acl.List
 	// Parallel is how many accounts a message is stored in at a time. Zero: 8.
 	Parallel int
 }
@@ -54,6 +63,21 @@ type Deps struct {
 	Store    *mailstore.Store
 	Accounts Accounts
 	Audit    Auditor
+	// Draining reports whether mail shall go to the partner: sessions and
+	// transactions are then answered 421. nil: never.
+	Draining func() bool
+	// Keeper is this server's end of a replication pair; nil when it is alone.
+	Keeper Keeper
+}
+
+// Keeper knows what of this node's mail is kept for the partner, in durability
+// shadow. Its methods may be called concurrently.
+type Keeper interface {
+	// Keeps reports whether that is the mode of an account.
+	Keeps(account string) bool
+	// Replicated reports whether the partner has the operation of a dot; known
+	// is false when this node does not have it as its own.
+	Replicated(ctx context.Context, account mailstore.GUID, dot mailstore.Dot) (replicated, known bool, err error)
 }
 
 // Handler implements smtp.Handler for LMTP. It is safe for concurrent use.
@@ -82,6 +106,9 @@ func New(cfg Config, deps Deps, log hclog.Logger) (*Handler, error) {
 
 // NewSession implements smtp.Handler.
 func (h *Handler) NewSession(_ context.Context, client *mail.Client) (smtp.Session, error) {
+	if err := h.drained(); err != nil {
+		return nil, err
+	}
 	s := &session{handler: h, client: client, began: time.Now()}
 	s.audit(mail.Event{Kind: mail.EventConnect})
 	return s, nil
@@ -116,7 +143,18 @@ func (s *session) Auth(context.Context, string) (smtp.Authentication, error) {
 
 func (s *session) Verify(context.Context, string) error { return status.New(status.NotVerified, nil) }
 
+// drained is the answer to whatever would begin while the node is drained.
+func (h *Handler) drained() error {
+	if h.deps.Draining == nil || !h.deps.Draining() {
+		return nil
+	}
+	return status.New(status.ShuttingDown, nil)
+}
+
 func (s *session) Mail(_ context.Context, from smtp.MailCommand) (smtp.Transaction, error) {
+	if err := s.handler.drained(); err != nil {
+		return nil, err
+	}
 	return &transaction{session: s, handler: s.handler, from: from}, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/backend/mailstore/acl"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/smtp"
 	"github.com/postern-mail/postern/status"
@@ -69,7 +70,12 @@ func newFixture(t *testing.T, cfg Config) *fixture {
 
 func newFixtureOn(t *testing.T, cfg Config, kv store.Store, blobs store.Blobs) *fixture {
 	t.Helper()
-	s, err := mailstore.Open(t.Context(), mailstore.Config{}, kv, blobs, hclog.NewNullLogger())
+	return newFixtureOf(t, cfg, mailstore.Config{}, kv, blobs)
+}
+
+func newFixtureOf(t *testing.T, cfg Config, mailboxes mailstore.Config, kv store.Store, blobs store.Blobs) *fixture {
+	t.Helper()
+	s, err := mailstore.Open(t.Context(), mailboxes, kv, blobs, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -374,5 +380,60 @@ func TestConnectionsAreAudited(t *testing.T) {
 	if len(events) != 2 || events[0].Kind != mail.EventConnect || events[1].Kind != mail.EventDisconnect ||
 		events[0].Session != "s1" || events[1].Session != "s1" || events[1].TLS != "TLSv1.3" || events[1].Detail != "connection lost" {
 		t.Errorf("%+v", events)
+	}
+}
+
+// TestDetailNeedsPost: where it is configured, mail to user+Detail goes into
+// mailboxes that anyone may post to, and into INBOX otherwise.
+func TestDetailNeedsPost(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, Config{DetailMailboxes: true, DetailNeedsPost: true})
+	account, err := f.store.Account(t.Context(), mail.Account{Name: "alice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer account.Close()
+	m, err := account.Create(t.Context(), "Lists", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ identifier, rights, want string }{
+		{"bob", "lrp", ""}, {"anyone", "l", ""}, {"anyone", "p", "Lists"}, {"-anyone", "p", ""},
+	} {
+		rights, _ := acl.Parse(row.rights)
+		if err := account.SetAccess(t.Context(), m.GUID, row.identifier, &rights); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.mailbox(account, "Lists"); got != row.want {
+			t.Errorf("%s %s: delivered into %q, want %q", row.identifier, row.rights, got, row.want)
+		}
+	}
+}
+
+// TestDetailPostByDefault: what the configuration grants counts until the
+// mailbox's own list says otherwise.
+func TestDetailPostByDefault(t *testing.T) {
+	t.Parallel()
+	access := map[string]acl.List{"alice": {{Identifier: acl.Anyone, Rights: acl.Post}}}
+	f := newFixture(t, Config{DetailMailboxes: true, DetailNeedsPost: true, Access: access})
+	for _, name := range []string{"alice", "bob"} {
+		account, err := f.store.Account(t.Context(), mail.Account{Name: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer account.Close()
+		m, err := account.Create(t.Context(), "Lists", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.mailbox(account, "Lists"); (got == "Lists") != (name == "alice") {
+			t.Errorf("%s: delivered into %q", name, got)
+		}
+		if err := account.SetAccess(t.Context(), m.GUID, acl.Anyone, new(acl.Rights)); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.mailbox(account, "Lists"); got != "" {
+			t.Errorf("%s: delivered into %q, where nobody may post", name, got)
+		}
 	}
 }

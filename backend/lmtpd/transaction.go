@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/backend/mailstore/acl"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/smtp"
 	"github.com/postern-mail/postern/status"
@@ -27,6 +28,7 @@ type recipient struct {
 	path    mail.Address
 	account *mailstore.Account
 	mailbox string // "" for INBOX
+	token   string // the client shall keep the message, and ask by it; "" for no need
 }
 
 // Rcpt accepts a forward-path that is an account's and has room.
@@ -48,7 +50,7 @@ func (t *transaction) Rcpt(ctx context.Context, to smtp.RcptCommand) error {
 		return err
 	}
 	t.recipients = append(t.recipients, recipient{
-		path: to.ForwardPath, account: account, mailbox: t.handler.mailbox(ctx, account, detail),
+		path: to.ForwardPath, account: account, mailbox: t.handler.mailbox(account, detail),
 	})
 	return nil
 }
@@ -68,14 +70,20 @@ func (h *Handler) resolve(ctx context.Context, a mail.Address) (who mail.Account
 }
 
 // mailbox returns the mailbox for a detail, "" for INBOX.
-func (h *Handler) mailbox(ctx context.Context, account *mailstore.Account, detail string) string {
+func (h *Handler) mailbox(account *mailstore.Account, detail string) string {
 	if !h.cfg.DetailMailboxes || detail == "" {
 		return ""
 	}
-	if _, err := account.Status(ctx, detail); err != nil {
+	m, err := account.Find(detail)
+	if err != nil || h.cfg.DetailNeedsPost && !h.post(account, m.GUID) {
 		return ""
 	}
 	return detail
+}
+
+// post reports whether anyone may send mail to a mailbox.
+func (h *Handler) post(account *mailstore.Account, mailbox mailstore.GUID) bool {
+	return account.Access(mailbox).Over(h.cfg.Access[account.Name()]).For(acl.Who{}).Has(acl.Post)
 }
 
 // Data says before the transfer that there is no room for the message.
@@ -110,6 +118,9 @@ func (t *transaction) Content(ctx context.Context, r io.Reader) ([]status.Reply,
 		if err == nil {
 			stored++
 			replies[i] = status.Delivered.Reply()
+			if token := t.recipients[i].token; token != "" {
+				replies[i].Text = smtp.KeepText(replies[i].Text, token)
+			}
 		} else {
 			replies[i] = status.ReplyOf(err)
 		}
@@ -169,6 +180,10 @@ func (t *transaction) deliver(ctx context.Context, group []int, content store.St
 		}
 	}
 	account := t.recipients[group[0]].account
+	if t.keeps(account) {
+		t.deliverKept(ctx, group, deliveries, errs)
+		return
+	}
 	for i, err := range account.Deliver(ctx, deliveries) {
 		errs[group[i]] = err
 	}

@@ -10,6 +10,10 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/emersion/go-imap/v2"
+
+	"github.com/postern-mail/postern/backend/mailstore/acl"
+	"github.com/postern-mail/postern/backend/mailstore/tree"
 	"github.com/postern-mail/postern/store"
 )
 
@@ -33,28 +37,31 @@ func (a *Account) Name() string { return a.account.name }
 // GUID is the account's identity.
 func (a *Account) GUID() GUID { return a.account.id }
 
-// Quota returns the octets in use and the limit, 0 for none.
-func (a *Account) Quota() (used, limit int64) {
-	a.account.mu.RLock()
-	defer a.account.mu.RUnlock()
-	return a.account.head.octets, a.account.quota.Load()
-}
-
 // account is what the handles share.
 type account struct {
 	store *Store
 	id    GUID
 	name  string
-	quota atomic.Int64
+	// quota and quotaMessages are the limits, 0 for none.
+	quota, quotaMessages atomic.Int64
+	limitedAt            atomic.Int64 // when they were set, in nanoseconds
 
 	// users, idle and idleSize are guarded by Store.mu.
 	users    int
 	idle     *list.Element
 	idleSize int
 
+	// summed: every mailbox has a kept digest; see sumMailboxes.
+	summed atomic.Bool
+
 	// opening admits one goroutine at a time to open.
 	opening chan struct{}
 	opened  bool // set within opening
+
+	// virtual are the virtual mailboxes that somebody has open, nil for none; it
+	// is replaced under virtualMu.
+	virtualMu sync.Mutex
+	virtual   atomic.Pointer[[]*virtualBox]
 
 	queueMu sync.Mutex
 	queue   []*request
@@ -64,6 +71,15 @@ type account struct {
 	stale bool
 	// delivered is the leader's too.
 	delivered delivered
+	feed      feed
+	// restoring is what the account is being restored from: then only who does
+	// that may use it. Changed by the leader.
+	restoring atomic.Pointer[string]
+	// link is how the account stands to the partner, nil without one.
+	link *link
+	// registers is what all but the messages adds to the digest, nil until it
+	// is asked for. The leader's, too.
+	registers *[16]byte
 
 	// What follows is changed only by the leader, under mu.
 	mu         sync.RWMutex
@@ -72,17 +88,24 @@ type account struct {
 	boxes      map[GUID]*box
 	names      map[string]*box
 	// subscriptions to names without a mailbox.
-	subscriptions map[string]bool
+	subscriptions map[string]subscription
+	// access holds the access control lists; maps and lists are never changed,
+	// only replaced.
+	access map[GUID]acl.List
+	// tree is what the names were made of.
+	tree tree.Names
+	// waits are for messages whose UIDs are to come.
+	waits map[Dot]chan imap.UID
 }
 
 func newAccount(s *Store, id GUID, name string) *account {
 	return &account{
 		store: s, id: id, name: name, opening: make(chan struct{}, 1),
-		boxes: make(map[GUID]*box), names: make(map[string]*box), subscriptions: make(map[string]bool),
+		boxes: make(map[GUID]*box), names: make(map[string]*box), subscriptions: make(map[string]subscription),
 	}
 }
 
-// open reads the account, and creates it when it is not there yet.
+// open reads the account, if it is there.
 func (a *account) open(ctx context.Context) error {
 	select {
 	case a.opening <- struct{}{}:
@@ -93,30 +116,38 @@ func (a *account) open(ctx context.Context) error {
 	if a.opened {
 		return nil
 	}
+	a.link = a.store.link(a.id)
 	if err := a.load(ctx); err != nil {
 		return err
-	}
-	if a.headRecord == nil {
-		if err := a.changeAlone(ctx, a.create); err != nil {
-			return err
-		}
 	}
 	a.opened = true
 	return nil
 }
 
+// ensure creates the account when it is not there, or has been begun by the
+// partner's records only.
+func (a *account) ensure(ctx context.Context) error {
+	if _, ok := a.box(inbox); ok {
+		return nil
+	}
+	return a.changeAlone(ctx, a.create)
+}
+
 // create makes the account with INBOX and the configured mailboxes. Both
 // nodes of a pair make the same.
 func (a *account) create(t *txn) error {
-	if a.headRecord != nil {
+	if a.names[inbox] != nil {
 		return nil // somebody else did
 	}
 	t.adds = true
 	t.batch.Put(accountKey(a.id, kindInfo), appendBlock([]byte{recordVersion}, a.name))
 	configured := append([]ConfiguredMailbox{{Name: inbox}}, a.store.cfg.Mailboxes...)
 	for _, m := range configured {
+		if m.OnDemand || a.names[m.Name] != nil || a.boxes[configuredGUID(a.id, m.Name)] != nil {
+			continue
+		}
 		t.createMailbox(configuredGUID(a.id, m.Name), mailboxRecord{
-			name: m.Name, use: m.SpecialUse, subscribed: true, uidValidity: configuredUIDValidity(a.id, m.Name),
+			leaf: m.Name, use: m.SpecialUse, subscribed: !m.Unsubscribed, uidValidity: configuredUIDValidity(a.id, m.Name),
 		})
 	}
 	return nil
@@ -128,8 +159,11 @@ func (a *account) load(ctx context.Context) error {
 	var h head
 	var headRecord []byte
 	records := make(map[GUID]mailboxRecord)
-	subscriptions := make(map[string]bool)
+	subscriptions := make(map[string]subscription)
+	var names tree.Names
 	var known delivered
+	var access map[GUID]acl.List
+	var from string
 	err := a.store.kv.View(ctx, func(snap store.Snapshot) error {
 		value, err := snap.Get(accountKey(a.id, kindHead))
 		if errors.Is(err, store.ErrNotFound) {
@@ -141,10 +175,20 @@ func (a *account) load(ctx context.Context) error {
 		if h, err = decodeHead(value); err != nil {
 			return err
 		}
+		if h.origin != 0 && h.origin != a.store.origin {
+			return fmt.Errorf("%w: it was written by origin %x, this store is %x", errOrigin, uint64(h.origin), uint64(a.store.origin))
+		}
 		if known, err = readDelivered(snap, a.id); err != nil {
 			return err
 		}
-		return readTree(snap, a.id, records, subscriptions)
+		if access, err = a.store.readAccess(snap, a.id); err != nil {
+			return err
+		}
+		if from, err = readRestoring(snap, a.id); err != nil {
+			return err
+		}
+		names, err = readTree(snap, a.id, records, subscriptions)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("account %s: %w", a.id, err)
@@ -157,21 +201,33 @@ func (a *account) load(ctx context.Context) error {
 			b = newBox(a, id)
 			boxes[id] = b
 		}
-		v := &view{mailboxRecord: record, guid: id}
-		if old := b.current(); old.loaded {
+		b.dots = nil
+		v := &view{mailboxRecord: record, guid: id, gone: record.removed, loaded: record.removed}
+		if a.link != nil {
+			v.uids = a.link.boxes[id]
+		}
+		if old := b.current(); old.loaded && !v.loaded {
 			if err := a.loadMessages(ctx, v); err != nil {
 				return err
 			}
 		}
+		if err := a.reloadReaders(ctx, b); err != nil {
+			return err
+		}
 		fresh[b] = v
 	}
-	a.install(h, headRecord, boxes, fresh, subscriptions)
+	a.install(h, headRecord, boxes, fresh, subscriptions, names, access)
 	a.delivered = known
+	if a.restoring.Store(nil); from != "" {
+		a.restoring.Store(&from)
+	}
+	a.wakeVirtual(true)
+	a.feed.lose() // who looks then finds all of it
 	return nil
 }
 
 // install puts in what was read, and tells those who look at a mailbox.
-func (a *account) install(h head, headRecord []byte, boxes map[GUID]*box, fresh map[*box]*view, subscriptions map[string]bool) {
+func (a *account) install(h head, headRecord []byte, boxes map[GUID]*box, fresh map[*box]*view, subscriptions map[string]subscription, resolved tree.Names, access map[GUID]acl.List) {
 	names := make(map[string]*box)
 	for id, b := range boxes {
 		v := fresh[b]
@@ -180,18 +236,27 @@ func (a *account) install(h head, headRecord []byte, boxes map[GUID]*box, fresh 
 			gone := *b.current()
 			gone.gone = true
 			v = &gone
-		} else {
+		} else if !v.gone {
 			names[v.name] = b
 		}
 		b.publish(v)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.head, a.headRecord, a.boxes, a.names, a.subscriptions = h, headRecord, boxes, names, subscriptions
+	a.head, a.headRecord, a.boxes, a.names, a.subscriptions, a.tree = h, headRecord, boxes, names, subscriptions, resolved
+	a.access, a.registers = access, nil
+	a.summed.Store(false)
 }
 
-// readTree reads mailboxes and subscriptions.
-func readTree(snap store.Snapshot, account GUID, records map[GUID]mailboxRecord, subscriptions map[string]bool) error {
+// readTree reads mailboxes, deleted ones that are kept too, and subscriptions.
+func readTree(snap store.Snapshot, account GUID, records map[GUID]mailboxRecord, subscriptions map[string]subscription) (tree.Names, error) {
+	if err := readRegisters(snap, account, records, subscriptions); err != nil {
+		return tree.Names{}, err
+	}
+	return nameAll(account, records), nil
+}
+
+func readRegisters(snap store.Snapshot, account GUID, records map[GUID]mailboxRecord, subscriptions map[string]subscription) error {
 	prefix := accountKey(account, kindMailbox)
 	for pair, err := range snap.Range(prefix, above(prefix), 0, false) {
 		if err != nil {
@@ -211,10 +276,18 @@ func readTree(snap store.Snapshot, account GUID, records map[GUID]mailboxRecord,
 		if err != nil {
 			return err
 		}
-		subscriptions[string(pair.Key[len(prefix):])] = true
+		s, err := decodeSubscription(pair.Value)
+		if err != nil {
+			return err
+		}
+		subscriptions[string(pair.Key[len(prefix):])] = s
 	}
 	return nil
 }
+
+// errOrigin: an account was taken here from another store, or the store's own
+// origin was replaced. Its journal would go on as another's.
+var errOrigin = errors.New("account of another store")
 
 // loadPage is how many messages one read takes at most, to keep snapshots short.
 const loadPage = 20_000
@@ -225,6 +298,7 @@ func (a *account) loadMessages(ctx context.Context, v *view) error {
 	from, end := prefix, above(prefix)
 	v.list, v.keywords = messages{}, nil
 	var delta map[string]keyword
+	blocks := flagBlocks{account: a.id}
 	for more := true; more; {
 		more = false
 		err := a.store.kv.View(ctx, func(snap store.Snapshot) error {
@@ -242,11 +316,19 @@ func (a *account) loadMessages(ctx context.Context, v *view) error {
 				if err := decodeMessage(m, uidOf(pair.Key), pair.Value); err != nil {
 					return err
 				}
-				delta = addKeywords(delta, m.Keywords, 1)
-				v.list.append(m)
+				if v.blocks {
+					if _, err := blocks.apply(snap, v.guid, m); err != nil {
+						return err
+					}
+				}
 				if n++; n == loadPage {
 					from, more = append(slices.Clone(pair.Key), 0), true
 				}
+				if covers(v.erased, m.Dot) {
+					continue // the sweep's
+				}
+				delta = addKeywords(delta, m.Keywords, 1)
+				v.list.append(m)
 			}
 			return nil
 		})
@@ -274,5 +356,23 @@ func (a *account) messagesInMemory() int {
 	for _, b := range a.boxes {
 		n += b.current().list.len()
 	}
+	if list := a.virtual.Load(); list != nil {
+		for _, b := range *list {
+			if now := b.current(); now != nil {
+				n += now.Len()
+			}
+		}
+	}
 	return n
+}
+
+// readHead reads an account's head; the zero head when there is none.
+func readHead(snap store.Snapshot, account GUID) (head, error) {
+	value, err := snap.Get(accountKey(account, kindHead))
+	if errors.Is(err, store.ErrNotFound) {
+		return head{}, nil
+	} else if err != nil {
+		return head{}, err
+	}
+	return decodeHead(value)
 }

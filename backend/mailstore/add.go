@@ -2,18 +2,14 @@ package mailstore
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
 
-	"github.com/postern-mail/postern/backend/mailstore/mime"
-	"github.com/postern-mail/postern/status"
 	"github.com/postern-mail/postern/store"
 )
 
@@ -43,7 +39,7 @@ func (s *Store) prepare(content store.Staged, trace []byte, flags Flags, keyword
 		return prepared{}, err
 	}
 	if date.IsZero() {
-		date = time.Now()
+		date = s.cfg.Now()
 	}
 	ref := body.Ref()
 	return prepared{addition: addition{
@@ -57,23 +53,18 @@ func (s *Store) prepare(content store.Staged, trace []byte, flags Flags, keyword
 	}}, nil
 }
 
+// atomSpecials end an atom (RFC 9051 section 9), so that a keyword with one of
+// them would break the answers to clients.
+const atomSpecials = "(){%*\"\\]"
+
 func checkKeywords(keywords []string) error {
 	if len(keywords) > maxMessageKeywords {
 		return ErrTooMany
 	}
 	for _, k := range keywords {
-		if k == "" || len(k) > maxKeywordOctets || strings.ContainsFunc(k, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-			return fmt.Errorf("%w: keyword %.20q", ErrTooMany, k)
+		if !isKeyword(k) || strings.ContainsAny(k, atomSpecials) {
+			return fmt.Errorf("%w: %.20q", ErrKeyword, k)
 		}
-	}
-	return nil
-}
-
-// room refuses what would take the account over its limit.
-func (t *txn) room(octets int64) error {
-	limit := t.account.quota.Load()
-	if limit > 0 && t.head.octets+octets > limit {
-		return status.Errorf(status.MailboxFull, "account %s uses %d of %d octets", t.account.name, t.head.octets, limit)
 	}
 	return nil
 }
@@ -87,31 +78,39 @@ func (m *Mailbox) Append(ctx context.Context, messages []Append) ([]imap.UID, er
 	ready := make([]prepared, len(messages))
 	for i, n := range messages {
 		var err error
-		if ready[i], err = a.store.prepare(n.Content, nil, n.Flags, n.Keywords, n.InternalDate); err != nil {
+		if ready[i], err = a.store.prepare(n.Content, nil, n.Flags&^m.unstored(), n.Keywords, n.InternalDate); err != nil {
 			return nil, err
 		}
 	}
-	var uids []imap.UID
-	err := a.change(ctx, func(t *txn) error {
-		uids = uids[:0]
+	var list []added
+	seq, err := a.changeSeq(ctx, func(t *txn) error {
+		list = list[:0]
 		for _, n := range ready {
-			if err := t.room(n.message.Octets); err != nil {
+			if err := t.room(m.box, n.message.Octets, 1); err != nil {
 				return err
 			}
-			uid, err := t.add(m.box, n.addition)
+			one, err := t.add(m.box, n.addition)
 			if err != nil {
 				return err
 			}
-			uids = append(uids, uid)
+			list = append(list, one)
 		}
 		return nil
 	})
 	if errors.Is(err, errTooLarge) {
 		err = ErrTooMany
 	}
+	if err == nil {
+		err = a.awaitUIDs(ctx, list)
+	}
+	if err == nil {
+		err = a.durable(ctx, seq, DurabilityDefault)
+	}
 	if err != nil {
 		return nil, err
 	}
+	uids := uidsIn(list)
+	m.markAppended(ctx, uids, messages)
 	return uids, nil
 }
 
@@ -123,24 +122,31 @@ const maxDeliveries = 32
 // storage or was stored under this ID before. MailboxFull, MailSystemFull,
 // StoreDown: a repeat with the same ID is safe after each of them.
 func (a *Account) Deliver(ctx context.Context, deliveries []Delivery) []error {
-	errs := make([]error, len(deliveries))
-	for start := 0; start < len(deliveries); start += maxDeliveries {
-		end := min(start+maxDeliveries, len(deliveries))
-		a.deliver(ctx, deliveries[start:end], errs[start:end])
-	}
+	_, errs := a.deliverAll(ctx, deliveries, DurabilityDefault)
 	return errs
 }
 
-func (a *Account) deliver(ctx context.Context, deliveries []Delivery, errs []error) {
+// deliverAll is Deliver with a durability. It returns the dots of the messages,
+// too, zero for one whose dot is not known any more.
+func (a *Account) deliverAll(ctx context.Context, deliveries []Delivery, mode Durability) ([]Dot, []error) {
+	dots, errs := make([]Dot, len(deliveries)), make([]error, len(deliveries))
+	for start := 0; start < len(deliveries); start += maxDeliveries {
+		end := min(start+maxDeliveries, len(deliveries))
+		a.deliver(ctx, deliveries[start:end], mode, dots[start:end], errs[start:end])
+	}
+	return dots, errs
+}
+
+func (a *Account) deliver(ctx context.Context, deliveries []Delivery, mode Durability, dots []Dot, errs []error) {
 	acct := a.account
 	ready := make([]prepared, len(deliveries))
 	for i, d := range deliveries {
 		ready[i] = acct.prepareDelivery(ctx, d)
 	}
-	err := acct.change(ctx, func(t *txn) error {
+	seq, err := acct.changeSeq(ctx, func(t *txn) error {
 		for i := range ready {
 			mark := t.save()
-			if errs[i] = t.deliver(&ready[i]); errs[i] != nil {
+			if dots[i], errs[i] = t.deliver(&ready[i]); errs[i] != nil {
 				t.restore(mark)
 			}
 		}
@@ -148,9 +154,12 @@ func (a *Account) deliver(ctx context.Context, deliveries []Delivery, errs []err
 	})
 	if errors.Is(err, errTooLarge) && len(deliveries) > 1 {
 		for i := range deliveries {
-			a.deliver(ctx, deliveries[i:i+1], errs[i:i+1])
+			a.deliver(ctx, deliveries[i:i+1], mode, dots[i:i+1], errs[i:i+1])
 		}
 		return
+	}
+	if err == nil {
+		err = acct.durable(ctx, seq, mode)
 	}
 	for i := range errs {
 		if err != nil {
@@ -179,7 +188,7 @@ func (a *account) prepareDelivery(ctx context.Context, d Delivery) prepared {
 		return p
 	}
 	if _, ok := a.box(name); !ok {
-		if _, err := a.createMailbox(ctx, name, "", true); err != nil && !errors.Is(err, ErrMailboxExists) {
+		if _, err := a.createMailbox(ctx, name, "", creation{derived: true, subscribed: true}); err != nil && !errors.Is(err, ErrMailboxExists) {
 			if !isOurs(err) {
 				p.err = err
 			}
@@ -190,207 +199,78 @@ func (a *account) prepareDelivery(ctx context.Context, d Delivery) prepared {
 	return p
 }
 
-// deliver adds one delivery, unless it was made before.
-func (t *txn) deliver(p *prepared) error {
+// deliver adds one delivery, unless it was made before, and returns the dot of
+// its message.
+func (t *txn) deliver(p *prepared) (Dot, error) {
 	if p.err != nil {
-		return p.err
+		return Dot{}, p.err
 	}
 	a := t.account
 	if p.delivery != (deliveryMark{}) {
-		repeated, err := t.wasDelivered(p.delivery)
+		before, repeated, err := t.wasDelivered(p.delivery)
 		if err != nil || repeated {
-			return err
+			return before, err
 		}
-	}
-	if err := t.room(p.message.Octets); err != nil {
-		return err
 	}
 	b := a.names[p.name]
 	if b == nil {
 		b = a.names[inbox] // deleted since it was looked up
 	}
-	if _, err := t.add(b, p.addition); err != nil {
-		return err
+	if err := t.room(b, p.message.Octets, 1); err != nil {
+		return Dot{}, err
+	}
+	made, err := t.add(b, p.addition)
+	if err != nil {
+		return Dot{}, err
 	}
 	if p.delivery != (deliveryMark{}) {
-		expires := t.now.Add(a.store.cfg.DeliveryMemory)
-		t.batch.Put(deliveryKey(a.id, p.delivery), encodeExpiry(expires))
-		t.remember(p.delivery)
+		t.noteDelivery(p.delivery, twin{b.guid, made.dot}, t.now)
 	}
-	return nil
+	return made.dot, nil
 }
 
 // wasDelivered looks for a delivery in this commit and in those before.
-func (t *txn) wasDelivered(id deliveryMark) (bool, error) {
-	if t.ids[id] {
-		return true, nil
+func (t *txn) wasDelivered(id deliveryMark) (Dot, bool, error) {
+	if made, now := t.ids[id]; now {
+		return made.dot, true, nil
 	}
 	if t.account.delivered.isNew(id) {
-		return false, nil
+		return Dot{}, false, nil
 	}
-	found := false
-	err := t.account.store.kv.View(t.ctx, func(snap store.Snapshot) error {
+	d, err := t.readDelivery(id)
+	return d.twin.dot, d.expires.After(t.now), err
+}
+
+// readDelivery reads what is remembered of a delivery, nothing when there was
+// none.
+func (t *txn) readDelivery(id deliveryMark) (d delivery, err error) {
+	err = t.account.store.kv.View(t.ctx, func(snap store.Snapshot) error {
 		value, err := snap.Get(deliveryKey(t.account.id, id))
 		if errors.Is(err, store.ErrNotFound) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		expires, err := decodeExpiry(value)
-		found = err == nil && expires.After(t.now)
+		d, err = decodeDelivery(value)
 		return err
 	})
-	return found, err
+	return d, err
 }
 
-func (t *txn) remember(id deliveryMark) {
+// noteDelivery remembers a delivery and the message it was stored as.
+func (t *txn) noteDelivery(id deliveryMark, made twin, at time.Time) {
+	d := delivery{expires: at.Add(t.account.store.cfg.DeliveryMemory), twin: made}
+	t.batch.Put(deliveryKey(t.account.id, id), d.encode())
 	if t.ids == nil {
-		t.ids = make(map[deliveryMark]bool)
+		t.ids = make(map[deliveryMark]twin)
 	}
-	t.ids[id] = true
-	t.undo = append(t.undo, func() { delete(t.ids, id) })
-}
-
-// readMeta reads the records of messages' Meta, nil for those that are gone.
-func (b *box) readMeta(ctx context.Context, list []*Message) ([][]byte, error) {
-	a := b.account
-	records := make([][]byte, len(list))
-	err := a.store.kv.View(ctx, func(snap store.Snapshot) error {
-		if b.neighbours(list) {
-			return b.scanMeta(snap, list, records)
+	before, known := t.ids[id]
+	t.ids[id] = made
+	t.undo = append(t.undo, func() {
+		if known {
+			t.ids[id] = before
+		} else {
+			delete(t.ids, id)
 		}
-		for i, m := range list {
-			value, err := snap.Get(messageKey(a.id, kindMeta, b.guid, m.UID))
-			if errors.Is(err, store.ErrNotFound) {
-				continue
-			} else if err != nil {
-				return err
-			}
-			records[i] = bytes.Clone(value)
-		}
-		return nil
 	})
-	return records, a.store.failure("read message structures", err)
 }
-
-// scanWaste is how many records a scan may step over for one that is wanted:
-// to look one up costs about as much, or more.
-const scanWaste = 8
-
-// neighbours reports whether list is in UID order and lies close enough
-// together in the mailbox for a scan.
-func (b *box) neighbours(list []*Message) bool {
-	if len(list) < 2 || !slices.IsSortedFunc(list, func(a, b *Message) int { return cmp.Compare(a.UID, b.UID) }) {
-		return false
-	}
-	v := b.current()
-	from, _ := v.Find(list[0].UID)
-	to, _ := v.Find(list[len(list)-1].UID)
-	return to-from < scanWaste*len(list)
-}
-
-// scanMeta fills in the records of messages in UID order by reading the range
-// they lie in.
-func (b *box) scanMeta(snap store.Snapshot, list []*Message, records [][]byte) error {
-	from := messageKey(b.account.id, kindMeta, b.guid, list[0].UID)
-	to := append(messageKey(b.account.id, kindMeta, b.guid, list[len(list)-1].UID), 0)
-	var slab []byte
-	i := 0
-	for pair, err := range snap.Range(from, to, 0, false) {
-		if err != nil {
-			return err
-		}
-		uid := uidOf(pair.Key)
-		for i < len(list) && list[i].UID < uid {
-			i++
-		}
-		for ; i < len(list) && list[i].UID == uid; i++ {
-			records[i], slab = appendRecord(slab, pair.Value, len(list)-i)
-		}
-	}
-	return nil
-}
-
-// appendRecord copies value into slab, or into a new one that is likely to
-// hold so many more of its kind, and returns the copy and the slab.
-func appendRecord(slab, value []byte, more int) (record, rest []byte) {
-	if cap(slab)-len(slab) < len(value) {
-		slab = make([]byte, 0, max(len(value), min(more*len(value), maxSlabOctets)))
-	}
-	start := len(slab)
-	slab = append(slab, value...)
-	return slab[start:len(slab):len(slab)], slab
-}
-
-// maxSlabOctets bounds what one record that is kept can keep in memory.
-const maxSlabOctets = 64 << 10
-
-// Meta reads what is kept of a message beside its Message. ErrNoMessage when
-// it was expunged meanwhile.
-func (m *Mailbox) Meta(ctx context.Context, message *Message) (*Meta, error) {
-	metas, err := m.Metas(ctx, []*Message{message})
-	if err != nil {
-		return nil, err
-	}
-	if metas[0] == nil {
-		return nil, ErrNoMessage
-	}
-	return metas[0], nil
-}
-
-// Metas is Meta for many messages in one read of the store, some 100 at a
-// time; nil for those that were expunged meanwhile.
-func (m *Mailbox) Metas(ctx context.Context, list []*Message) ([]*Meta, error) {
-	records, err := m.box.readMeta(ctx, list)
-	if err != nil {
-		return nil, err
-	}
-	metas := make([]*Meta, len(list))
-	for i, record := range records {
-		if record == nil {
-			continue
-		}
-		if metas[i], err = m.box.meta(ctx, list[i], record); err != nil {
-			return nil, err
-		}
-	}
-	return metas, nil
-}
-
-// meta reads a record, and the body where the record is not the whole.
-func (b *box) meta(ctx context.Context, m *Message, record []byte) (*Meta, error) {
-	s := b.account.store
-	trace, found, err := decodeMeta(record)
-	if err != nil {
-		return nil, s.failure("read message structure", err)
-	}
-	if found == nil {
-		if found, err = s.scanBody(ctx, m.Body); err != nil {
-			return nil, s.failure("scan message", err)
-		}
-	}
-	return newMeta(trace, found), nil
-}
-
-// scanBody parses a stored body, with the whole of a header that the scanner
-// found too long to keep.
-func (s *Store) scanBody(ctx context.Context, ref store.Ref) (*mime.Result, error) {
-	body, err := s.blobs.Open(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	found, err := mime.Scan(body)
-	if err != nil || found.Header != nil {
-		return found, err
-	}
-	found.Header = make([]byte, min(found.Root.Header.Len(), maxReadHeader))
-	if n, err := body.ReadAt(found.Header, 0); n < len(found.Header) {
-		return nil, err
-	}
-	return found, nil
-}
-
-// maxReadHeader bounds the header kept in memory of a message that has little
-// else; sections read from the body have the whole.
-const maxReadHeader = 4 << 20

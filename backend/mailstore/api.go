@@ -2,6 +2,7 @@ package mailstore
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -14,13 +15,16 @@ import (
 // MailSystemFull when the disk has no room, StoreDown and ServerBusy for
 // everything that may pass.
 var (
-	ErrNoMailbox     = errors.New("no such mailbox")
-	ErrMailboxExists = errors.New("mailbox exists")
-	ErrBadName       = errors.New("mailbox name not allowed")
-	ErrInbox         = errors.New("not possible with INBOX")
-	ErrTooMany       = errors.New("too many mailboxes, keywords or messages at once")
-	ErrSpecialUse    = errors.New("special use not supported or taken")
-	ErrNoMessage     = errors.New("message is gone")
+	ErrNoMailbox            = errors.New("no such mailbox")
+	ErrMailboxExists        = errors.New("mailbox exists")
+	ErrBadName              = errors.New("mailbox name not allowed")
+	ErrInbox                = errors.New("not possible with INBOX")
+	ErrTooManyMailboxes     = fmt.Errorf("%w: mailboxes of the account", ErrTooMany)
+	ErrTooManySubscriptions = fmt.Errorf("%w: subscriptions of the account", ErrTooMany)
+	ErrKeyword              = errors.New("a keyword has at most 128 characters of ASCII, and no blank, parenthesis, brace, bracket, quote, backslash, % or *")
+	ErrTooMany              = errors.New("too many mailboxes, keywords or messages at once")
+	ErrSpecialUse           = errors.New("special use not supported or taken")
+	ErrNoMessage            = errors.New("message is gone")
 )
 
 // GUID identifies an account, a mailbox or a message for ever and on every
@@ -56,6 +60,7 @@ type Message struct {
 	Octets int64
 	// Body holds the octets after the trace header, shared by all instances.
 	Body store.Ref
+	more *more
 }
 
 // Trace is how many octets of the message stand before its shared body.
@@ -162,6 +167,10 @@ type FlagsChange struct {
 	Op       FlagsOp
 	Flags    Flags
 	Keywords []string
+	// Except and ExceptKeywords are flags, and all keywords, that stay as they
+	// are whatever the operation.
+	Except         Flags
+	ExceptKeywords bool
 	// UnchangedSince leaves messages with a higher MODSEQ alone (RFC 7162);
 	// nil when not asked for.
 	UnchangedSince *uint64

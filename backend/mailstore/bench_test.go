@@ -1,11 +1,16 @@
 package mailstore
 
 import (
+	"context"
 	"fmt"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // benchMessage is some 5 KB as mail is: header fields, two parts.
@@ -90,4 +95,93 @@ func BenchmarkOpen(b *testing.B) {
 		m.box.unload()
 		m.Close()
 	}
+}
+
+// BenchmarkFlagsOfAll sets and clears a flag of every message of a large
+// mailbox.
+func BenchmarkFlagsOfAll(b *testing.B) {
+	s := openStore(b, Config{})
+	box := many(b, s, 20_000)
+	uids := uidsOf(box.View())
+	for b.Loop() {
+		setFlags(b, box, uids, FlagsAdd, FlagFlagged)
+		setFlags(b, box, uids, FlagsRemove, FlagFlagged)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(2*len(uids)), "ns/message")
+}
+
+// BenchmarkCopyMany copies messages within an account.
+func BenchmarkCopyMany(b *testing.B) {
+	s := openStore(b, Config{})
+	a := openAccount(b, s, "kim")
+	box := many(b, s, 3_000)
+	uids := uidsOf(box.View())
+	n := 0
+	for b.Loop() {
+		n++
+		name := fmt.Sprint("Copies", n)
+		if _, err := a.Create(b.Context(), name, ""); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := box.Copy(b.Context(), uids, openMailbox(b, a, name)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(uids)), "ns/message")
+}
+
+// BenchmarkFlagsOfOne has 16 clients change the flags of single messages of one
+// mailbox: they share commits.
+func BenchmarkFlagsOfOne(b *testing.B) {
+	s := openStore(b, Config{})
+	box := many(b, s, 1_000)
+	uids := uidsOf(box.View())
+	var n atomic.Int64
+	b.SetParallelism(16 / runtime.GOMAXPROCS(0))
+	b.ResetTimer()
+	before := cpu(b)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			i := int(n.Add(1))
+			c := FlagsChange{Op: FlagsOp(1 + i/len(uids)%2), Flags: FlagFlagged}
+			if _, err := box.StoreFlags(b.Context(), uids[i%len(uids):][:1], c); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+	b.ReportMetric(float64(cpu(b)-before)/float64(b.N)/1e3, "cpu-us/op")
+}
+
+// BenchmarkDeliverMeanwhile tells how long a delivery takes to a mailbox whose
+// flags are all being changed, over and over.
+func BenchmarkDeliverMeanwhile(b *testing.B) {
+	s := openStore(b, Config{})
+	box := many(b, s, 50_000)
+	uids := uidsOf(box.View())
+	a := openAccount(b, s, "kim")
+	ctx, cancel := context.WithCancel(b.Context())
+	var busy sync.WaitGroup
+	busy.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			_, err := box.StoreFlags(ctx, uids, FlagsChange{Op: FlagsOp(1 + i%2), Flags: FlagFlagged})
+			if err != nil && ctx.Err() == nil {
+				b.Error(err)
+			}
+		}
+	})
+	var took []time.Duration
+	for b.Loop() {
+		content := stage(b, s, message(len(took)))
+		began := time.Now()
+		if err := a.Deliver(b.Context(), []Delivery{{Content: content}})[0]; err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(began))
+		content.Discard()
+	}
+	cancel()
+	busy.Wait()
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1e3, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1e3, "p99-ms")
 }

@@ -158,7 +158,7 @@ func TestSweepOfManyExpunges(t *testing.T) {
 	openAccount(t, s, "kim")
 	first, last := GUID{1}, GUID{2}
 	now := time.Now()
-	young := encodeExpunged(now, []imap.UID{1})
+	young := encodeExpunged(now, []imap.UID{1}, nil)
 	for modseq := uint64(1); modseq <= 51*sweepPage; {
 		b := store.NewBatch()
 		for range 900 {
@@ -171,7 +171,7 @@ func TestSweepOfManyExpunges(t *testing.T) {
 	}
 	b := store.NewBatch()
 	old := numberKey(mailboxKey(id, kindExpunged, last), 7)
-	b.Put(old, encodeExpunged(now.Add(-s.cfg.ExpungeRetention-time.Hour), []imap.UID{1}))
+	b.Put(old, encodeExpunged(now.Add(-s.cfg.ExpungeRetention-time.Hour), []imap.UID{1}, nil))
 	if _, err := s.kv.Commit(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 
+	"github.com/postern-mail/postern/backend/mailstore/flagset"
+	"github.com/postern-mail/postern/backend/mailstore/mime"
 	"github.com/postern-mail/postern/store"
 )
 
@@ -15,8 +17,9 @@ import (
 // the batch's bounds hold.
 const (
 	flagsPerCommit   = 250
+	blocksPerCommit  = 4 // of flags, see flagBlocks
 	expungePerCommit = 150
-	copyPerCommit    = 50
+	copyPerCommit    = 150
 )
 
 // sortedUIDs returns uids in ascending order, each once.
@@ -29,119 +32,224 @@ func sortedUIDs(uids []imap.UID) []imap.UID {
 	return slices.Compact(uids)
 }
 
-// present returns the messages of uids that v still holds.
+// present returns the messages of uids, in ascending order, that v still holds.
 func (v *view) present(uids []imap.UID) []*Message {
 	found := make([]*Message, 0, len(uids))
+	at := v.list.cursor()
 	for _, uid := range uids {
-		if i, ok := v.list.find(uid); ok {
-			found = append(found, v.list.at(i))
+		if at.find(uid) {
+			found = append(found, at.message())
 		}
 	}
 	return found
 }
 
 // StoreFlags changes the flags of messages; those that are gone are passed
-// over. modified are those left alone because of UnchangedSince. A change of
-// many is several commits: after an error some may be done.
+// over. modified are those left alone because of UnchangedSince, which may be a
+// value of the partner's (see Base). A change of many is several commits: after an error some may be done.
 func (m *Mailbox) StoreFlags(ctx context.Context, uids []imap.UID, c FlagsChange) (modified []imap.UID, err error) {
 	if err := checkKeywords(c.Keywords); err != nil {
 		return nil, err
 	}
-	for chunk := range slices.Chunk(sortedUIDs(uids), flagsPerCommit) {
-		var refused []imap.UID
-		err := m.box.account.change(ctx, func(t *txn) (err error) {
-			refused, err = t.storeFlags(m.box, chunk, &c)
-			return err
-		})
+	if c.UnchangedSince != nil {
+		base := m.Base(*c.UnchangedSince)
+		c.UnchangedSince = &base
+	}
+	if m.reader != nil {
+		return m.storeFlagsFor(ctx, uids, &c)
+	}
+	most := flagsPerCommit
+	if m.box.account.link == nil {
+		most = blocksPerCommit * flagBlockUIDs
+	}
+	last := uint64(0)
+	for chunk := range slices.Chunk(sortedUIDs(uids), most) {
+		refused, seq, err := m.storeFlags(ctx, chunk, &c)
+		modified, last = append(modified, refused...), max(last, seq)
 		if err != nil {
 			return modified, err
 		}
-		modified = append(modified, refused...)
 	}
-	return modified, nil
+	return modified, m.box.account.durable(ctx, last, DurabilityDefault)
 }
 
+// storeFlags changes the flags of messages in one commit, or, where their flags
+// are not alike enough for that, in several.
+func (m *Mailbox) storeFlags(ctx context.Context, uids []imap.UID, c *FlagsChange) (refused []imap.UID, last uint64, err error) {
+	last, err = m.box.account.changeSeq(ctx, func(t *txn) (err error) {
+		refused, err = t.storeFlags(m.box, uids, c)
+		return err
+	})
+	if !errors.Is(err, errTooLarge) || len(uids) <= flagsPerCommit {
+		return refused, last, err
+	}
+	refused, last = nil, 0
+	for part := range slices.Chunk(uids, flagsPerCommit) {
+		some, seq, err := m.storeFlags(ctx, part, c)
+		refused, last = append(refused, some...), max(last, seq)
+		if err != nil {
+			return refused, last, err
+		}
+	}
+	return refused, last, nil
+}
+
+// storeFlags makes the change of those of uids, in ascending order, that are
+// there. With a partner they are flagsPerCommit at most.
 func (t *txn) storeFlags(b *box, uids []imap.UID, c *FlagsChange) (refused []imap.UID, err error) {
 	before := t.peek(b)
 	if before.gone {
 		return nil, ErrNoMailbox
 	}
 	keywords := before.spell(c.Keywords)
-	op := flagsOp(b.guid, c, keywords)
-	var changed []*Message
+	if c.ExceptKeywords {
+		keywords = nil
+	}
+	changed := make([]flagged, 0, len(uids))
+	var ops []*JournalOp
 	var delta map[string]keyword
-	for _, m := range before.present(uids) {
+	var made slab
+	at := before.list.cursor()
+	for _, uid := range uids {
+		if !at.find(uid) {
+			continue
+		}
+		m := at.message()
 		if c.UnchangedSince != nil && m.ModSeq > *c.UnchangedSince {
 			refused = append(refused, m.UID)
 			continue
 		}
-		flags, words := c.apply(m, keywords)
+		flags, words := c.outcome(m, keywords)
 		if flags == m.Flags && slices.Equal(words, m.Keywords) {
 			continue
 		}
 		if len(words) > maxMessageKeywords {
 			return nil, ErrTooMany
 		}
-		n := *m
-		n.Flags, n.Keywords, n.ModSeq = flags, words, t.nextModSeq()
 		delta = addKeywords(addKeywords(delta, m.Keywords, -1), words, 1)
-		changed = append(changed, &n)
+		var after *Message
+		if t.account.link == nil {
+			after = made.copyOf(m, len(uids)-len(changed))
+			after.Flags, after.Keywords = flags, words
+		}
+		changed = append(changed, flagged{m, after})
+		if len(changed)%flagsPerCommit == 1 { // a journal record each
+			ops = append(ops, flagsOp(b.guid, c, keywords))
+		}
+		op := ops[len(ops)-1]
 		op.clearOthers(c, m, keywords)
 		op.Dots = append(op.Dots, m.Dot)
 	}
 	if len(changed) == 0 {
 		return refused, nil
 	}
-	return refused, t.putFlags(b, changed, delta, op)
+	if err := t.mayUseKeywords(t.peek(b), delta); err != nil {
+		return nil, err
+	}
+	if t.account.link != nil {
+		return refused, t.putFlags(b, changed, ops[0])
+	}
+	t.setFlags(b, changed)
+	for _, op := range ops {
+		t.log(op)
+	}
+	return refused, nil
 }
 
-// putFlags stores messages with their new flags.
-func (t *txn) putFlags(b *box, changed []*Message, delta map[string]keyword, op *JournalOp) error {
-	v := t.draft(b)
-	if err := t.useKeywords(v, delta); err != nil {
-		return err
+// slab makes copies of messages, several to an allocation.
+type slab []Message
+
+// slabMessages bounds how many messages one that is kept can keep in memory.
+const slabMessages = 32
+
+// copyOf copies m; so many more are wanted at most.
+func (s *slab) copyOf(m *Message, more int) *Message {
+	if len(*s) == 0 {
+		*s = make([]Message, min(more, slabMessages))
 	}
-	for _, m := range changed {
-		i, _ := v.list.find(m.UID)
-		v.countFlags(v.list.at(i), -1)
-		v.countFlags(m, 1)
-		t.batch.Put(messageKey(t.account.id, kindMessage, b.guid, m.UID), m.encode())
+	n := &(*s)[0]
+	*s = (*s)[1:]
+	*n = *m
+	return n
+}
+
+// putFlags makes the change of messages that op is, which it logs, with what the
+// partner may not know of it.
+func (t *txn) putFlags(b *box, changed []flagged, op *JournalOp) error {
+	at := t.stamp()
+	w := flagset.Write{Change: op.change(), HLC: at.hlc, Dot: at.dot.inFlags()}
+	for i, c := range changed {
+		state := c.before.flagState().Settle(t.partnerKnows).Local(w)
+		if state.IsFull() {
+			return ErrTooMany
+		}
+		changed[i].after = c.before.withFlags(state)
 	}
-	v.list.replace(changed)
-	v.modseq, v.dirty = t.nextModSeq(), true
+	t.setFlags(b, changed)
 	t.log(op)
 	return nil
 }
 
-// apply returns what the change makes of a message's flags.
-func (c *FlagsChange) apply(m *Message, keywords []string) (Flags, []string) {
+// partnerKnows reports whether the partner knew an own write of flags when it
+// wrote what was applied here last.
+func (t *txn) partnerKnows(d flagset.Dot) bool {
+	l := t.account.link
+	return l != nil && covers(l.peerKnows, dotOfFlags(d))
+}
+
+// outcome is what the change makes of a message's flags and keywords.
+func (c *FlagsChange) outcome(m *Message, keywords []string) (Flags, []string) {
+	if len(m.Keywords) > 0 || len(keywords) > 0 {
+		after := m.flagState().Apply(c.of(m, keywords))
+		return Flags(after.Flags), after.Keywords
+	}
+	named := c.Flags & allFlags &^ c.Except
 	switch c.Op {
 	case FlagsAdd:
-		return m.Flags | c.Flags&allFlags, unite(m.Keywords, keywords)
+		return m.Flags | named, nil
 	case FlagsRemove:
-		return m.Flags &^ c.Flags, without(m.Keywords, keywords)
+		return m.Flags &^ named, nil
 	}
-	return c.Flags & allFlags, keywords
+	return m.Flags&c.Except | named, nil
+}
+
+// of is what the change does to a message.
+func (c *FlagsChange) of(m *Message, keywords []string) flagset.Change {
+	change := flagset.Change{Set: uint8(c.Flags & allFlags &^ c.Except), SetKeywords: keywords}
+	switch c.Op {
+	case FlagsAdd:
+		return change.Junk()
+	case FlagsRemove:
+		return flagset.Change{Clear: change.Set, ClearKeywords: keywords}
+	}
+	change.Clear = uint8(allFlags &^ c.Flags &^ c.Except)
+	if !c.ExceptKeywords {
+		change.ClearKeywords = without(m.Keywords, keywords)
+	}
+	return change.Junk()
 }
 
 // flagsOp is the change as the journal has it: what is set and what cleared.
 func flagsOp(mailbox GUID, c *FlagsChange, keywords []string) *JournalOp {
 	op := &JournalOp{Code: OpFlags, Mailbox: mailbox}
+	flags := c.Flags & allFlags &^ c.Except
 	switch c.Op {
 	case FlagsAdd:
-		op.Set, op.SetKeywords = c.Flags&allFlags, keywords
+		op.Set, op.SetKeywords = flags, keywords
+		op.ClearKeywords = flagset.Change{SetKeywords: keywords}.Junk().ClearKeywords
 	case FlagsRemove:
-		op.Clear, op.ClearKeywords = c.Flags&allFlags, keywords
+		op.Clear, op.ClearKeywords = flags, keywords
 	default:
-		op.Set, op.SetKeywords = c.Flags&allFlags, keywords
-		op.Clear = allFlags &^ c.Flags
+		op.Set, op.SetKeywords = flags, keywords
+		op.Clear = allFlags &^ c.Flags &^ c.Except
+		op.ClearKeywords = flagset.Change{SetKeywords: keywords}.Junk().ClearKeywords
 	}
 	return op
 }
 
 // clearOthers notes the keywords that a replacement took from m.
 func (op *JournalOp) clearOthers(c *FlagsChange, m *Message, keywords []string) {
-	if c.Op == FlagsSet {
+	if c.Op == FlagsSet && !c.ExceptKeywords {
 		op.ClearKeywords = unite(op.ClearKeywords, without(m.Keywords, keywords))
 	}
 }
@@ -192,9 +300,10 @@ func (m *Mailbox) Expunge(ctx context.Context, uids []imap.UID) ([]imap.UID, err
 
 // remove takes messages out of the mailbox, marked only those with \Deleted.
 func (m *Mailbox) remove(ctx context.Context, uids []imap.UID, marked bool) (gone []imap.UID, err error) {
+	last := uint64(0)
 	for chunk := range slices.Chunk(uids, expungePerCommit) {
 		var removed []*Message
-		err := m.box.account.change(ctx, func(t *txn) error {
+		seq, err := m.box.account.changeSeq(ctx, func(t *txn) error {
 			v := t.peek(m.box)
 			if v.gone {
 				return ErrNoMailbox
@@ -213,24 +322,53 @@ func (m *Mailbox) remove(ctx context.Context, uids []imap.UID, marked bool) (gon
 		for _, message := range removed {
 			gone = append(gone, message.UID)
 		}
+		last = max(last, seq)
 	}
-	return gone, nil
+	return gone, m.box.account.durable(ctx, last, DurabilityDefault)
 }
 
 // Copy adds the messages to dest, which may be of another account; those that
 // are gone are passed over. When it fails, what was copied is taken back. A
 // large number is several commits: after a crash midway the first may be there.
 func (m *Mailbox) Copy(ctx context.Context, uids []imap.UID, dest *Mailbox) (CopyResult, error) {
-	result, err := m.transfer(ctx, uids, dest, m.copyChunk)
-	if err != nil && len(result.Dest) > 0 {
+	originals := m.View()
+	done, err := m.transfer(ctx, uids, dest, m.copyChunk)
+	if err == nil {
+		err = done.settle(ctx, dest)
+	}
+	if err != nil && len(done.dests) > 0 {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.box.account.store.cfg.CommitTimeout)
 		defer cancel()
-		if _, undoErr := dest.remove(undo, result.Dest, false); undoErr != nil {
+		if undoErr := dest.takeBack(undo, done.dests); undoErr != nil {
 			return CopyResult{}, errors.Join(err, undoErr)
 		}
 		return CopyResult{}, err
 	}
-	return result, err
+	dest.markCopies(ctx, &done, originals)
+	return done.result(dest), err
+}
+
+// takeBack removes messages that were just added.
+func (m *Mailbox) takeBack(ctx context.Context, list []added) error {
+	for chunk := range slices.Chunk(list, expungePerCommit) {
+		err := m.box.account.changeAlone(ctx, func(t *txn) error {
+			if t.peek(m.box).gone {
+				return nil
+			}
+			if err := t.load(m.box); err != nil {
+				return err
+			}
+			dots := make([]Dot, len(chunk))
+			for i, one := range chunk {
+				dots[i] = one.dot
+			}
+			return t.removeDots(m.box, dots, true)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Move takes the messages over to dest, each in one commit within an account:
@@ -238,7 +376,13 @@ func (m *Mailbox) Copy(ctx context.Context, uids []imap.UID, dest *Mailbox) (Cop
 // which were moved. To another account it copies, then removes.
 func (m *Mailbox) Move(ctx context.Context, uids []imap.UID, dest *Mailbox) (CopyResult, error) {
 	if m.box.account == dest.box.account {
-		return m.transfer(ctx, uids, dest, m.moveChunk)
+		originals := m.View()
+		done, err := m.transfer(ctx, uids, dest, m.moveChunk)
+		if err == nil {
+			err = done.settle(ctx, dest)
+		}
+		dest.markCopies(ctx, &done, originals)
+		return done.result(dest), err
 	}
 	result, err := m.Copy(ctx, uids, dest)
 	if err != nil {
@@ -248,37 +392,65 @@ func (m *Mailbox) Move(ctx context.Context, uids []imap.UID, dest *Mailbox) (Cop
 	return result, err
 }
 
+// transferred is what a COPY or MOVE has done so far.
+type transferred struct {
+	sources []imap.UID
+	dests   []added
+	seq     uint64 // the last operation in dest's journal
+	// deliveries are those whose messages stay known as theirs where they go.
+	deliveries map[Dot]madeOf
+}
+
+// settle waits for UIDs that are to come, and for the partner.
+func (d *transferred) settle(ctx context.Context, dest *Mailbox) error {
+	if err := dest.box.account.awaitUIDs(ctx, d.dests); err != nil {
+		return err
+	}
+	return dest.box.account.durable(ctx, d.seq, DurabilityDefault)
+}
+
+func (d *transferred) result(dest *Mailbox) CopyResult {
+	return CopyResult{UIDValidity: dest.box.current().uidValidity, Source: d.sources, Dest: uidsIn(d.dests)}
+}
+
 // transfer copies or moves in as few commits as will do.
 func (m *Mailbox) transfer(ctx context.Context, uids []imap.UID, dest *Mailbox,
-	some func(context.Context, []*Message, [][]byte, *Mailbox, *CopyResult) error,
-) (CopyResult, error) {
-	var result CopyResult
-	result.UIDValidity = dest.box.current().uidValidity
+	some func(context.Context, []*Message, [][]byte, *Mailbox, *transferred) error,
+) (done transferred, err error) {
 	for chunk := range slices.Chunk(m.box.current().present(sortedUIDs(uids)), copyPerCommit) {
 		records, err := m.box.readMeta(ctx, chunk)
 		if err != nil {
-			return result, err
+			return done, err
 		}
-		err = some(ctx, chunk, records, dest, &result)
-		if errors.Is(err, errTooLarge) { // unusually large headers
-			for i := range chunk {
-				if err = some(ctx, chunk[i:i+1], records[i:i+1], dest, &result); err != nil {
-					break
-				}
-			}
-		}
-		if err != nil {
-			return result, err
+		if err := m.transferChunk(ctx, chunk, records, dest, &done, some); err != nil {
+			return done, err
 		}
 	}
-	return result, nil
+	return done, nil
+}
+
+// transferChunk copies or moves in one commit, or in several where the headers
+// are too large for that.
+func (m *Mailbox) transferChunk(ctx context.Context, chunk []*Message, records [][]byte, dest *Mailbox, done *transferred,
+	some func(context.Context, []*Message, [][]byte, *Mailbox, *transferred) error,
+) error {
+	err := some(ctx, chunk, records, dest, done)
+	if !errors.Is(err, errTooLarge) || len(chunk) < 2 {
+		return err
+	}
+	half := len(chunk) / 2
+	if err := m.transferChunk(ctx, chunk[:half], records[:half], dest, done, some); err != nil {
+		return err
+	}
+	return m.transferChunk(ctx, chunk[half:], records[half:], dest, done, some)
 }
 
 // copyChunk copies messages in one commit.
-func (m *Mailbox) copyChunk(ctx context.Context, chunk []*Message, records [][]byte, dest *Mailbox, result *CopyResult) error {
+func (m *Mailbox) copyChunk(ctx context.Context, chunk []*Message, records [][]byte, dest *Mailbox, done *transferred) error {
 	same := m.box.account == dest.box.account
-	var sources, dests []imap.UID
-	err := dest.box.account.change(ctx, func(t *txn) error {
+	var sources []imap.UID
+	var dests []added
+	seq, err := dest.box.account.changeSeq(ctx, func(t *txn) error {
 		sources, dests = nil, nil
 		source := m.box.current()
 		if same {
@@ -292,28 +464,28 @@ func (m *Mailbox) copyChunk(ctx context.Context, chunk []*Message, records [][]b
 			if len(now) == 0 || records[i] == nil {
 				continue
 			}
-			if err := t.room(now[0].Octets); err != nil {
+			if err := t.room(dest.box, now[0].Octets, 1); err != nil {
 				return err
 			}
-			uid, err := t.addCopy(dest.box, now[0], records[i], true)
+			one, err := t.addCopy(m.box, dest, m.shown(now[0]), records[i], deliveryMark{}, true)
 			if err != nil {
 				return err
 			}
-			sources, dests = append(sources, old.UID), append(dests, uid)
+			sources, dests = append(sources, old.UID), append(dests, one)
 		}
 		return nil
 	})
 	if err == nil {
-		result.Source, result.Dest = append(result.Source, sources...), append(result.Dest, dests...)
+		done.sources, done.dests, done.seq = append(done.sources, sources...), append(done.dests, dests...), max(done.seq, seq)
 	}
 	return err
 }
 
 // moveChunk moves messages within an account in one commit.
-func (m *Mailbox) moveChunk(ctx context.Context, chunk []*Message, records [][]byte, dest *Mailbox, result *CopyResult) error {
+func (m *Mailbox) moveChunk(ctx context.Context, chunk []*Message, records [][]byte, dest *Mailbox, done *transferred) error {
 	var moved []*Message
-	var dests []imap.UID
-	err := m.box.account.change(ctx, func(t *txn) error {
+	var dests []added
+	seq, err := m.box.account.changeSeq(ctx, func(t *txn) error {
 		moved, dests = nil, nil
 		source := t.peek(m.box)
 		if source.gone {
@@ -324,11 +496,15 @@ func (m *Mailbox) moveChunk(ctx context.Context, chunk []*Message, records [][]b
 			if len(now) == 0 || records[i] == nil {
 				continue
 			}
-			uid, err := t.addCopy(dest.box, now[0], records[i], false)
+			delivery, known := done.deliveries[now[0].Dot]
+			one, err := t.addCopy(m.box, dest, m.shown(now[0]), records[i], delivery.mark, false)
 			if err != nil {
 				return err
 			}
-			moved, dests = append(moved, now[0]), append(dests, uid)
+			if known {
+				t.noteDelivery(delivery.mark, twin{dest.box.guid, one.dot}, delivery.at)
+			}
+			moved, dests = append(moved, now[0]), append(dests, one)
 		}
 		if len(moved) > 0 {
 			t.remove(m.box, moved, true)
@@ -337,20 +513,30 @@ func (m *Mailbox) moveChunk(ctx context.Context, chunk []*Message, records [][]b
 	})
 	if err == nil {
 		for i, message := range moved {
-			result.Source, result.Dest = append(result.Source, message.UID), append(result.Dest, dests[i])
+			done.sources, done.dests = append(done.sources, message.UID), append(done.dests, dests[i])
 		}
+		done.seq = max(done.seq, seq)
 	}
 	return err
 }
 
 // addCopy adds a message that exists already; share makes it a reference to
 // the body of its own.
-func (t *txn) addCopy(b *box, m *Message, meta []byte, share bool) (imap.UID, error) {
-	trace, _, err := decodeMeta(meta)
+func (t *txn) addCopy(from *box, dest *Mailbox, m *Message, meta []byte, delivery deliveryMark, share bool) (added, error) {
+	trace, _, err := decodeMetaInto(new(mime.Result), meta, MetaPreview) // all of it: what is damaged is not copied
 	if err != nil {
-		return 0, err
+		return added{}, err
 	}
-	n := addition{message: *m, trace: trace, meta: meta, source: m.Dot}
+	b := dest.box
+	n := addition{message: *m, trace: trace, meta: meta, delivery: delivery}
+	if from.account == b.account {
+		n.source, n.sourceMailbox = m.Dot, from.guid
+	}
+	n.message.more = nil
+	n.message.Flags &^= dest.dropped | dest.unstored()
+	if dest.dropKeywords {
+		n.message.Keywords = nil
+	}
 	if share {
 		n.link = func(batch *store.Batch) { t.account.store.blobs.Share(batch, m.Body) }
 	}

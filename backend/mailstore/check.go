@@ -10,6 +10,7 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 
+	"github.com/postern-mail/postern/backend/mailstore/fulltext"
 	"github.com/postern-mail/postern/store"
 )
 
@@ -49,7 +50,7 @@ func (s *Store) Check(ctx context.Context) error {
 // meanwhile. messages grows by each message that was looked at. The error is
 // one that keeps it from going on to further accounts.
 func (s *Store) Verify(ctx context.Context, report func(Finding), messages *atomic.Int64) error {
-	return s.eachAccount(ctx, func(id GUID, name string, damage error) error {
+	err := s.eachAccount(ctx, func(id GUID, name string, damage error) error {
 		c := checker{store: s, id: id, seen: messages}
 		c.report = func(f Finding) {
 			if f.Account = name; name == "" {
@@ -65,14 +66,27 @@ func (s *Store) Verify(ctx context.Context, report func(Finding), messages *atom
 		}
 		return ctx.Err()
 	})
+	return errors.Join(err, s.verifyShared(ctx, report))
 }
 
 type checker struct {
+	sums   map[GUID][16]byte // of messages, by mailbox
 	store  *Store
 	id     GUID
 	head   head
+	hidden map[Dot]bool // messages that wait for a UID
 	report func(Finding)
 	seen   *atomic.Int64
+}
+
+// sum adds a message to the digest of its mailbox.
+func (c *checker) sum(mailbox GUID, r *mailboxRecord, m *Message) {
+	if c.sums == nil {
+		c.sums = make(map[GUID][16]byte)
+	}
+	sum := c.sums[mailbox]
+	addSum(&sum, r.sumOf(mailbox, m))
+	c.sums[mailbox] = sum
 }
 
 // failf reports what is about the account as a whole.
@@ -91,16 +105,31 @@ func (c *checker) account(ctx context.Context) error {
 		if c.head, err = decodeHead(value); err != nil {
 			return err
 		}
-		return readTree(snap, c.id, records, make(map[string]bool))
+		_, err = readTree(snap, c.id, records, make(map[string]subscription))
+		return err
 	})
 	if err != nil {
 		return err
 	}
+	for id, r := range records {
+		if r.removed {
+			delete(records, id)
+		}
+	}
 	c.tree(records)
 	return errors.Join(
+		c.pending(ctx, records),
 		c.messages(ctx, records),
 		c.structures(ctx, records),
+		c.sortKeys(ctx, records),
+		c.entries(ctx),
+		c.seenAt(ctx),
+		c.virtual(ctx),
 		c.store.kv.View(ctx, c.journal),
+		c.store.kv.View(ctx, c.foreign),
+		c.marks(ctx),
+		c.shared(ctx),
+		c.index(ctx),
 	)
 }
 
@@ -138,6 +167,7 @@ const messageKeyOctets = accountPrefixOctets + 1 + 16 + 4
 // messages counts what there is against what the records say.
 func (c *checker) messages(ctx context.Context, records map[GUID]mailboxRecord) error {
 	counted := make(map[GUID]*view)
+	blocks := flagBlocks{account: c.id}
 	err := c.each(ctx, kindMessage, func(snap store.Snapshot, key, value []byte) error {
 		c.seen.Add(1)
 		if len(key) != messageKeyOctets {
@@ -151,23 +181,34 @@ func (c *checker) messages(ctx context.Context, records map[GUID]mailboxRecord) 
 			c.report(Finding{Mailbox: mailboxText(mailbox, &r), UID: uid, Err: err})
 			return nil
 		}
-		if !known {
+		if !known || covers(r.erased, m.Dot) {
 			if _, err := snap.Get(mailboxKey(c.id, kindGarbage, mailbox)); err != nil {
 				c.report(Finding{Mailbox: mailboxText(mailbox, &r), UID: uid, Err: fmt.Errorf("message of no mailbox: %w", err)})
 			}
 			return nil
 		}
+		found, err := blocks.apply(snap, mailbox, &m)
+		if err == nil && found && !r.blocks {
+			err = errors.New("flags in a block that its mailbox does not know of")
+		}
+		if err != nil {
+			c.report(Finding{Mailbox: r.name, UID: uid, Err: err})
+		}
 		if counted[mailbox] == nil {
 			counted[mailbox] = &view{}
 		}
 		counted[mailbox].count(&m, 1)
+		c.sum(mailbox, &r, &m)
+		if m.isMisplaced() {
+			counted[mailbox].misplaced++
+		}
 		c.message(ctx, snap, mailbox, &m, &r)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	var octets int64
+	var octets, unsettled int64
 	for id, r := range records {
 		v := counted[id]
 		if v == nil {
@@ -178,7 +219,17 @@ func (c *checker) messages(ctx context.Context, records map[GUID]mailboxRecord) 
 				"counts %d messages, %d unseen, %d deleted, %d octets; found %d, %d, %d, %d",
 				r.messages, r.unseen, r.deleted, r.octets, v.messages, v.unseen, v.deleted, v.mailboxRecord.octets)})
 		}
-		octets += r.octets
+		if v.misplaced != r.misplaced {
+			c.report(Finding{Mailbox: r.name, Err: fmt.Errorf("counts %d messages to be renumbered, found %d", r.misplaced, v.misplaced)})
+		}
+		if r.summed && r.digest != c.sums[id] {
+			c.report(Finding{Mailbox: r.name, Err: errors.New("the kept digest is not that of its messages: some may be missing")})
+		}
+		octets += r.octets + r.pendingOctets
+		unsettled += r.pending + r.misplaced
+	}
+	if unsettled != int64(c.head.unsettled) {
+		c.failf("mailboxes have %d messages that wait for a UID or another, the account's head says %d", unsettled, c.head.unsettled)
 	}
 	if octets != c.head.octets {
 		c.failf("mailboxes have %d octets, the account's head says %d", octets, c.head.octets)
@@ -201,15 +252,35 @@ func (c *checker) message(ctx context.Context, snap store.Snapshot, mailbox GUID
 	if m.UID >= r.uidNext || m.ModSeq > r.modseq || m.ModSeq == 0 {
 		failf("UID, MODSEQ %d beyond %d, %d", m.ModSeq, r.uidNext, r.modseq)
 	}
-	if m.Dot.Origin == c.store.origin && m.Dot.Seq > c.head.seq {
-		failf("dot %d beyond %d", m.Dot.Seq, c.head.seq)
+	c.dot(m, failf)
+	if c.hidden[m.Dot] {
+		failf("waits for a UID and has one")
 	}
+	c.body(ctx, m, failf)
+	c.structure(snap, messageKey(c.id, kindMeta, mailbox, m.UID), m, failf)
+}
+
+// dot checks that the account knows the operation that added m.
+func (c *checker) dot(m *Message, failf func(string, ...any)) {
+	v := c.head.vector()
+	if c.head.origin == 0 {
+		v = Vector{{Origin: c.store.origin, Seq: c.head.seq}}
+	}
+	if !v.Covers(m.Dot) {
+		failf("dot %d of origin %x beyond %d", m.Dot.Seq, uint64(m.Dot.Origin), v.Of(m.Dot.Origin).Seq)
+	}
+}
+
+func (c *checker) body(ctx context.Context, m *Message, failf func(string, ...any)) {
 	if body, err := c.store.blobs.Open(ctx, m.Body); err != nil {
 		failf("body: %w", err)
 	} else if err := body.Close(); err != nil {
 		failf("body: close: %w", err)
 	}
-	value, err := snap.Get(messageKey(c.id, kindMeta, mailbox, m.UID))
+}
+
+func (c *checker) structure(snap store.Snapshot, key []byte, m *Message, failf func(string, ...any)) {
+	value, err := snap.Get(key)
 	if err != nil {
 		failf("no structure: %w", err)
 		return
@@ -241,6 +312,118 @@ func (c *checker) structures(ctx context.Context, records map[GUID]mailboxRecord
 	})
 }
 
+// dotKeyOctets is the length of a key of a message that waits for a UID.
+const dotKeyOctets = accountPrefixOctets + 1 + 16 + 16
+
+// pending checks messages that wait for a UID.
+func (c *checker) pending(ctx context.Context, records map[GUID]mailboxRecord) error {
+	c.hidden = make(map[Dot]bool)
+	counted := make(map[GUID]*mailboxRecord)
+	err := c.each(ctx, kindPending, func(snap store.Snapshot, key, value []byte) error {
+		if len(key) != dotKeyOctets {
+			c.failf("message key %x: %w", key, errRecord)
+			return nil
+		}
+		mailbox := GUID(key[accountPrefixOctets+1:][:16])
+		r, known := records[mailbox]
+		failf := func(format string, args ...any) {
+			c.report(Finding{Mailbox: mailboxText(mailbox, &r), Err: fmt.Errorf("message that waits for a UID: "+format, args...)})
+		}
+		var m Message
+		if err := decodeInstance(&m, 0, value); err != nil {
+			failf("%w", err)
+			return nil
+		}
+		if !bytes.Equal(key[len(key)-16:], m.Dot.bytes()) {
+			failf("key %x is not that of dot %v", key[len(key)-16:], m.Dot)
+		}
+		if !known || covers(r.erased, m.Dot) {
+			if _, err := snap.Get(mailboxKey(c.id, kindGarbage, mailbox)); err != nil {
+				failf("of no mailbox: %w", err)
+			}
+			return nil
+		}
+		if counted[mailbox] == nil {
+			counted[mailbox] = &mailboxRecord{}
+		}
+		c.sum(mailbox, &r, &m)
+		counted[mailbox].pending++
+		counted[mailbox].pendingOctets += m.Octets
+		c.hidden[m.Dot] = true
+		c.dot(&m, failf)
+		c.body(ctx, &m, failf)
+		c.structure(snap, dotKey(c.id, kindPendingMeta, mailbox, m.Dot), &m, failf)
+		return nil
+	})
+	for id, r := range records {
+		found := counted[id]
+		if found == nil {
+			found = &mailboxRecord{}
+		}
+		if found.pending != r.pending || found.pendingOctets != r.pendingOctets {
+			c.report(Finding{Mailbox: r.name, Err: fmt.Errorf("counts %d messages that wait for a UID, %d octets; found %d, %d",
+				r.pending, r.pendingOctets, found.pending, found.pendingOctets)})
+		}
+	}
+	return errors.Join(err, c.each(ctx, kindPendingMeta, func(snap store.Snapshot, key, _ []byte) error {
+		message := bytes.Clone(key)
+		message[accountPrefixOctets] = kindPending
+		if _, err := snap.Get(message); errors.Is(err, store.ErrNotFound) {
+			c.failf("structure %x without a message", key[accountPrefixOctets:])
+		}
+		return nil
+	}))
+}
+
+// foreign checks that the journal of each other origin is dense to what the
+// vector says, and that its chain is the one in the head where all is there.
+func (c *checker) foreign(snap store.Snapshot) error {
+	prefix := accountKey(c.id, kindForeign)
+	var at VectorEntry // as read so far
+	first := uint64(0)
+	end := func() {
+		known := c.head.others.Of(at.Origin)
+		switch {
+		case first == 0:
+		case at.Seq != known.Seq:
+			c.failf("journal of origin %x ends at %d, the vector says %d", uint64(at.Origin), at.Seq, known.Seq)
+		case first == 1 && at.Chain != known.Chain:
+			c.failf("hash chain of the journal of origin %x is broken", uint64(at.Origin))
+		}
+	}
+	for pair, err := range snap.Range(prefix, above(prefix), 0, false) {
+		if err != nil {
+			return err
+		}
+		r, err := DecodeJournal(pair.Value)
+		if err != nil {
+			return fmt.Errorf("journal at %x: %w", pair.Key[len(prefix):], err)
+		}
+		if r.Origin != at.Origin || first == 0 {
+			end()
+			at, first = VectorEntry{Origin: r.Origin, Seq: r.First - 1}, r.First
+		}
+		if r.First != at.Seq+1 || !bytes.Equal(pair.Key, numberKey(foreignKey(c.id, r.Origin), r.First)) {
+			c.failf("journal record %d of origin %x where %d was expected", r.First, uint64(r.Origin), at.Seq+1)
+		}
+		at.Seq, at.Chain = r.Last(), chainJournal(at.Chain, pair.Value)
+	}
+	end()
+	return nil
+}
+
+// marks checks that the marks of MODSEQs can be read.
+func (c *checker) marks(ctx context.Context) error {
+	return c.each(ctx, kindMark, func(_ store.Snapshot, key, value []byte) error {
+		if m, err := decodeMark(key, value); err != nil {
+			c.failf("%w", err)
+		} else if m.modseq&1 == c.store.class() && m.modseq>>1 > c.head.modseqs {
+			c.failf("mark of MODSEQ %d beyond %d", m.modseq, c.head.modseqs<<1|1)
+		}
+		return nil
+	})
+}
+
 // References calls each for every reference that a message holds to its body,
 // also those of deleted mailboxes that await the sweep. It returns how many
 // messages cannot be read, whose references are not known. It expects that
@@ -248,15 +431,19 @@ func (c *checker) structures(ctx context.Context, records map[GUID]mailboxRecord
 func (s *Store) References(ctx context.Context, each func(store.Ref)) (unreadable int64, err error) {
 	err = s.eachAccount(ctx, func(id GUID, _ string, _ error) error {
 		c := checker{store: s, id: id}
-		return c.each(ctx, kindMessage, func(_ store.Snapshot, key, value []byte) error {
+		look := func(_ store.Snapshot, _, value []byte) error {
 			var m Message
-			if err := decodeMessage(&m, uidOf(key), value); err != nil {
+			if err := decodeInstance(&m, 0, value); err != nil {
 				unreadable++
 				return nil
 			}
 			each(m.Body)
 			return nil
-		})
+		}
+		if err := c.each(ctx, kindMessage, look); err != nil {
+			return err
+		}
+		return c.each(ctx, kindPending, look)
 	})
 	return unreadable, err
 }
@@ -293,4 +480,15 @@ func (c *checker) journal(snap store.Snapshot) error {
 		c.failf("hash chain of the journal is broken")
 	}
 	return nil
+}
+
+// index checks that the search index can be read. It is derived: that it cannot
+// is no harm to mail.
+func (c *checker) index(ctx context.Context) error {
+	err := c.store.indexOf(c.id).Verify(ctx)
+	if err != nil && fulltext.IsDamaged(err) {
+		c.failf("search index, which is built anew: %w", err)
+		err = nil
+	}
+	return err
 }

@@ -2,7 +2,10 @@ package mailstore
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
 	"slices"
+	"time"
 
 	"github.com/postern-mail/postern/store"
 )
@@ -54,7 +57,7 @@ func (d *delivered) isNew(id deliveryMark) bool {
 }
 
 // note adds the marks of a commit.
-func (d *delivered) note(ids map[deliveryMark]bool) {
+func (d *delivered) note(ids map[deliveryMark]twin) {
 	for id := range ids {
 		if at, found := slices.BinarySearchFunc(d.marks, id, compareMarks); !found {
 			d.marks = slices.Insert(d.marks, at, id)
@@ -67,6 +70,53 @@ func (d *delivered) note(ids map[deliveryMark]bool) {
 		}
 		d.marks = slices.Delete(d.marks, 0, over)
 	}
+}
+
+// delivery is what is remembered of one.
+type delivery struct {
+	expires time.Time
+	// twin is the message it was stored as; the first release did not keep it.
+	twin
+}
+
+const deliveryVersion = 2
+
+func (d *delivery) encode() []byte {
+	b := append(make([]byte, 0, 48), deliveryVersion)
+	b = binary.AppendVarint(b, d.expires.Unix())
+	b = append(b, d.mailbox[:]...)
+	return append(b, d.dot.bytes()...)
+}
+
+func decodeDelivery(value []byte) (d delivery, err error) {
+	r := decoder{b: value}
+	version := r.versions(deliveryVersion)
+	d.expires = r.time()
+	if version >= 2 {
+		d.mailbox, d.dot = r.guid(), r.dot()
+	}
+	return d, r.end("delivery")
+}
+
+// madeOf is the delivery that a message was made of.
+type madeOf struct {
+	mark deliveryMark
+	at   time.Time
+}
+
+// deliveriesIn finds out which messages of a mailbox were deliveries, as far as
+// that is remembered. It reads all that is remembered of the account.
+func (a *account) deliveriesIn(ctx context.Context, mailbox GUID) (map[Dot]madeOf, error) {
+	found := make(map[Dot]madeOf)
+	prefix := accountKey(a.id, kindDelivery)
+	err := store.Scan(ctx, a.store.kv, prefix, above(prefix), checkAtOnce, func(_ store.Snapshot, key, value []byte) error {
+		d, err := decodeDelivery(value)
+		if err == nil && d.mailbox == mailbox && len(key)-len(prefix) == len(deliveryMark{}) {
+			found[d.dot] = madeOf{deliveryMark(key[len(prefix):]), d.expires.Add(-a.store.cfg.DeliveryMemory)}
+		}
+		return nil // what cannot be read is for the check to tell of
+	})
+	return found, a.store.failure("read deliveries", err)
 }
 
 func compareMarks(a, b deliveryMark) int { return bytes.Compare(a[:], b[:]) }

@@ -31,7 +31,7 @@ func TestDeliveredNeverForgets(t *testing.T) {
 				t.Fatalf("seed %d: %x lies above all and has to be looked up", seed, next)
 			}
 			stored[id] = true
-			d.note(map[deliveryMark]bool{id: true})
+			d.note(map[deliveryMark]twin{id: {}})
 			if len(d.marks) > maxDelivered {
 				t.Fatalf("seed %d: %d marks in memory", seed, len(d.marks))
 			}
@@ -39,7 +39,7 @@ func TestDeliveredNeverForgets(t *testing.T) {
 	}
 	var d delivered
 	for n := range uint64(20) {
-		d.note(map[deliveryMark]bool{mark(100 - 2*n): true})
+		d.note(map[deliveryMark]twin{mark(100 - 2*n): {}})
 	}
 	for n := range uint64(20) {
 		if !d.isNew(mark(101 - 2*n)) {

@@ -32,7 +32,7 @@ func faultAt(t *testing.T, at int, fault error) (met, goneOn bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(t.Context(), Config{}, kv, blobs, nil)
+	s, err := Open(t.Context(), Config{flagBlockWorth: 1}, kv, blobs, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

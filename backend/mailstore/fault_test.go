@@ -337,6 +337,13 @@ func TestFullDiskCanBeEmptied(t *testing.T) {
 	if r.last {
 		t.Error("an append may use the reserve")
 	}
+	if err := m.KeepSortKeys(t.Context(), "so", keysOf(m.View())); err != nil || r.last {
+		t.Errorf("keys for sorting may use the reserve, %v", err)
+	}
+	r.last = true
+	if _, err := m.LineEnds(t.Context(), all(m.View()), func(*Message) (int64, error) { return 1, nil }); err != nil || r.last {
+		t.Errorf("sizes may use the reserve, %v", err)
+	}
 	if _, err := m.StoreFlags(t.Context(), []imap.UID{1}, FlagsChange{Op: FlagsAdd, Flags: FlagDeleted}); err != nil || !r.last {
 		t.Errorf("flags may not use the reserve, %v", err)
 	}

@@ -15,6 +15,8 @@ import (
 type history struct {
 	messages map[place]pastMessage
 	places   map[Dot]place
+	// unplaced are messages that had no UID yet.
+	unplaced map[Dot]pastMessage
 	boxes    map[GUID]mailboxRecord
 
 	// damaged is the sequence number behind the last record that cannot be read
@@ -34,6 +36,7 @@ type pastMessage struct {
 
 // read reads the journal of an account.
 func (h *history) read(ctx context.Context, s *Store, id GUID) error {
+	h.unplaced = make(map[Dot]pastMessage)
 	h.messages, h.places, h.boxes = make(map[place]pastMessage), make(map[Dot]place), make(map[GUID]mailboxRecord)
 	prefix := accountKey(id, kindJournal)
 	next := uint64(0)
@@ -70,23 +73,31 @@ func (h *history) read(ctx context.Context, s *Store, id GUID) error {
 func (h *history) apply(op *JournalOp) {
 	switch op.Code {
 	case OpAdd:
-		at := place{op.Mailbox, op.Message.UID}
-		h.messages[at] = pastMessage{op.Message, bytes.Clone(op.Trace)}
-		h.places[op.Message.Dot] = at
+		past := pastMessage{op.Message, bytes.Clone(op.Trace)}
+		if op.Message.UID == 0 {
+			h.unplaced[op.Message.Dot] = past
+			return
+		}
+		h.place(past, place{op.Mailbox, op.Message.UID})
+	case OpUid:
+		for i, dot := range op.Dots {
+			h.move(dot, place{op.Mailbox, op.UIDs[i]})
+		}
 	case OpExpunge:
 		for _, dot := range op.Dots {
 			delete(h.messages, h.places[dot])
 			delete(h.places, dot)
+			delete(h.unplaced, dot)
 		}
 	case OpFlags:
 		h.flags(op)
 	case OpCreate:
-		h.boxes[op.Mailbox] = mailboxRecord{name: op.Name, use: op.SpecialUse, subscribed: op.Subscribed, uidValidity: op.UIDValidity}
+		h.boxes[op.Mailbox] = mailboxRecord{name: op.Leaf, parent: op.Parent, leaf: op.Leaf, use: op.SpecialUse, subscribed: op.Subscribed, uidValidity: op.UIDValidity}
 	case OpDelete:
 		delete(h.boxes, op.Mailbox)
-	case OpRename:
+	case OpRename, OpMove:
 		if box, known := h.boxes[op.Mailbox]; known {
-			box.name = op.Name
+			box.name, box.parent, box.leaf = op.Leaf, op.Parent, op.Leaf
 			h.boxes[op.Mailbox] = box
 		}
 	case OpSubscribe:
@@ -95,6 +106,27 @@ func (h *history) apply(op *JournalOp) {
 			h.boxes[op.Mailbox] = box
 		}
 	}
+}
+
+func (h *history) place(past pastMessage, at place) {
+	past.message.UID = at.uid
+	h.messages[at], h.places[past.message.Dot] = past, at
+}
+
+// move gives a message its UID, or a higher one.
+func (h *history) move(dot Dot, to place) {
+	from, placed := h.places[dot]
+	past, waits := h.unplaced[dot]
+	switch {
+	case waits:
+		delete(h.unplaced, dot)
+	case placed && from.uid < to.uid:
+		past = h.messages[from]
+		delete(h.messages, from)
+	default:
+		return
+	}
+	h.place(past, to)
 }
 
 func (h *history) flags(op *JournalOp) {

@@ -15,15 +15,30 @@ import (
 //	m a <account> b <mbox>   mailbox
 //	m a <account> m <mbox> <uid>     message
 //	m a <account> t <mbox> <uid>     its Meta
+//	m a <account> F <mbox> <uid>     flags of many messages, see flagBlocks
 //	m a <account> x <mbox> <modseq>  UIDs expunged at that MODSEQ
 //	m a <account> s <name>   subscription to a name without a mailbox
+//	m a <account> e <space> <mbox> <key>  entry: one of the other registers
 //	m a <account> d <start> <hash>   ID of a delivery
 //	m a <account> j <seq>    journal record
 //	m a <account> g <mbox>   mailbox that was deleted and awaits the sweep
+//	m a <account> k <origin> <seq>   journal record of another origin
+//	m a <account> p <mbox> <dot>     message without a UID that can be shown
+//	m a <account> P <mbox> <dot>     its Meta
+//	m a <account> r <class> <modseq> what who was told that MODSEQ knows
+//	m s <identifier> 0 <account> <mbox>  what names an identifier; derived
+//	m a <account> f ...      index of the messages' text, see package fulltext
+//	m a <account> l <mbox> <uid>     what line ends gain, see LineEnds
+//	m a <account> N <mbox> <reader> <block>  when that reader's marks changed, see Reader
+//	m a <account> o <mbox> <uid>     what messages are sorted by, see SortKey
+//	m a <account> R          what the account is being restored from
+//	m a <account> V <mbox> ...   UIDs of a virtual mailbox, see virtualIndex; derived
+//	m n p                    that this store is, or was, one of a pair
 const (
 	tag        = 'm'
 	tagAccount = 'a'
 	tagNode    = 'n'
+	tagShared  = 's'
 
 	kindHead         = 'h'
 	kindInfo         = 'i'
@@ -35,9 +50,24 @@ const (
 	kindDelivery     = 'd'
 	kindJournal      = 'j'
 	kindGarbage      = 'g'
+	kindForeign      = 'k'
+	kindPending      = 'p'
+	kindPendingMeta  = 'P'
+	kindMark         = 'r'
+	kindEntry        = 'e'
+	kindFlagBlock    = 'F'
+	kindIndex        = 'f'
+	kindLineEnds     = 'l'
+	kindSeenAt       = 'N'
+	kindSortKeys     = 'o'
+	kindRestoring    = 'R'
+	kindVirtual      = 'V'
 )
 
-var originKey = []byte{tag, tagNode, 'o'}
+var (
+	originKey = []byte{tag, tagNode, 'o'}
+	pairKey   = []byte{tag, tagNode, 'p'}
+)
 
 const accountPrefixOctets = 2 + 16
 
@@ -62,6 +92,19 @@ func deliveryKey(account GUID, id deliveryMark) []byte {
 
 func numberKey(prefix []byte, n uint64) []byte {
 	return binary.BigEndian.AppendUint64(prefix[:len(prefix):len(prefix)], n)
+}
+
+// foreignKey is the prefix of another origin's journal records.
+func foreignKey(account GUID, origin Origin) []byte {
+	return binary.BigEndian.AppendUint64(accountKey(account, kindForeign), uint64(origin))
+}
+
+// numberOf reads the number at the end of a key.
+func numberOf(key []byte) uint64 {
+	if len(key) < 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(key[len(key)-8:])
 }
 
 // above returns the end of the range of keys that begin with prefix.

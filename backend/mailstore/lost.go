@@ -83,7 +83,7 @@ func (s *Store) removeUnreadable(ctx context.Context, id GUID, name string, keep
 	err := c.each(ctx, kindMessage, func(snap store.Snapshot, key, value []byte) error {
 		var m Message
 		err := decodeMessage(&m, uidOf(key), value)
-		if err == nil || len(key) != messageKeyOctets || newer(value) {
+		if err == nil || len(key) != messageKeyOctets || newer(value, messageVersion) {
 			return nil
 		}
 		mailbox := GUID(key[accountPrefixOctets+1:][:16])
@@ -138,9 +138,13 @@ func (t *txn) forget(mailbox GUID, uids []imap.UID) error {
 		t.batch.Delete(messageKey(a.id, kindMessage, mailbox, uid))
 		t.batch.Delete(messageKey(a.id, kindMeta, mailbox, uid))
 	}
+	t.dropSortKeys(mailbox, uids)
 	if b := a.boxes[mailbox]; b != nil {
 		v := t.draft(b)
 		v.expunged = append(v.expunged, uids...)
+		if a.link == nil {
+			v.digest, v.summed, v.quick = [16]byte{}, false, false // see repairer.tree
+		}
 		v.modseq, v.dirty = t.nextModSeq(), true
 	}
 	return nil
@@ -192,6 +196,33 @@ func (m *Mailbox) removeLost(ctx context.Context, account string, isLost func(co
 		}
 		uids = append(uids, message.UID)
 	}
+	if m.box.account.link != nil {
+		return m.lose(ctx, uids)
+	}
 	_, err := m.remove(ctx, uids, false)
 	return err
+}
+
+// lose takes messages out without a word to the partner: it has them still, and
+// the kept digest, which goes on telling of them, has the next state merge bring
+// them back.
+func (m *Mailbox) lose(ctx context.Context, uids []imap.UID) error {
+	for some := range slices.Chunk(uids, expungePerCommit) {
+		err := m.box.account.change(ctx, func(t *txn) error {
+			lost := t.peek(m.box).present(some)
+			if len(lost) == 0 {
+				return nil
+			}
+			v := t.draft(m.box)
+			digest, dots := v.digest, v.expungedDots
+			t.takeOut(m.box, lost, false)
+			v = t.draft(m.box)
+			v.digest, v.expungedDots = digest, dots
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

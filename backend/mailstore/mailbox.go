@@ -16,10 +16,13 @@ type box struct {
 	account *account
 	guid    GUID
 	handles int // guarded by account.queueMu
+	// dots finds messages; nil until somebody asks. The leader's.
+	dots map[Dot]imap.UID
 
 	mu      sync.Mutex
 	view    *view
 	changed chan struct{}
+	readers map[GUID]*reader // nil unless somebody has a \Seen of their own
 }
 
 func newBox(a *account, guid GUID) *box {
@@ -39,6 +42,27 @@ func (b *box) publish(v *view) {
 	b.view = v
 	close(b.changed)
 	b.changed = make(chan struct{})
+	b.updateReadersLocked(nil, true)
+}
+
+// publishAll is publish with marks of the mailbox's readers, which only those
+// see. Without a view the mailbox is as before.
+func (b *box) publishAll(v *view, marks []readerUpdate) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if v != nil {
+		b.view = v
+		close(b.changed)
+		b.changed = make(chan struct{})
+	}
+	b.updateReadersLocked(marks, v != nil)
+}
+
+// set replaces the view without waking anybody: clients see no difference.
+func (b *box) set(v *view) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.view = v
 }
 
 // Mailbox is a handle on one mailbox, whose index it keeps in memory. It is
@@ -46,7 +70,18 @@ func (b *box) publish(v *view) {
 type Mailbox struct {
 	box    *box
 	closed atomic.Bool
+	// dropped, and with dropKeywords all keywords, do not come with what is
+	// copied or moved here from another mailbox.
+	dropped      Flags
+	dropKeywords bool
+	// reader is whose \Seen it shows, nil for the stored one.
+	reader *GUID
 }
+
+// DropFlags makes copies of messages that are put into the mailbox by this
+// handle come without these flags, and without any keywords. It is called
+// before others use the handle.
+func (m *Mailbox) DropFlags(flags Flags, keywords bool) { m.dropped, m.dropKeywords = flags, keywords }
 
 // Mailbox opens the mailbox with its index. The caller closes it before the
 // account. ErrNoMailbox.
@@ -83,6 +118,7 @@ func (t *txn) loadBox(b *box) error {
 	if err := t.account.loadMessages(t.ctx, &v); err != nil {
 		return err
 	}
+	b.dots = nil
 	b.publish(&v)
 	return nil
 }
@@ -100,6 +136,9 @@ const maxIdleLoaded = 100_000
 // Close gives the handle back. A second call does nothing.
 func (m *Mailbox) Close() {
 	if m.closed.CompareAndSwap(false, true) {
+		if m.reader != nil {
+			m.box.dropReader(*m.reader)
+		}
 		m.box.drop()
 	}
 }
@@ -131,20 +170,28 @@ func (b *box) unload() {
 	defer b.mu.Unlock()
 	v := *b.view
 	v.loaded, v.list, v.keywords = false, messages{}, nil
-	b.view = &v
+	b.view, b.dots, b.readers = &v, nil, nil
 }
 
 // Info describes the mailbox as it is now.
 func (m *Mailbox) Info() MailboxInfo { return m.box.current().info() }
 
 // View returns the mailbox as it is now.
-func (m *Mailbox) View() View { return m.box.current() }
+func (m *Mailbox) View() View {
+	if m.reader != nil {
+		return m.box.readerView(*m.reader)
+	}
+	return m.box.current()
+}
 
 // Changed returns a channel that is closed at the next change after the View
 // then current. To miss nothing, take the channel before the View.
 func (m *Mailbox) Changed() <-chan struct{} {
 	m.box.mu.Lock()
 	defer m.box.mu.Unlock()
+	if m.reader != nil {
+		return m.box.readers[*m.reader].changed
+	}
 	return m.box.changed
 }
 

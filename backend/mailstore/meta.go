@@ -18,7 +18,28 @@ type Meta struct {
 	// SentDate is the Date header's day, as SEARCH SENTON wants it: unix
 	// seconds at midnight UTC of the date as written; 0 when unreadable.
 	SentDate int64
+	// Preview is the beginning of the text (RFC 8970): UTF-8, one line; empty
+	// when there is none to show. With NoPreview it is not known: the message
+	// came with an earlier release, and Mailbox.CompletePreviews makes it.
+	Preview   []byte
+	NoPreview bool
 	// Root tells where each part lies in what Mailbox.Body reads, for
 	// BODY[1.2.MIME] and its like.
 	Root *mime.Part
 }
+
+// MetaParts says what of a Meta is wanted beside SentDate and NoPreview: the
+// rest costs time.
+type MetaParts uint8
+
+// The parts of a Meta that cost time; those that are not wanted may be nil.
+const (
+	MetaHeader MetaParts = 1 << iota
+	MetaRoot
+	MetaEnvelope
+	MetaBodyStructure
+	MetaBody
+	MetaPreview
+
+	MetaAll = MetaHeader | MetaRoot | MetaEnvelope | MetaBodyStructure | MetaBody | MetaPreview
+)

@@ -1,12 +1,17 @@
 package mailstore
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/emersion/go-imap/v2"
+
+	"github.com/postern-mail/postern/backend/mailstore/mime"
 )
 
 // TestMetasOfAny: Metas gives for every choice of messages, in whatever order,
@@ -66,6 +71,75 @@ func TestMetasOfAny(t *testing.T) {
 	}
 }
 
+// TestSomeOfMetas asks for every part of Metas by itself.
+func TestSomeOfMetas(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, Config{})
+	a := openAccount(t, s, "kim")
+	m := openMailbox(t, a, inbox)
+	for i := range 120 {
+		content := stage(t, s, benchMessage(i))
+		trace := fmt.Sprintf("Return-Path: <p%d@example.org>\r\n", i)
+		if err := a.Deliver(t.Context(), []Delivery{{ID: fmt.Sprint(i), Content: content, Trace: []byte(trace[:len(trace)*(i%2)])}})[0]; err != nil {
+			t.Fatal(err)
+		}
+		content.Discard()
+	}
+	// One whose record holds the trace header only.
+	long := stage(t, s, "Subject: long\r\nX-Long: "+strings.Repeat("x", 100<<10)+"\r\n\r\ntext\r\n")
+	if err := a.Deliver(t.Context(), []Delivery{{ID: "long", Content: long, Trace: []byte("Return-Path: <>\r\n")}})[0]; err != nil {
+		t.Fatal(err)
+	}
+	v := m.View()
+	var list []*Message
+	for i := range v.Len() {
+		list = append(list, v.At(i))
+	}
+	type parts struct {
+		header, envelope, structure, body, preview string
+		sent                                       int64
+		root                                       *mime.Part
+	}
+	of := func(meta *Meta, want MetaParts) parts {
+		p := parts{sent: meta.SentDate}
+		for _, part := range []struct {
+			bit  MetaParts
+			from []byte
+			to   *string
+		}{
+			{MetaHeader, meta.Header, &p.header}, {MetaEnvelope, meta.Envelope, &p.envelope}, {MetaBodyStructure, meta.BodyStructure, &p.structure},
+			{MetaBody, meta.Body, &p.body}, {MetaPreview, meta.Preview, &p.preview},
+		} {
+			if want&part.bit != 0 {
+				*part.to = string(part.from)
+			}
+		}
+		if want&MetaRoot != 0 {
+			p.root = meta.Root
+		}
+		return p
+	}
+	whole, err := m.Metas(t.Context(), list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want := range MetaAll + 1 {
+		some, err := m.SomeOfMetas(t.Context(), list, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, meta := range some {
+			if got, want := of(meta, want), of(whole[i], want); !reflect.DeepEqual(got, want) {
+				t.Fatalf("message %d: got %+v, want %+v", i, got, want)
+			}
+		}
+	}
+	last := whole[len(whole)-1]
+	if !bytes.HasPrefix(last.Header, []byte("Return-Path: <>\r\nSubject: long\r\n")) || last.Root.Body.Len() != int64(len("text\r\n")) {
+		t.Errorf("the long one: %.60q, %+v", last.Header, last.Root)
+	}
+}
+
 // BenchmarkMetas reads what FETCH 1:* (ENVELOPE) needs, 100 messages at a time.
 func BenchmarkMetas(b *testing.B) {
 	s := openStore(b, Config{})
@@ -81,15 +155,19 @@ func BenchmarkMetas(b *testing.B) {
 		}
 	}
 	v := m.View()
-	for _, step := range []int{1, 3, 10} {
-		b.Run(fmt.Sprintf("step=%d", step), func(b *testing.B) {
+	for _, row := range []struct {
+		step int
+		want MetaParts
+	}{{1, MetaAll}, {3, MetaAll}, {10, MetaAll}, {1, MetaEnvelope}, {1, MetaBodyStructure}} {
+		step := row.step
+		b.Run(fmt.Sprintf("step=%d/want=%d", step, row.want), func(b *testing.B) {
 			b.ReportAllocs()
 			read, before := 0, cpu(b)
 			for b.Loop() {
 				list := make([]*Message, 0, batch)
 				for i := 0; i < n; i += step {
 					if list = append(list, v.At(i)); len(list) == batch {
-						if _, err := m.Metas(b.Context(), list); err != nil {
+						if _, err := m.SomeOfMetas(b.Context(), list, row.want); err != nil {
 							b.Fatal(err)
 						}
 						read, list = read+len(list), list[:0]

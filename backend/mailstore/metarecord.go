@@ -9,8 +9,11 @@ import (
 
 // The forms of a Meta record, after its version. A message whose header or
 // structure is too large for one keeps its trace header there; the rest is
-// read from its body when it is asked for.
+// read from its body when it is asked for. Version 2 has the preview behind
+// the rest; records of version 1 get theirs when somebody asks for it.
 const (
+	metaVersion = 2
+
 	metaWhole     = 1
 	metaTraceOnly = 2
 
@@ -20,9 +23,9 @@ const (
 // encodeMeta returns the record of what a scan of the body found and of the
 // trace header before it. Offsets in the record count from the body's start.
 func encodeMeta(trace []byte, r *mime.Result) []byte {
-	size := len(trace) + len(r.Header) + len(r.Envelope) + len(r.BodyStructure) + len(r.Body) + 128
+	size := len(trace) + len(r.Header) + len(r.Envelope) + len(r.BodyStructure) + len(r.Body) + len(r.Preview) + 128
 	if r.Header != nil && size <= maxMetaOctets {
-		b := append(make([]byte, 0, size), recordVersion, metaWhole)
+		b := append(make([]byte, 0, size), metaVersion, metaWhole)
 		b = appendBlock(b, trace)
 		b = appendBlock(b, r.Header)
 		b = appendBlock(b, r.Envelope)
@@ -30,6 +33,7 @@ func encodeMeta(trace []byte, r *mime.Result) []byte {
 		b = appendBlock(b, r.Body)
 		b = binary.AppendVarint(b, r.SentDate)
 		b = appendPart(b, r.Root, 0)
+		b = appendBlock(b, r.Preview)
 		if len(b) <= maxMetaOctets {
 			return b
 		}
@@ -37,37 +41,72 @@ func encodeMeta(trace []byte, r *mime.Result) []byte {
 	return appendBlock([]byte{recordVersion, metaTraceOnly}, trace)
 }
 
-// decodeMeta reads a record. whole is false when only the trace header stands
-// in it.
+// lacksPreview reports whether a record is one of the first release.
+func lacksPreview(record []byte) bool {
+	return len(record) > 1 && record[0] == 1 && record[1] == metaWhole
+}
+
+// decodeMeta reads a record. found is nil when only the trace header stands in
+// it.
 func decodeMeta(b []byte) (trace []byte, found *mime.Result, err error) {
+	whole := new(mime.Result)
+	trace, isWhole, err := decodeMetaInto(whole, b, MetaAll)
+	if isWhole {
+		found = whole
+	}
+	return trace, found, err
+}
+
+// decodeMetaInto is decodeMeta for those who do not want everything: found is
+// filled in where the whole stands in the record. All but the Root lies within
+// b. The Root and the preview, and with them the rest of the record, are only
+// looked at where one of them is wanted.
+func decodeMetaInto(found *mime.Result, b []byte, want MetaParts) (trace []byte, isWhole bool, err error) {
 	d := decoder{b: b}
-	d.version()
+	version := d.versions(metaVersion)
 	form := d.byte()
 	trace = d.block()
 	switch form {
 	case metaWhole:
-		found = &mime.Result{Header: d.block(), Envelope: d.block(), BodyStructure: d.block(), Body: d.block(), SentDate: d.varint()}
-		budget := maxStoredParts
-		found.Root = d.part(0, &budget)
+		isWhole = true
+		found.Header, found.Envelope, found.BodyStructure, found.Body, found.SentDate = d.block(), d.block(), d.block(), d.block(), d.varint()
+		if want&(MetaRoot|MetaPreview) == 0 && !d.bad {
+			return trace, true, nil
+		}
+		if budget := maxStoredParts; want&MetaRoot != 0 {
+			found.Root = d.part(0, &budget)
+		} else {
+			d.skipPart(&budget)
+		}
+		if version >= 2 {
+			if found.Preview = d.block(); len(found.Preview) == 0 {
+				found.Preview = nil
+			}
+		}
 	case metaTraceOnly:
 	default:
 		d.bad = true
 	}
-	return trace, found, d.end("message structure")
+	return trace, isWhole, d.end("message structure")
 }
 
 // newMeta joins a trace header and what stands below it into the whole
 // message's Meta. It takes found over.
 func newMeta(trace []byte, found *mime.Result) *Meta {
-	header := found.Header
-	if len(trace) > 0 {
-		header = append(append(make([]byte, 0, len(trace)+len(header)), trace...), header...)
-		shift(found.Root, int64(len(trace)))
-		found.Root.Header.Start = 0
-	}
+	header := append(append(make([]byte, 0, len(trace)+len(found.Header)), trace...), found.Header...)
+	shiftBelow(found.Root, trace)
 	return &Meta{
 		Header: header, Envelope: found.Envelope, BodyStructure: found.BodyStructure, Body: found.Body,
-		SentDate: found.SentDate, Root: found.Root,
+		SentDate: found.SentDate, Root: found.Root, Preview: found.Preview,
+	}
+}
+
+// shiftBelow makes the structure of a body that of the message whose header
+// begins with a trace header.
+func shiftBelow(root *mime.Part, trace []byte) {
+	if len(trace) > 0 {
+		shift(root, int64(len(trace)))
+		root.Header.Start = 0
 	}
 }
 
@@ -99,6 +138,23 @@ func appendPart(b []byte, p *mime.Part, base int64) []byte {
 		b = appendPart(b, child, p.Header.Start)
 	}
 	return b
+}
+
+// skipPart steps over a part and those in it.
+func (d *decoder) skipPart(budget *int) {
+	if *budget--; *budget < 0 {
+		d.bad = true
+	}
+	kind := mime.Kind(d.byte() & 15)
+	for range 3 {
+		d.uvarint()
+	}
+	if kind == mime.Leaf {
+		return
+	}
+	for n := d.uvarint(); n > 0 && !d.bad; n-- {
+		d.skipPart(budget)
+	}
 }
 
 func (d *decoder) part(base int64, budget *int) *mime.Part {

@@ -54,7 +54,7 @@ var modelNames = []string{"INBOX", "a", "a/b", "a/b/c", "d"}
 
 func (m *machine) open(t *rapid.T) {
 	var err error
-	if m.store, err = Open(context.Background(), Config{Mailboxes: []ConfiguredMailbox{}}, m.kv, m.blobs, hclog.NewNullLogger()); err != nil {
+	if m.store, err = Open(context.Background(), Config{flagBlockWorth: 2, Mailboxes: []ConfiguredMailbox{}}, m.kv, m.blobs, hclog.NewNullLogger()); err != nil {
 		t.Fatal(err)
 	}
 	if m.account, err = m.store.Account(context.Background(), mail.Account{Name: fmt.Sprintf("model%d", m.number)}); err != nil {

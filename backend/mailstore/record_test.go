@@ -11,6 +11,7 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 
+	"github.com/postern-mail/postern/backend/mailstore/flagset"
 	"github.com/postern-mail/postern/backend/mailstore/mime"
 	"github.com/postern-mail/postern/store"
 )
@@ -25,19 +26,31 @@ func sampleMessage() Message {
 }
 
 func sampleJournal() []byte {
-	r := JournalRecord{Origin: 3 << 48, First: 8, HLC: 77, Ops: make([]JournalOp, 7)}
-	b := appendJournalHeader(nil, &r)
-	add := JournalOp{Code: OpAdd, Mailbox: GUID{1}, Message: sampleMessage(), Trace: bytes.Repeat([]byte("x"), 20), Source: Dot{1, 2}, Delivery: GUID{8}}
+	add := JournalOp{
+		Code: OpAdd, Mailbox: GUID{1}, Message: sampleMessage(), Trace: bytes.Repeat([]byte("x"), 20),
+		Source: Dot{1, 2}, SourceMailbox: GUID{3}, mark: deliveryMark{8, 20: 9},
+	}
 	add.Message.UID = 4
-	for _, op := range []JournalOp{
-		add,
+	plain := JournalOp{Code: OpAdd, Mailbox: GUID{1}, Message: sampleMessage(), Trace: bytes.Repeat([]byte("x"), 20)}
+	ops := []JournalOp{
+		add, plain,
 		{Code: OpExpunge, Mailbox: GUID{1}, Dots: []Dot{{1, 5}, {1, 6}, {2, 1}}},
 		{Code: OpFlags, Mailbox: GUID{1}, Dots: []Dot{{1, 5}}, Set: FlagSeen, Clear: FlagDeleted, SetKeywords: []string{"a"}, ClearKeywords: []string{"b"}},
-		{Code: OpCreate, Mailbox: GUID{1}, Name: "x/y", UIDValidity: 6, SpecialUse: imap.MailboxAttrSent, Subscribed: true},
-		{Code: OpRename, Mailbox: GUID{1}, Name: "z"},
-		{Code: OpDelete, Mailbox: GUID{1}},
+		{Code: OpCreate, Mailbox: GUID{1}, Parent: GUID{2}, Leaf: "x/y", UIDValidity: 6, SpecialUse: imap.MailboxAttrSent, Subscribed: true},
+		{Code: OpMove, Mailbox: GUID{1}, Parent: GUID{2}, Leaf: "z"},
+		{Code: OpDelete, Mailbox: GUID{1}, Observed: []Dot{{1, 5}, {2, 9}}},
 		{Code: OpSubscribe, Name: "q", Subscribed: true},
-	} {
+		{Code: OpUid, Mailbox: GUID{1}, Dots: []Dot{{1, 5}, {1, 3}, {2, 1}}, UIDs: []imap.UID{7, 9, 8}},
+		{Code: OpNeedUid, Mailbox: GUID{1}, Dots: []Dot{{1, 5}}, UID: 77},
+		{Code: OpEntry, Mailbox: GUID{1}, Space: SpaceMetadata, Key: "/private/comment", Value: []byte("v")},
+		{Code: OpEntry, Space: SpaceACL, Key: "pat", Removed: true},
+		{Code: OpHome, Home: Home{Epoch: 3, Class: 1}},
+		{Code: OpMerged, Mailbox: GUID{1}, Dots: []Dot{{2, 1}}},
+		{Code: OpFloor, Mailbox: GUID{1}, UID: 9},
+	}
+	r := JournalRecord{Origin: 3 << 48, First: 8, HLC: 77, Known: []Dot{{2, 9}}, ModSeq: 20, Ops: make([]JournalOp, len(ops))}
+	b := appendJournalHeader(nil, &r)
+	for _, op := range ops {
 		b = appendJournalOp(b, &op)
 	}
 	return sealJournal(b)
@@ -58,7 +71,7 @@ func TestJournalRoundTrip(t *testing.T) {
 		t.Error("encoding what was decoded gives another record")
 	}
 	if r.First != 8 || r.Origin.Node() != 3 || r.Ops[0].Message.Dot != (Dot{3 << 48, 8}) || r.Ops[0].Message.Octets != 120 ||
-		!slices.Equal(r.Ops[1].Dots, []Dot{{1, 5}, {1, 6}, {2, 1}}) {
+		!slices.Equal(r.Ops[2].Dots, []Dot{{1, 5}, {1, 6}, {2, 1}}) || r.Last() != 22 {
 		t.Errorf("got %+v", r)
 	}
 	for i := range record {
@@ -72,20 +85,31 @@ func TestJournalRoundTrip(t *testing.T) {
 
 func TestRecordsRoundTrip(t *testing.T) {
 	t.Parallel()
-	h := head{seq: 1, hlc: 2, modseqs: 3, lastUIDValidity: 4, octets: 5, chain: [32]byte{6}}
-	if got, err := decodeHead(h.encode()); err != nil || got != h {
+	h := head{
+		seq: 1, hlc: 2, modseqs: 3, lastUIDValidity: 4, octets: 5, chain: [32]byte{6}, origin: 7, streamFrom: 8, acked: 9,
+		home: Home{10, 1}, joined: true, unsettled: 11, others: Vector{{Origin: 12, Seq: 13, Chain: [32]byte{14}, Closed: true}, {Origin: 15}},
+	}
+	if got, err := decodeHead(h.encode()); err != nil || !reflect.DeepEqual(got, h) {
 		t.Errorf("head %+v, %v", got, err)
 	}
 	r := mailboxRecord{
 		name: "x", use: imap.MailboxAttrJunk, subscribed: true, uidValidity: 1, uidNext: 2, modseq: 3,
-		messages: 4, unseen: 5, deleted: 6, octets: 7, expungeFloor: 8,
+		messages: 4, unseen: 5, deleted: 6, octets: 7, expungeFloor: 8, allocated: 9, floor: 10, pending: 11, pendingOctets: 12,
+		misplaced: 13, parent: GUID{14}, leaf: "y", created: stamp{15, Dot{16, 17}}, subscribing: stamp{18, Dot{19, 20}}, removed: true,
+		summed: true, digest: [16]byte{21}, erased: []Dot{{22, 23}}, used: []Dot{{24, 25}},
 	}
-	if got, err := decodeMailbox(r.encode()); err != nil || got != r {
+	if got, err := decodeMailbox(r.encode()); err != nil || !reflect.DeepEqual(got, r) {
 		t.Errorf("mailbox %+v, %v", got, err)
 	}
 	m := sampleMessage()
 	m.UID = 12
 	var got Message
+	if err := decodeMessage(&got, 12, m.encode()); err != nil || !reflect.DeepEqual(got, m) {
+		t.Errorf("message %+v, %v", got, err)
+	}
+	m.setMore(more{uid: 13, asked: true, writes: []flagset.Write{{
+		Change: flagset.Change{Set: 1, Clear: 2, SetKeywords: []string{"a"}, ClearKeywords: []string{"b"}}, HLC: 5, Dot: flagset.Dot{Origin: 6, Seq: 7},
+	}}})
 	if err := decodeMessage(&got, 12, m.encode()); err != nil || !reflect.DeepEqual(got, m) {
 		t.Errorf("message %+v, %v", got, err)
 	}
@@ -131,7 +155,8 @@ func FuzzRecords(f *testing.F) {
 	h, r := head{seq: 1}, mailboxRecord{name: "x"}
 	for _, seed := range [][]byte{
 		m.encode(), h.encode(), r.encode(), sampleJournal(), encodeMeta([]byte("A: b\r\n"), found),
-		encodeExpunged(time.Unix(1, 0), []imap.UID{1, 5, 1 << 31}), {recordVersion, metaTraceOnly, 0},
+		encodeExpunged(time.Unix(1, 0), []imap.UID{1, 5, 1 << 31}, []Dot{{1, 2}}), {recordVersion, metaTraceOnly, 0},
+		{flagBlockVersion, 3, 7, 90, 1, 1, 1, 'k', 2, 0, 91, 0, 0},
 	} {
 		f.Add(seed)
 	}
@@ -146,10 +171,21 @@ func FuzzRecords(f *testing.F) {
 			t.Errorf("UIDs %v", uids)
 		}
 		_, _ = DecodeJournal(b)
+		runs, err := decodeFlagBlock(2*flagBlockUIDs, b)
+		for i, r := range runs {
+			if err == nil && (r.last < r.first || flagBlockOf(r.first) != 2*flagBlockUIDs || flagBlockOf(r.last) != 2*flagBlockUIDs || i > 0 && r.first <= runs[i-1].last) {
+				t.Errorf("runs %+v", runs)
+			}
+		}
 		_, _ = DecodeJournal(sealJournal(bytes.Clone(b)))
 		if trace, found, err := decodeMeta(b); err == nil && found != nil {
 			meta := newMeta(trace, found)
 			_, _ = meta.Root.Section([]int{1, 2, 1}, imap.PartSpecifierHeader)
+			var less mime.Result
+			some, isWhole, err := decodeMetaInto(&less, b, MetaPreview)
+			if err != nil || !isWhole || less.Root != nil || !bytes.Equal(some, trace) || !bytes.Equal(less.Envelope, found.Envelope) || !bytes.Equal(less.Preview, found.Preview) {
+				t.Errorf("without its parts: %+v, %v", less, err)
+			}
 		}
 	})
 }
@@ -180,6 +216,25 @@ func TestMessageList(t *testing.T) {
 				t.Fatalf("UID %d found at %d", want.UID, j)
 			}
 		}
+		at := list.cursor()
+		for uid := imap.UID(1); uid < next+2; uid += imap.UID(1 + random.IntN(700)*random.IntN(2)) {
+			i, found := list.find(uid)
+			if at.find(uid) != found || found && at.message() != list.at(i) {
+				t.Fatalf("a cursor finds UID %d otherwise than at %d, %v", uid, i, found)
+			}
+		}
+		from, n := random.IntN(len(plain)+1), 0
+		for some := range list.from(from) {
+			for _, m := range some {
+				if m != plain[from+n] {
+					t.Fatalf("from %d on, message %d is another", from, n)
+				}
+				n++
+			}
+		}
+		if from+n != len(plain) {
+			t.Fatalf("%d messages from %d on of %d", n, from, len(plain))
+		}
 	}
 	for step := range 160 {
 		switch random.IntN(4) {
@@ -192,11 +247,11 @@ func TestMessageList(t *testing.T) {
 			}
 		case 2:
 			plain = slices.Clone(plain)
-			var changed []*Message
+			var changed []flagged
 			for i := range plain {
 				if random.IntN(50) == 0 {
 					plain[i] = &Message{UID: plain[i].UID, ModSeq: uint64(step)}
-					changed = append(changed, plain[i])
+					changed = append(changed, flagged{after: plain[i]})
 				}
 			}
 			list.replace(changed)

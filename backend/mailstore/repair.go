@@ -10,10 +10,10 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/emersion/go-imap/v2"
 
+	"github.com/postern-mail/postern/backend/mailstore/fulltext"
 	"github.com/postern-mail/postern/store"
 )
 
@@ -40,7 +40,7 @@ func (s *Store) Repair(ctx context.Context, repaired func(f Finding, how string)
 		}
 		return ctx.Err()
 	})
-	return errors.Join(append(failed, err)...)
+	return errors.Join(append(failed, err, s.repairShared(ctx, repaired))...)
 }
 
 // repairer mends one account: it reads all records, and makes of them what
@@ -54,8 +54,11 @@ type repairer struct {
 	past  history
 	head  head
 	boxes map[GUID]*repairedBox
-	told  []mending
-	batch *store.Batch // what is to be written next
+	// deleted are mailboxes that are kept for what hangs below them, or for the
+	// partner.
+	deleted map[GUID]mailboxRecord
+	told    []mending
+	batch   *store.Batch // what is to be written next
 }
 
 // mending is a repair that is not durable yet.
@@ -74,7 +77,10 @@ type repairedBox struct {
 
 // account reads and mends one account.
 func (r *repairer) account(ctx context.Context) error {
-	r.boxes, r.batch = make(map[GUID]*repairedBox), store.NewBatch()
+	if err := r.index(ctx); err != nil {
+		return err
+	}
+	r.boxes, r.deleted, r.batch = make(map[GUID]*repairedBox), make(map[GUID]mailboxRecord), store.NewBatch()
 	r.batch.UseReserve = true
 	if err := r.past.read(ctx, r.store, r.id); err != nil {
 		return err
@@ -83,7 +89,7 @@ func (r *repairer) account(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{r.mailboxes, r.messages, r.structures, r.tree} {
+	for _, step := range []func(context.Context) error{r.mailboxes, r.pending, r.messages, r.structures, r.sortKeys, r.readers, r.virtual, r.tree, r.shared} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -97,6 +103,20 @@ func (r *repairer) account(ctx context.Context) error {
 		r.tell(Finding{Err: errors.New("counters of the account")}, "head written anew")
 	}
 	return r.flush(ctx, 0)
+}
+
+// index removes a search index that cannot be read: the server builds it anew.
+func (r *repairer) index(ctx context.Context) error {
+	x := r.store.indexOf(r.id)
+	damage := x.Verify(ctx)
+	if damage == nil || !fulltext.IsDamaged(damage) {
+		return damage
+	}
+	if err := x.Drop(ctx); err != nil {
+		return err
+	}
+	r.repaired(Finding{Account: r.name, Err: fmt.Errorf("search index: %w", damage)}, "removed, to be built anew")
+	return nil
 }
 
 // isWhole reports whether there is nothing to repair.
@@ -149,21 +169,38 @@ func (r *repairer) readHead(ctx context.Context) (record []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if newer(record) {
+	if newer(record, headVersion) {
 		return nil, errNewer
 	}
 	if r.head, err = decodeHead(record); err != nil {
-		r.head = head{seq: r.past.last, hlc: r.past.hlc, chain: r.past.chain}
+		r.head = head{
+			seq: r.past.last, hlc: r.past.hlc, chain: r.past.chain, origin: r.store.origin, streamFrom: r.past.last + 1,
+		}
+		err = r.others(ctx)
 	}
-	return record, nil
+	return record, err
+}
+
+// others reads from their journals how far other origins are known. What is
+// not known of their chains the partner finds out and sends its state.
+func (r *repairer) others(ctx context.Context) error {
+	return r.each(ctx, kindForeign, func(_ store.Snapshot, _, value []byte) error {
+		if record, err := DecodeJournal(value); err == nil {
+			known := r.head.others.Of(record.Origin)
+			known.Seq = max(known.Seq, record.Last())
+			known.Chain = chainJournal(known.Chain, value)
+			r.head.learn(known)
+		}
+		return nil
+	})
 }
 
 var errNewer = errors.New("written by a newer program")
 
-// newer reports whether a record's format is one that this program does not
-// know: it is not damaged.
-func newer(record []byte) bool {
-	return len(record) > 0 && record[0] > recordVersion && record[0] < 0x20
+// newer reports whether a record's format is one that this program, which knows
+// versions up to newest, does not know: it is not damaged.
+func newer(record []byte, newest byte) bool {
+	return len(record) > 0 && record[0] > newest && record[0] < 0x20
 }
 
 // each is store.Scan over a kind of the account's records.
@@ -182,9 +219,11 @@ func (r *repairer) mailboxes(ctx context.Context) error {
 		id := GUID(key[accountPrefixOctets+1:])
 		record, err := decodeMailbox(value)
 		switch {
+		case err == nil && record.removed:
+			r.deleted[id] = record
 		case err == nil:
 			r.boxes[id] = &repairedBox{stored: record, record: record}
-		case newer(value):
+		case newer(value, mailboxVersion):
 			return errNewer
 		default:
 			r.lostBox(id)
@@ -197,10 +236,10 @@ func (r *repairer) mailboxes(ctx context.Context) error {
 // its GUID follows from its name. Without either it gets a new name.
 func (r *repairer) lostBox(id GUID) *repairedBox {
 	b := &repairedBox{missing: true}
-	b.record = mailboxRecord{name: "Recovered " + id.String()[:8], subscribed: true, uidNext: 1, modseq: 1}
+	b.record = mailboxRecord{leaf: "Recovered " + id.String()[:8], subscribed: true, uidNext: 1, modseq: 1}
 	for _, configured := range append([]ConfiguredMailbox{{Name: inbox}}, r.store.cfg.Mailboxes...) {
 		if configuredGUID(r.id, configured.Name) == id {
-			b.record.name, b.record.use = configured.Name, configured.SpecialUse
+			b.record.leaf, b.record.use = configured.Name, configured.SpecialUse
 			b.record.uidValidity = configuredUIDValidity(r.id, configured.Name)
 		}
 	}
@@ -225,13 +264,14 @@ func (r *repairer) messages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	blocks := flagBlocks{account: r.id}
 	err = r.each(ctx, kindMessage, func(snap store.Snapshot, key, value []byte) error {
 		if len(key) != messageKeyOctets {
 			return nil // nobody's
 		}
 		mailbox, uid := GUID(key[accountPrefixOctets+1:][:16]), uidOf(key)
 		b := r.boxes[mailbox]
-		if b == nil && garbage[mailbox] {
+		if _, deleted := r.deleted[mailbox]; b == nil && (garbage[mailbox] || deleted) {
 			return nil
 		}
 		if b == nil {
@@ -241,11 +281,17 @@ func (r *repairer) messages(ctx context.Context) error {
 		known, ok := r.past.messages[place{mailbox, uid}]
 		delete(r.past.messages, place{mailbox, uid})
 		if err := decodeMessage(&m, uid, value); err != nil {
-			if newer(value) || !ok {
+			if newer(value, messageVersion) || !ok {
 				return nil // nothing tells what it was
 			}
 			m = known.message
 			r.tell(Finding{Mailbox: b.record.name, UID: uid, Err: err}, "made again from the journal")
+		}
+		if covers(b.record.erased, m.Dot) {
+			return nil
+		}
+		if err := r.flagsOf(snap, &blocks, mailbox, b, &m); err != nil {
+			return err
 		}
 		return r.message(ctx, snap, mailbox, b, &m, known.trace)
 	})
@@ -253,6 +299,27 @@ func (r *repairer) messages(ctx context.Context) error {
 		return err
 	}
 	return r.vanished(ctx)
+}
+
+// flagsOf gives a message the flags of its block. A block that cannot be read is
+// removed: the flags are those of the records then.
+func (r *repairer) flagsOf(snap store.Snapshot, blocks *flagBlocks, mailbox GUID, b *repairedBox, m *Message) error {
+	found, err := blocks.apply(snap, mailbox, m)
+	if found {
+		b.record.blocks = true
+	}
+	if err == nil {
+		return nil
+	}
+	key := flagBlockKey(r.id, mailbox, blocks.start)
+	value, missing := snap.Get(key)
+	if missing != nil || newer(value, flagBlockVersion) {
+		return err
+	}
+	r.tell(Finding{Mailbox: b.record.name, UID: m.UID, Err: err}, "removed: these messages have the flags of an earlier time")
+	r.batch.Delete(key)
+	blocks.err = nil // told once
+	return nil
 }
 
 // message counts a message, and mends what belongs to it.
@@ -263,6 +330,9 @@ func (r *repairer) message(ctx context.Context, snap store.Snapshot, mailbox GUI
 		r.batch.Put(messageKey(r.id, kindMessage, mailbox, m.UID), m.encode())
 	}
 	b.counted.count(m, 1)
+	if m.isMisplaced() {
+		b.counted.misplaced++
+	}
 	b.record.uidNext = max(b.record.uidNext, m.UID+1)
 	b.record.modseq = max(b.record.modseq, m.ModSeq)
 	if m.Dot.Origin == r.store.origin {
@@ -276,9 +346,9 @@ func (r *repairer) message(ctx context.Context, snap store.Snapshot, mailbox GUI
 
 // vanished makes messages again of which only the journal tells. Only when it
 // is whole to its end: what was expunged must not come back. Nor does what has
-// no body any more.
+// no body any more. Where a partner may have expunged them, it has them or not.
 func (r *repairer) vanished(ctx context.Context) error {
-	if r.past.damaged > 0 || r.past.last != r.head.seq {
+	if r.past.damaged > 0 || r.past.last != r.head.seq || len(r.head.others) > 0 {
 		return nil
 	}
 	for at, past := range r.past.messages {
@@ -305,18 +375,49 @@ func (r *repairer) vanished(ctx context.Context) error {
 	return r.flush(ctx, 0) // what follows reads what is stored
 }
 
+// pending counts messages that wait for a UID, and mends their structures.
+func (r *repairer) pending(ctx context.Context) error {
+	return r.each(ctx, kindPending, func(snap store.Snapshot, key, value []byte) error {
+		var m Message
+		if len(key) != dotKeyOctets || decodeInstance(&m, 0, value) != nil {
+			return nil // nothing tells what it was
+		}
+		mailbox := GUID(key[accountPrefixOctets+1:][:16])
+		b := r.boxes[mailbox]
+		if b == nil {
+			_, deleted := r.deleted[mailbox]
+			if _, err := snap.Get(mailboxKey(r.id, kindGarbage, mailbox)); err == nil || deleted {
+				return nil
+			}
+			b = r.lostBox(mailbox)
+		}
+		if covers(b.record.erased, m.Dot) {
+			return nil
+		}
+		b.counted.pending++
+		b.counted.pendingOctets += m.Octets
+		if err := r.structureAt(ctx, snap, dotKey(r.id, kindPendingMeta, mailbox, m.Dot), b, &m, nil); err != nil {
+			return err
+		}
+		return r.flush(ctx, flushAt)
+	})
+}
+
 // structure looks at a message's Meta and makes it again when it is not right.
 func (r *repairer) structure(ctx context.Context, snap store.Snapshot, mailbox GUID, b *repairedBox, m *Message, traceBefore []byte) error {
-	key := messageKey(r.id, kindMeta, mailbox, m.UID)
+	return r.structureAt(ctx, snap, messageKey(r.id, kindMeta, mailbox, m.UID), b, m, traceBefore)
+}
+
+func (r *repairer) structureAt(ctx context.Context, snap store.Snapshot, key []byte, b *repairedBox, m *Message, traceBefore []byte) error {
 	value, err := snap.Get(key)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
 	trace, _, err := decodeMeta(value)
-	if err == nil && int64(len(trace)) == m.Trace() || newer(value) {
+	if err == nil && int64(len(trace)) == m.Trace() || newer(value, metaVersion) {
 		return nil
 	}
-	found, err := r.store.scanBody(ctx, m.Body)
+	found, err := scanBody(ctx, m.Body, r.store.blobs.Open)
 	if err != nil {
 		return nil // the message has lost its body, too
 	}
@@ -373,28 +474,31 @@ func (r *repairer) mailboxName(id GUID) string {
 // tree gives every mailbox a name of its own, sees to INBOX, and writes the
 // records that change.
 func (r *repairer) tree(ctx context.Context) error {
-	if inboxID := configuredGUID(r.id, inbox); !r.hasInbox() && r.boxes[inboxID] == nil {
+	if inboxID := configuredGUID(r.id, inbox); r.boxes[inboxID] == nil {
 		r.lostBox(inboxID)
 	}
-	names := make(map[string]bool)
-	octets := int64(0)
+	r.nameBoxes()
+	octets, unsettled := int64(0), int64(0)
 	for _, id := range r.inOrder() {
 		b := r.boxes[id]
-		if normal, err := r.store.cfg.normalize(b.record.name); err != nil || normal != b.record.name || names[b.record.name] {
-			b.record.name = "Recovered " + id.String()[:8]
-		}
-		names[b.record.name] = true
 		if b.record.uidValidity == 0 {
-			r.head.lastUIDValidity = nextUIDValidity(r.head.lastUIDValidity, time.Now(), r.store.class())
+			r.head.lastUIDValidity = nextUIDValidity(r.head.lastUIDValidity, r.store.cfg.Now(), r.store.class())
 			b.record.uidValidity = r.head.lastUIDValidity
 		}
 		b.record.uidNext, b.record.modseq = max(b.record.uidNext, 1), max(b.record.modseq, 1)
 		c := &b.counted.mailboxRecord
 		b.record.messages, b.record.unseen, b.record.deleted, b.record.octets = c.messages, c.unseen, c.deleted, c.octets
-		octets += c.octets
+		b.record.pending, b.record.pendingOctets, b.record.misplaced = c.pending, c.pendingOctets, c.misplaced
+		octets += c.octets + c.pendingOctets
+		unsettled += c.pending + c.misplaced
 		r.head.modseqs = max(r.head.modseqs, b.record.modseq>>1)
-		if !b.missing && b.record == b.stored {
+		if !b.missing && bytes.Equal(b.record.encode(), b.stored.encode()) {
 			continue
+		}
+		// With a partner the digest stays what it was: it tells that messages
+		// are missing here, and not removed, until a state merge brought them.
+		if len(r.head.others) == 0 {
+			b.record.digest, b.record.summed, b.record.quick = [16]byte{}, false, false
 		}
 		r.batch.Put(mailboxKey(r.id, kindMailbox, id), b.record.encode())
 		how := "counted anew"
@@ -403,17 +507,30 @@ func (r *repairer) tree(ctx context.Context) error {
 		}
 		r.tell(Finding{Mailbox: b.record.name, Err: errors.New("mailbox")}, how)
 	}
-	r.head.octets = octets
+	r.head.octets, r.head.unsettled = octets, uint64(unsettled)
 	return r.flush(ctx, flushAt)
 }
 
-func (r *repairer) hasInbox() bool {
-	for _, b := range r.boxes {
-		if b.record.name == inbox {
-			return true
+// nameBoxes gives every mailbox the name that the registers make, and those
+// that clients could not name another register.
+func (r *repairer) nameBoxes() {
+	for again := true; again; {
+		again = false
+		records := maps.Clone(r.deleted)
+		for id, b := range r.boxes {
+			records[id] = b.record
+		}
+		nameAll(r.id, records)
+		for id, b := range r.boxes {
+			b.record.name = records[id].name
+			b.stored.name = b.record.name // it only follows
+			normal, err := r.store.cfg.normalize(b.record.name)
+			if own := "Recovered " + id.String()[:8]; (err != nil || normal != b.record.name) && b.record.leaf != own {
+				b.record.parent, b.record.leaf = GUID{}, own
+				again = true
+			}
 		}
 	}
-	return false
 }
 
 // inOrder returns the mailboxes, those first that the journal knows and those

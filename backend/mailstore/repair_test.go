@@ -219,9 +219,13 @@ func TestRepairKeepsOff(t *testing.T) {
 		key, value := r.key(kind), []byte{recordVersion + 1, 7, 7}
 		switch kind {
 		case kindHead:
-			key = accountKey(accountGUID("kim"), kindHead)
+			key, value[0] = accountKey(accountGUID("kim"), kindHead), headVersion+1
 		case kindMailbox:
-			key = mailboxKey(accountGUID("kim"), kindMailbox, r.mailbox)
+			key, value[0] = mailboxKey(accountGUID("kim"), kindMailbox, r.mailbox), mailboxVersion+1
+		case kindMessage:
+			value[0] = messageVersion + 1
+		case kindMeta:
+			value[0] = metaVersion + 1
 		case kindJournal:
 			key, value = r.journal, []byte{journalMagic, journalVersion + 1, 7, 7, 7, 7, 7}
 		}

@@ -82,7 +82,7 @@ func (s *Store) failure(doing string, err error) error {
 }
 
 func isOurs(err error) bool {
-	for _, ours := range []error{ErrNoMailbox, ErrMailboxExists, ErrBadName, ErrInbox, ErrTooMany, ErrSpecialUse, ErrNoMessage} {
+	for _, ours := range []error{ErrNoMailbox, ErrMailboxExists, ErrBadName, ErrInbox, ErrTooMany, ErrSpecialUse, ErrNoMessage, ErrEntry, ErrNoAccount, ErrKept, ErrRestoring, ErrNotRestorable} {
 		if errors.Is(err, ours) {
 			return true
 		}

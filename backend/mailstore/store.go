@@ -8,10 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/postern-mail/postern/backend/mailstore/uid"
+	"github.com/postern-mail/postern/internal/mutant"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 	"github.com/postern-mail/postern/store"
@@ -26,11 +29,18 @@ type Store struct {
 	origin Origin
 	// garbage wakes the sweep early.
 	garbage chan struct{}
+	partner partnerBox
+	pair    atomic.Pointer[pairState]
+	rules   *uid.Rules // nil: the standard ones
+	index   *indexer   // nil: messages' text is not indexed
+	sharing bells
 
 	mu       sync.Mutex
 	accounts map[GUID]*account
 	idle     *list.List // accounts nobody uses, the longest unused first
 	idleSize int        // messages they hold in memory
+	// links hold how each account stands to the partner.
+	links map[GUID]*link
 }
 
 // Open returns the store over kv and blobs, which stay the caller's. The first
@@ -42,9 +52,24 @@ func Open(ctx context.Context, cfg Config, kv store.Store, blobs store.Blobs, lo
 	}
 	s := &Store{
 		cfg: cfg, kv: kv, blobs: blobs, log: log, garbage: make(chan struct{}, 1),
-		accounts: make(map[GUID]*account), idle: list.New(),
+		accounts: make(map[GUID]*account), idle: list.New(), links: make(map[GUID]*link),
+	}
+	s.pair.Store(&pairState{})
+	if cfg.SearchIndex != nil {
+		s.index = newIndexer()
+	}
+	if s.rules = cfg.UIDs; cfg.Without != mutant.None {
+		rules := uid.Rules{Window: 256, Block: 4096}
+		if cfg.UIDs != nil {
+			rules = *cfg.UIDs
+		}
+		rules.Without = cfg.Without
+		s.rules = &rules
 	}
 	if s.origin, err = s.readOrigin(ctx); err != nil {
+		return nil, fmt.Errorf("open mail store: %w", err)
+	}
+	if err := s.openPair(ctx); err != nil {
 		return nil, fmt.Errorf("open mail store: %w", err)
 	}
 	return s, nil
@@ -94,17 +119,29 @@ const maxAccountOctets = 512
 
 // Account opens the account and, on first use, creates it with the configured
 // mailboxes. The caller closes the handle. who.Name says which account,
-// who.QuotaOctets sets its limit from now on.
+// who.QuotaOctets and who.QuotaMessages set its limits from now on. ServerBusy when the store is one
+// of a pair and does not have the account yet, and what Partner.Available says.
 func (s *Store) Account(ctx context.Context, who mail.Account) (*Account, error) {
 	if who.Name == "" || len(who.Name) > maxAccountOctets || !utf8.ValidString(who.Name) {
 		return nil, status.Errorf(status.ConfigurationError, "account name %q", who.Name)
 	}
 	a := s.hold(accountGUID(who.Name), who.Name)
-	if err := a.open(ctx); err != nil {
+	err := a.open(ctx)
+	if err == nil {
+		err = s.available(a)
+	}
+	if err == nil {
+		err = a.ensure(ctx)
+	}
+	if err == nil && a.isUnsettled() {
+		err = a.settle(ctx)
+	}
+	if err != nil {
 		s.release(a)
 		return nil, s.failure("open account", err)
 	}
-	a.quota.Store(who.QuotaOctets)
+	a.complete(ctx)
+	a.limit(who)
 	return &Account{account: a}, nil
 }
 

@@ -471,3 +471,21 @@ func TestReopen(t *testing.T) {
 		t.Errorf("after another's write: %v, %v, %d messages", got, err, m.View().Len())
 	}
 }
+
+// TestBadKeywords: no keyword gets in that would break a list of flags.
+func TestBadKeywords(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, Config{})
+	m := openMailbox(t, openAccount(t, s, "kim"), "INBOX")
+	uids := appendMessages(t, s, m, 1)
+	for _, bad := range []string{"", "a b", "b(", ")", `\Recent`, `"q"`, "*", "%", "{3}", "x]", "ü", "a\r\nb", strings.Repeat("k", 129)} {
+		if _, err := m.StoreFlags(t.Context(), uids, FlagsChange{Op: FlagsAdd, Keywords: []string{bad}}); !errors.Is(err, ErrKeyword) {
+			t.Errorf("%.20q: %v, want %v", bad, err, ErrKeyword)
+		}
+	}
+	for _, good := range []string{"$Forwarded", "NonJunk", "a-b_c.d+e", "[x", strings.Repeat("k", 128)} {
+		if _, err := m.StoreFlags(t.Context(), uids, FlagsChange{Op: FlagsAdd, Keywords: []string{good}}); err != nil {
+			t.Errorf("%.20q: %v", good, err)
+		}
+	}
+}

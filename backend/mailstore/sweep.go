@@ -14,7 +14,7 @@ import (
 )
 
 // Run removes what is no longer needed, now and then, until ctx ends: messages
-// of deleted mailboxes, expired delivery IDs, old journal and expunge records.
+// that are too old for their mailbox (see Autoexpunge), those of deleted mailboxes, expired delivery IDs, old journal and expunge records.
 // Nothing depends on it but the room they take.
 func (s *Store) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
@@ -28,6 +28,9 @@ func (s *Store) Run(ctx context.Context) error {
 		}
 		if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("sweep of mailboxes ended early", "err", err)
+		}
+		if err := s.Autoexpunge(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("old messages were not removed everywhere", "err", err)
 		}
 		timer.Reset(s.cfg.SweepInterval)
 	}
@@ -46,7 +49,7 @@ const maxSweepErrors = 10
 // Sweep is one round of Run. What is wrong with one account does not keep it
 // from the others.
 func (s *Store) Sweep(ctx context.Context) error {
-	now := time.Now()
+	now := s.cfg.Now()
 	var found []error
 	err := s.eachAccount(ctx, func(id GUID, name string, damage error) error {
 		if err := s.sweepAccount(ctx, id, name, damage, now); err != nil && len(found) < maxSweepErrors {
@@ -59,31 +62,37 @@ func (s *Store) Sweep(ctx context.Context) error {
 
 func (s *Store) sweepAccount(ctx context.Context, id GUID, name string, damage error, now time.Time) error {
 	err := damage
-	for _, step := range []func(context.Context, GUID, time.Time) error{s.sweepGarbage, s.sweepDeliveries, s.sweepJournal} {
+	for _, step := range []func(context.Context, GUID, time.Time) error{s.sweepGarbage, s.sweepDeliveries, s.sweepJournals, s.sweepMarks} {
 		err = errors.Join(err, step(ctx, id, now))
 	}
 	if damage != nil {
 		return err
 	}
-	return errors.Join(err, s.sweepExpunged(ctx, id, name, now))
+	return errors.Join(err, s.sweepExpunged(ctx, id, name, now), s.sweepDeleted(ctx, id, name, now))
 }
 
 // sweepPage is how many records one step of the sweep reads at most.
 const sweepPage = 200
 
-func encodeGarbage(next imap.UID) []byte {
-	return binary.AppendUvarint([]byte{recordVersion}, uint64(next))
+// garbage says how far the sweep of a mailbox came, and in how many steps.
+type garbage struct {
+	next imap.UID
+	step uint64
 }
 
-func encodeExpiry(t time.Time) []byte {
-	return binary.AppendVarint([]byte{recordVersion}, t.Unix())
+func (g garbage) encode() []byte {
+	b := binary.AppendUvarint([]byte{recordVersion}, uint64(g.next))
+	return binary.AppendUvarint(b, g.step)
 }
 
-func decodeExpiry(b []byte) (time.Time, error) {
+func decodeGarbage(b []byte) (garbage, error) {
 	d := decoder{b: b}
 	d.version()
-	t := d.time()
-	return t, d.end("delivery")
+	g := garbage{next: imap.UID(d.uint32())}
+	if len(d.b) > 0 { // the first release counted no steps
+		g.step = d.uvarint()
+	}
+	return g, d.end("deleted mailbox")
 }
 
 // sweepGarbage ends the references of deleted mailboxes' messages.
@@ -104,12 +113,12 @@ func (s *Store) sweepGarbage(ctx context.Context, id GUID, _ time.Time) error {
 	return nil
 }
 
-// sweepMailbox removes some messages of a deleted mailbox. The marker says how
-// far that came: each step requires the one before, so that no reference is
-// ended twice. It returns the new marker, nil at the end.
+// sweepMailbox removes some messages of a deleted mailbox, or those that its
+// deletion took from one that lives on. The marker says how far that came: each
+// step requires the one before, so that no reference is ended twice. It returns
+// the new marker, nil at the end.
 func (s *Store) sweepMailbox(ctx context.Context, id, mailbox GUID, marker []byte) ([]byte, error) {
-	prefix := mailboxKey(id, kindMessage, mailbox)
-	messages, err := s.page(ctx, prefix, sweepPage)
+	at, err := decodeGarbage(marker)
 	if err != nil {
 		return nil, err
 	}
@@ -117,28 +126,90 @@ func (s *Store) sweepMailbox(ctx context.Context, id, mailbox GUID, marker []byt
 	b := store.NewBatch()
 	b.UseReserve = true
 	b.IfEquals(key, marker)
-	var last imap.UID
-	for _, pair := range messages {
-		var m Message
-		last = uidOf(pair.Key)
-		if err := decodeMessage(&m, last, pair.Value); err != nil {
-			return nil, err
+	more := false
+	err = s.kv.View(ctx, func(snap store.Snapshot) error {
+		isErased, isGone, err := readErased(snap, id, mailbox)
+		if err != nil {
+			return err
 		}
-		b.Delete(pair.Key)
-		b.Delete(messageKey(id, kindMeta, mailbox, last))
-		s.blobs.Unlink(b, m.Body)
+		shown := mailboxKey(id, kindMessage, mailbox)
+		more, err = s.sweepMessages(b, snap, messageKey(id, kindMessage, mailbox, at.next), above(shown), func(key []byte) []byte {
+			at.next = uidOf(key) + 1
+			return messageKey(id, kindMeta, mailbox, uidOf(key))
+		}, isErased)
+		if err != nil || more {
+			return err
+		}
+		hidden := mailboxKey(id, kindPending, mailbox)
+		more, err = s.sweepMessages(b, snap, hidden, above(hidden), func(key []byte) []byte {
+			return append(mailboxKey(id, kindPendingMeta, mailbox), key[len(hidden):]...)
+		}, isErased)
+		if err != nil || more {
+			return err
+		}
+		derived := [][]byte{mailboxKey(id, kindSortKeys, mailbox)}
+		if isGone {
+			derived = append(derived, mailboxKey(id, kindFlagBlock, mailbox), mailboxKey(id, kindLineEnds, mailbox),
+				entryKey(id, entryName(SpaceSeen, mailbox, "")), mailboxKey(id, kindSeenAt, mailbox))
+		}
+		for _, prefix := range derived {
+			b.DeleteRange(prefix, above(prefix))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	if len(messages) < sweepPage {
+	at.step++
+	marker = at.encode()
+	if more {
+		b.Put(key, marker)
+	} else {
 		b.Delete(key)
 		marker = nil
-	} else {
-		marker = encodeGarbage(last)
-		b.Put(key, marker)
 	}
 	if err := s.commitSweep(ctx, b); err != nil {
 		return nil, err
 	}
 	return marker, nil
+}
+
+// sweepMessages removes messages of a range, as many as a commit holds, and
+// reports whether there may be more.
+func (s *Store) sweepMessages(b *store.Batch, snap store.Snapshot, from, end []byte, meta func(key []byte) []byte, isErased func(Dot) bool) (more bool, err error) {
+	for pair, err := range snap.Range(from, end, 0, false) {
+		if err != nil {
+			return false, err
+		}
+		if len(b.Ops) >= 4*sweepPage {
+			return true, nil
+		}
+		var m Message
+		if err := decodeInstance(&m, 0, pair.Value); err != nil {
+			return false, err
+		}
+		metaKey := meta(pair.Key)
+		if !isErased(m.Dot) {
+			continue
+		}
+		b.Delete(slices.Clone(pair.Key))
+		b.Delete(metaKey)
+		s.blobs.Unlink(b, m.Body)
+	}
+	return false, nil
+}
+
+// readErased tells which messages of a mailbox its deletion took, and whether
+// that was all there is of it.
+func readErased(snap store.Snapshot, id, mailbox GUID) (isErased func(Dot) bool, isGone bool, err error) {
+	value, err := snap.Get(mailboxKey(id, kindMailbox, mailbox))
+	if errors.Is(err, store.ErrNotFound) {
+		return func(Dot) bool { return true }, true, nil // deleted by the first release
+	} else if err != nil {
+		return nil, false, err
+	}
+	r, err := decodeMailbox(value)
+	return func(d Dot) bool { return covers(r.erased, d) }, r.removed, err
 }
 
 // commitSweep commits b. A conflict means that another sweep was here; then
@@ -154,8 +225,8 @@ func (s *Store) commitSweep(ctx context.Context, b *store.Batch) error {
 // sweepDeliveries forgets delivery IDs that expired.
 func (s *Store) sweepDeliveries(ctx context.Context, id GUID, now time.Time) error {
 	return s.sweepWhere(ctx, accountKey(id, kindDelivery), func(value []byte) (bool, error) {
-		expires, err := decodeExpiry(value)
-		return expires.Before(now), err
+		d, err := decodeDelivery(value)
+		return d.expires.Before(now), err
 	})
 }
 
@@ -199,9 +270,43 @@ func (s *Store) sweepWhere(ctx context.Context, prefix []byte, useless func(valu
 	return nil
 }
 
-// sweepJournal drops journal records past their retention, oldest first.
-func (s *Store) sweepJournal(ctx context.Context, id GUID, now time.Time) error {
-	prefix := accountKey(id, kindJournal)
+// sweepJournals drops journal records, the node's own and those of others, that
+// are past their retention or too many.
+func (s *Store) sweepJournals(ctx context.Context, id GUID, now time.Time) error {
+	own := accountKey(id, kindJournal)
+	err := s.sweepJournal(ctx, own, now)
+	foreign := accountKey(id, kindForeign)
+	for from := foreign; ; {
+		var origin Origin
+		viewErr := s.kv.View(ctx, func(snap store.Snapshot) error {
+			origin = 0
+			for pair, err := range snap.Range(from, above(foreign), 1, false) {
+				if err != nil {
+					return err
+				}
+				if len(pair.Key) != len(foreign)+16 {
+					return fmt.Errorf("key %x: %w", pair.Key, errRecord)
+				}
+				origin = Origin(binary.BigEndian.Uint64(pair.Key[len(foreign):]))
+			}
+			return nil
+		})
+		if viewErr != nil || origin == 0 {
+			return errors.Join(err, viewErr)
+		}
+		prefix := foreignKey(id, origin)
+		err = errors.Join(err, s.sweepJournal(ctx, prefix, now))
+		from = above(prefix)
+	}
+}
+
+// sweepJournal drops the records under prefix past their retention, and those
+// over the bound of a journal, oldest first.
+func (s *Store) sweepJournal(ctx context.Context, prefix []byte, now time.Time) error {
+	over, err := s.journalOver(ctx, prefix)
+	if err != nil {
+		return err
+	}
 	oldest := now.Add(-s.cfg.JournalRetention)
 	for {
 		records, err := s.page(ctx, prefix, sweepPage)
@@ -214,9 +319,10 @@ func (s *Store) sweepJournal(ctx context.Context, id GUID, now time.Time) error 
 			if err != nil {
 				return err
 			}
-			if !r.Time().Before(oldest) {
+			if over <= 0 && !r.Time().Before(oldest) {
 				break
 			}
+			over -= int64(len(records[keep].Value))
 			keep++
 		}
 		if keep == 0 {
@@ -229,6 +335,44 @@ func (s *Store) sweepJournal(ctx context.Context, id GUID, now time.Time) error 
 			return err
 		}
 	}
+}
+
+// typicalOp is more than most operations take in a journal: one is only
+// measured that may be over its bound by this.
+const typicalOp = 1 << 10
+
+// journalOver is by how many octets a journal is over its bound.
+func (s *Store) journalOver(ctx context.Context, prefix []byte) (int64, error) {
+	var first, last uint64
+	err := s.kv.View(ctx, func(snap store.Snapshot) error {
+		for pair, err := range snap.Range(prefix, above(prefix), 1, false) {
+			if err != nil {
+				return err
+			}
+			first = numberOf(pair.Key)
+		}
+		for pair, err := range snap.Range(prefix, above(prefix), 1, true) {
+			if err != nil {
+				return err
+			}
+			last = numberOf(pair.Key)
+		}
+		return nil
+	})
+	if err != nil || int64(last-first) <= s.cfg.JournalOctets/typicalOp {
+		return 0, err
+	}
+	octets := -s.cfg.JournalOctets
+	err = store.Scan(ctx, s.kv, prefix, above(prefix), 5*sweepPage, func(_ store.Snapshot, _, value []byte) error {
+		octets += int64(len(value))
+		return nil
+	})
+	return octets, err
+}
+
+// sweepMarks thins the marks of MODSEQs.
+func (s *Store) sweepMarks(ctx context.Context, id GUID, _ time.Time) error {
+	return errors.Join(s.thinMarks(ctx, id, 0), s.thinMarks(ctx, id, 1))
 }
 
 // oldExpunges finds, for each mailbox with expunges from before oldest, the

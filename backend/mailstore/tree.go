@@ -18,15 +18,36 @@ func (a *Account) List(ctx context.Context) ([]MailboxInfo, error) {
 	acct := a.account
 	acct.mu.RLock()
 	list := make([]MailboxInfo, 0, len(acct.names)+len(acct.subscriptions))
+	users := make(map[imap.MailboxAttr]*view)
 	for _, b := range acct.names {
-		list = append(list, b.current().info())
+		v := b.current()
+		list = append(list, v.info())
+		if first := users[v.use]; v.use != "" && (first == nil || v.isBefore(first)) {
+			users[v.use] = v
+		}
 	}
-	for name := range acct.subscriptions {
-		list = append(list, MailboxInfo{Name: name, Subscribed: true})
+	for i := range list {
+		if m := &list[i]; m.SpecialUse != "" && users[m.SpecialUse].guid != m.GUID {
+			m.SpecialUse = ""
+		}
+	}
+	for name, s := range acct.subscriptions {
+		if s.on && acct.names[name] == nil {
+			list = append(list, MailboxInfo{Name: name, Subscribed: true})
+		}
 	}
 	acct.mu.RUnlock()
 	slices.SortFunc(list, func(a, b MailboxInfo) int { return strings.Compare(a.Name, b.Name) })
 	return list, nil
+}
+
+// isBefore reports whether v has a special use that both have: the one made
+// first has it. Only two nodes that did not see each other can have made both.
+func (v *view) isBefore(o *view) bool {
+	if c := v.created.compare(o.created); c != 0 {
+		return c < 0
+	}
+	return slices.Compare(v.guid[:], o.guid[:]) < 0
 }
 
 // Status answers from kept counts, without loading the index. ErrNoMailbox.
@@ -45,25 +66,34 @@ func (a *Account) Status(ctx context.Context, name string) (Status, error) {
 	return b.current().status(), nil
 }
 
-// Create makes a mailbox. Names above it need not exist. A subscription to the
+// Create makes a mailbox. Names above it need not exist; from the nearest
+// mailbox above it has its access control list. A subscription to the
 // name carries over. ErrBadName, ErrMailboxExists, ErrSpecialUse, ErrTooMany.
 func (a *Account) Create(ctx context.Context, name string, use imap.MailboxAttr) (MailboxInfo, error) {
-	return a.account.createMailbox(ctx, name, use, false)
+	return a.account.createMailbox(ctx, name, use, creation{})
 }
 
-func (a *account) createMailbox(ctx context.Context, name string, use imap.MailboxAttr, subscribe bool) (info MailboxInfo, err error) {
-	if name, err = a.store.cfg.normalize(name); err != nil {
+// creation says how a mailbox is made.
+type creation struct {
+	// derived makes the same that the other node of a pair makes of that name.
+	derived    bool
+	subscribed bool
+}
+
+// createMailbox is Create.
+func (a *account) createMailbox(ctx context.Context, name string, use imap.MailboxAttr, how creation) (info MailboxInfo, err error) {
+	if name, err = a.store.cfg.newName(name); err != nil {
 		return info, err
 	}
 	if use != "" && !isSpecialUse(use) {
 		return info, ErrSpecialUse
 	}
-	err = a.changeAlone(ctx, func(t *txn) error {
+	err = a.changeDurably(ctx, func(t *txn) error {
 		if a.names[name] != nil {
 			return ErrMailboxExists
 		}
-		if len(a.names)+len(a.subscriptions) >= a.store.cfg.MaxMailboxes && !a.subscriptions[name] {
-			return ErrTooMany
+		if len(a.names) >= a.store.cfg.MaxMailboxes || a.isFull() && !a.subscriptions[name].on {
+			return ErrTooManyMailboxes
 		}
 		for _, b := range a.names {
 			if use != "" && b.current().use == use {
@@ -71,35 +101,43 @@ func (a *account) createMailbox(ctx context.Context, name string, use imap.Mailb
 			}
 		}
 		t.adds = true
-		record := mailboxRecord{name: name, use: use, subscribed: subscribe}
-		if a.subscriptions[name] {
-			record.subscribed = true
-			t.batch.Delete(append(accountKey(a.id, kindSubscription), name...))
+		guid, uidValidity := configuredGUID(a.id, name), configuredUIDValidity(a.id, name)
+		if !how.derived || t.wasUsed(guid, name) {
+			t.head.lastUIDValidity = nextUIDValidity(t.head.lastUIDValidity, t.now, a.store.class())
+			guid, uidValidity = createdGUID(a.id, t.nextDot()), t.head.lastUIDValidity
 		}
-		t.head.lastUIDValidity = nextUIDValidity(t.head.lastUIDValidity, t.now, a.store.class())
-		record.uidValidity = t.head.lastUIDValidity
-		info = t.createMailbox(createdGUID(a.id, t.nextDot()), record)
-		return nil
+		record := mailboxRecord{use: t.useFor(name, use), subscribed: how.subscribed, uidValidity: uidValidity}
+		if a.subscriptions[name].on {
+			record.subscribed = true
+			defer t.subscribeName(name, false)
+		}
+		record.parent, record.leaf = placeFor(name, t.parents(nil))
+		info = t.createMailbox(guid, record)
+		info.Name = name
+		return t.inheritAccess(guid, name)
 	})
 	return info, err
 }
 
-// createMailbox adds a mailbox with an empty index.
+// wasUsed reports whether there is or was a mailbox with the GUID or one that
+// had the name: another one there needs an identity of its own.
+func (t *txn) wasUsed(guid GUID, name string) bool {
+	for id, b := range t.account.boxes {
+		if id == guid || b.current().gone && b.current().name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// createMailbox adds a mailbox with an empty index, which stands where record's
+// register says.
 func (t *txn) createMailbox(guid GUID, record mailboxRecord) MailboxInfo {
-	a := t.account
-	record.uidNext, record.modseq = 1, t.nextModSeq()
-	b := newBox(a, guid)
-	v := t.draft(b)
-	v.mailboxRecord, v.dirty, v.loaded = record, true, true
+	record.created = t.stamp()
+	v := t.makeBox(guid, record)
 	t.log(&JournalOp{
-		Code: OpCreate, Mailbox: guid, Name: record.name, UIDValidity: record.uidValidity,
+		Code: OpCreate, Mailbox: guid, Parent: record.parent, Leaf: record.leaf, UIDValidity: record.uidValidity,
 		SpecialUse: record.use, Subscribed: record.subscribed,
-	})
-	t.after = append(t.after, func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.boxes[guid], a.names[record.name] = b, b
-		delete(a.subscriptions, record.name)
 	})
 	return v.info()
 }
@@ -114,43 +152,50 @@ func (a *Account) Delete(ctx context.Context, name string) error {
 	if name == inbox {
 		return ErrInbox
 	}
-	err = a.account.changeAlone(ctx, func(t *txn) error { return t.deleteMailbox(name) })
+	deleted, _ := a.Find(name)
+	err = a.account.deleteWhole(ctx, name)
 	if err == nil {
+		a.endEntries(context.WithoutCancel(ctx), deleted.GUID)
 		a.account.store.wakeSweep()
 	}
 	return err
 }
 
 // deleteMailbox takes the mailbox out of the tree at once. Its messages, which
-// nobody can reach any more, are left to the sweep.
+// nobody can reach any more, are left to the sweep. Its record stays: others
+// may hang below it, and the other node of a pair may add to it before it knows.
 func (t *txn) deleteMailbox(name string) error {
-	a := t.account
-	b := a.names[name]
+	b := t.account.names[name]
 	if b == nil {
 		return ErrNoMailbox
 	}
-	v := t.draft(b)
-	v.gone, v.dirty = true, true
-	t.head.octets -= v.octets
-	t.batch.Delete(mailboxKey(a.id, kindMailbox, b.guid))
-	log := mailboxKey(a.id, kindExpunged, b.guid)
-	t.batch.DeleteRange(log, above(log))
-	t.batch.Put(mailboxKey(a.id, kindGarbage, b.guid), encodeGarbage(0))
-	if v.subscribed {
-		t.batch.Put(append(accountKey(a.id, kindSubscription), name...), []byte{recordVersion})
+	observed := t.observed()
+	if t.peek(b).subscribed {
+		t.subscribeName(name, true)
 	}
-	t.log(&JournalOp{Code: OpDelete, Mailbox: b.guid})
-	subscribed := v.subscribed
-	t.after = append(t.after, func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		delete(a.boxes, b.guid)
-		delete(a.names, name)
-		if subscribed {
-			a.subscriptions[name] = true
-		}
-	})
+	t.log(&JournalOp{Code: OpDelete, Mailbox: b.guid, Observed: observed})
+	v := t.draft(b)
+	v.erased = unionOf(v.erased, observed)
+	t.bury(b, v)
 	return nil
+}
+
+// bury makes a deleted mailbox of v, of which nothing is left.
+func (t *txn) bury(b *box, v *view) {
+	t.head.octets -= v.octets + v.pendingOctets
+	t.head.unsettled -= uint64(v.pending + v.misplaced)
+	v.gone, v.removed, v.dirty = true, true, true
+	v.messages, v.unseen, v.deleted, v.octets, v.pending, v.pendingOctets, v.misplaced = 0, 0, 0, 0, 0, 0, 0
+	v.digest = [16]byte{}
+	v.modseq = t.nextModSeq()
+	v.expungeFloor = v.modseq
+	v.hiddenList = nil
+	if !t.head.merging { // else it is needed: see wasRemoved
+		log := mailboxKey(t.account.id, kindExpunged, b.guid)
+		t.batch.DeleteRange(log, above(log))
+	}
+	t.batch.Put(mailboxKey(t.account.id, kindGarbage, b.guid), garbage{}.encode())
+	t.retree = true
 }
 
 // Rename gives a mailbox and those below it another name; identities, messages
@@ -164,7 +209,7 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 	if err != nil {
 		return ErrNoMailbox
 	}
-	if to, err = cfg.normalize(to); err != nil {
+	if to, err = cfg.newName(to); err != nil {
 		return err
 	}
 	if to == inbox {
@@ -176,7 +221,7 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 	if isBelow(to, from) {
 		return fmt.Errorf("%w: below itself", ErrBadName)
 	}
-	return a.account.changeAlone(ctx, func(t *txn) error { return t.rename(from, to) })
+	return a.account.changeDurably(ctx, func(t *txn) error { return t.rename(from, to) })
 }
 
 func (a *Account) renameInbox(ctx context.Context, to string) error {
@@ -202,116 +247,80 @@ func (a *Account) renameInbox(ctx context.Context, to string) error {
 	return err
 }
 
-// rename changes one mailbox and those below it in one commit.
+// rename changes one mailbox and those below it in one commit. What hangs below
+// one that moves comes with it.
 func (t *txn) rename(from, to string) error {
 	a := t.account
 	moves := make(map[*box]string)
 	for name, b := range a.names {
-		switch {
-		case name == from:
-			moves[b] = to
-		case isBelow(name, from):
+		if name == from || isBelow(name, from) {
 			moves[b] = to + name[len(from):]
 		}
 	}
 	if len(moves) == 0 {
 		return ErrNoMailbox
 	}
-	if len(moves) > maxTxnOps-100 {
-		return ErrTooMany
-	}
 	if a.names[to] != nil {
 		return ErrMailboxExists
 	}
-	for _, name := range moves {
-		if other := a.names[name]; other != nil {
-			if _, moved := moves[other]; !moved {
-				return ErrMailboxExists
-			}
+	for b, name := range moves {
+		if other := a.names[name]; other != nil && moves[other] == "" {
+			return ErrMailboxExists
+		}
+		// A name that breaks a rule of new ones already may go on to.
+		_, before := a.store.cfg.newName(t.peek(b).name)
+		if _, err := a.store.cfg.newName(name); err != nil && before == nil {
+			return err
 		}
 		if _, err := a.store.cfg.normalize(name); err != nil {
 			return err
 		}
 	}
-	for b, name := range moves {
-		t.renameOne(b, name)
-	}
-	t.after = append(t.after, func() { a.rename(moves) })
-	return nil
-}
-
-func (t *txn) renameOne(b *box, name string) {
-	a := t.account
-	v := t.draft(b)
-	v.name, v.dirty = name, true
-	if a.subscriptions[name] {
-		v.subscribed = true
-		t.batch.Delete(append(accountKey(a.id, kindSubscription), name...))
-	}
-	t.log(&JournalOp{Code: OpRename, Mailbox: b.guid, Name: name})
-}
-
-func (a *account) rename(moves map[*box]string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for name, b := range a.names {
-		if _, moved := moves[b]; moved {
-			delete(a.names, name)
+	var own []*box
+	for b := range moves {
+		if !t.comesWithParent(b, moves) {
+			own = append(own, b)
 		}
 	}
-	for b, name := range moves {
-		a.names[name] = b
-		delete(a.subscriptions, name)
-	}
-}
-
-// Subscribe sets or clears the subscription to a name, which need not have a
-// mailbox. ErrBadName, ErrTooMany.
-func (a *Account) Subscribe(ctx context.Context, name string, on bool) error {
-	acct := a.account
-	name, err := acct.store.cfg.normalize(name)
-	if err != nil {
-		return err
-	}
-	return acct.changeAlone(ctx, func(t *txn) error {
-		if b := acct.names[name]; b != nil {
-			if b.current().subscribed == on {
-				return nil
-			}
-			v := t.draft(b)
-			v.subscribed, v.dirty = on, true
-			t.log(&JournalOp{Code: OpSubscribe, Mailbox: b.guid, Name: name, Subscribed: on})
-			return nil
-		}
-		return t.subscribeName(name, on)
-	})
-}
-
-// subscribeName is Subscribe for a name without a mailbox.
-func (t *txn) subscribeName(name string, on bool) error {
-	a := t.account
-	if a.subscriptions[name] == on {
-		return nil
-	}
-	if on && len(a.names)+len(a.subscriptions) >= a.store.cfg.MaxMailboxes {
+	if len(own) > maxTxnOps-100 {
 		return ErrTooMany
 	}
-	key := append(accountKey(a.id, kindSubscription), name...)
-	if on {
-		t.batch.Put(key, []byte{recordVersion})
-		t.adds = true
-	} else {
-		t.batch.Delete(key)
+	slices.SortFunc(own, func(x, y *box) int { return strings.Compare(moves[x], moves[y]) })
+	parents := t.parents(moves)
+	for _, b := range own {
+		parent, leaf := placeFor(moves[b], parents)
+		t.move(b, parent, leaf)
 	}
-	t.log(&JournalOp{Code: OpSubscribe, Name: name, Subscribed: on})
-	t.after = append(t.after, func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if on {
-			a.subscriptions[name] = true
-		} else {
-			delete(a.subscriptions, name)
-		}
-	})
+	t.carrySubscriptions(moves)
 	return nil
+}
+
+// comesWithParent reports whether b gets its new name by its parent's getting one.
+func (t *txn) comesWithParent(b *box, moves map[*box]string) bool {
+	v := t.peek(b)
+	parent := t.box(v.parent)
+	return parent != nil && moves[parent] != "" && t.peek(parent).name+separator+v.leaf == v.name
+}
+
+// move renames one mailbox.
+func (t *txn) move(b *box, parent GUID, leaf string) {
+	v := t.draft(b)
+	v.parent, v.leaf, v.moved, v.dirty = parent, leaf, t.stamp(), true
+	t.retree = true
+	t.log(&JournalOp{Code: OpMove, Mailbox: b.guid, Parent: parent, Leaf: leaf})
+}
+
+// carrySubscriptions gives mailboxes the subscriptions to their new names.
+func (t *txn) carrySubscriptions(moves map[*box]string) {
+	for name, s := range t.account.subscriptions {
+		if !s.on {
+			continue
+		}
+		for b, to := range moves {
+			if to == name {
+				t.subscribeName(name, false)
+				t.subscribeBox(b, true)
+			}
+		}
+	}
 }

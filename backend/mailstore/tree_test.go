@@ -62,7 +62,7 @@ func TestNames(t *testing.T) {
 		"\u00e9" + "/..":           "\u00e9/..",
 		"with space / and & amper": "with space / and & amper",
 	} {
-		got, err := cfg.normalize(name)
+		got, err := cfg.newName(name)
 		if got != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, ErrBadName) {
 			t.Errorf("%.40q: got %.40q, %v", name, got, err)
 		}
@@ -71,7 +71,7 @@ func TestNames(t *testing.T) {
 
 func TestTree(t *testing.T) {
 	t.Parallel()
-	s := openStore(t, Config{Mailboxes: []ConfiguredMailbox{}, MaxMailboxes: 12})
+	s := openStore(t, Config{Mailboxes: []ConfiguredMailbox{}, MaxMailboxes: 12, MaxSubscriptions: 1})
 	a := openAccount(t, s, "kim")
 	ctx := t.Context()
 	create := func(name string, use imap.MailboxAttr, want error) MailboxInfo {
@@ -130,10 +130,23 @@ func TestTree(t *testing.T) {
 	for i := range 7 {
 		create(fmt.Sprint("more", i), "", nil)
 	}
-	create("one more", "", ErrTooMany)
-	if err := a.Subscribe(ctx, "one more", true); !errors.Is(err, ErrTooMany) {
+	create("one more", "", ErrTooManyMailboxes)
+	if err := a.Subscribe(ctx, "one more", true); err != nil {
+		t.Errorf("subscribe: %v", err)
+	}
+	if err := a.Subscribe(ctx, "two more", true); !errors.Is(err, ErrTooManySubscriptions) || !errors.Is(err, ErrTooMany) {
 		t.Errorf("subscribe beyond the limit: %v", err)
 	}
+	// A subscription that is left of a mailbox is one more; it goes, and no
+	// other comes.
+	if err := a.Subscribe(ctx, "more0", true); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Delete(ctx, "more0"); err != nil {
+		t.Fatal(err)
+	}
+	create("more0", "", nil)
+	create("one more", "", ErrTooManyMailboxes)
 }
 
 func TestSubscriptions(t *testing.T) {
@@ -241,7 +254,7 @@ func TestConfigMistakes(t *testing.T) {
 	kv, blobs := storetest.Open(t)
 	for _, mailboxes := range [][]ConfiguredMailbox{
 		{{Name: "a//b"}}, {{Name: "INBOX"}}, {{Name: "a"}, {Name: "a"}},
-		{{"a", imap.MailboxAttrSent}, {"b", imap.MailboxAttrSent}}, {{"a", imap.MailboxAttrAll}}, {{"a", "Sent"}},
+		{{Name: "a", SpecialUse: imap.MailboxAttrSent}, {Name: "b", SpecialUse: imap.MailboxAttrSent}}, {{Name: "a", SpecialUse: imap.MailboxAttrAll}}, {{Name: "a", SpecialUse: "Sent"}},
 	} {
 		if _, err := Open(t.Context(), Config{Mailboxes: mailboxes}, kv, blobs, hclog.NewNullLogger()); err == nil {
 			t.Errorf("%v was accepted", mailboxes)

@@ -2,11 +2,14 @@ package mailstore
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"sort"
 	"strings"
 
 	"github.com/emersion/go-imap/v2"
+
+	"github.com/postern-mail/postern/backend/mailstore/uid"
 )
 
 // view implements View. Once published it never changes; the writer changes a
@@ -19,10 +22,28 @@ type view struct {
 	list   messages
 	// keywords in use by their lower-case form; replaced, never changed.
 	keywords map[string]keyword
+	// uids is the allocator, without its marks; see allocator.
+	uids uid.Mailbox
+	// hiddenList are hidden messages: all of them when they are as many as
+	// pending says.
+	hiddenList []*Message
 
 	// expunged by the commit under way; nil in a published view.
 	expunged []imap.UID
+	// expungedDots are those of messages that are gone, not shown elsewhere.
+	expungedDots []Dot
+	// unhidden are those the commit takes out of the hidden ones, given the
+	// messages it gives UIDs, wanted those it asks UIDs for, and places those
+	// it shows or takes away: nil in a published view, too.
+	unhidden []Dot
+	given    []dotUID
+	wanted   []Dot
+	places   []dotUID
 	dirty    bool // differs from what is stored
+	// flagBlocks are those that the commit writes; nil in a published view.
+	flagBlocks []writtenBlock
+	// renamed: its name differs from what was published.
+	renamed bool
 }
 
 type keyword struct {
@@ -51,6 +72,15 @@ func (v *view) Keywords() []string {
 	return names
 }
 
+// uidList returns the UIDs of all messages.
+func (v *view) uidList() []imap.UID {
+	uids := make([]imap.UID, v.list.len())
+	for i := range uids {
+		uids[i] = v.list.at(i).UID
+	}
+	return uids
+}
+
 func (v *view) info() MailboxInfo {
 	return MailboxInfo{Name: v.name, GUID: v.guid, SpecialUse: v.use, Subscribed: v.subscribed, Exists: !v.gone}
 }
@@ -67,6 +97,7 @@ func (v *view) count(m *Message, sign int64) {
 	v.messages += sign
 	v.octets += sign * m.Octets
 	v.countFlags(m, sign)
+	v.sum(m, sign)
 }
 
 func (v *view) countFlags(m *Message, sign int64) {
@@ -75,6 +106,13 @@ func (v *view) countFlags(m *Message, sign int64) {
 	}
 	if m.Flags&FlagDeleted != 0 {
 		v.deleted += sign
+	}
+}
+
+// countKeywords counts keywords in and out, beyond any bound.
+func (v *view) countKeywords(delta map[string]keyword) {
+	if v.loaded {
+		v.keywords = countKeywords(v.keywords, delta)
 	}
 }
 
@@ -191,28 +229,81 @@ func (l *messages) append(m *Message) {
 	l.tail = append(l.tail, m)
 }
 
-// replace puts in each message of changed, which is in UID order and whose
-// UIDs are in the list.
-func (l *messages) replace(changed []*Message) {
-	copiedChunks, copiedTail := false, false
-	last := -1
-	for _, m := range changed {
-		i, _ := l.find(m.UID)
-		if i >= l.tailStart {
-			if !copiedTail {
-				l.tail, copiedTail = slices.Clone(l.tail), true
+// from yields the messages from index i on, some at a time.
+func (l *messages) from(i int) iter.Seq[[]*Message] {
+	return func(yield func([]*Message) bool) {
+		if i < l.tailStart {
+			for k := l.chunkOf(i); k < len(l.chunks); k++ {
+				if !yield(l.chunks[k][max(i-l.starts[k], 0):]) {
+					return
+				}
 			}
-			l.tail[i-l.tailStart] = m
-			continue
 		}
-		if !copiedChunks {
-			l.chunks, copiedChunks = slices.Clone(l.chunks), true
+		if rest := max(i-l.tailStart, 0); rest < len(l.tail) {
+			yield(l.tail[rest:])
 		}
-		k := l.chunkOf(i)
-		if k != last {
-			l.chunks[k], last = slices.Clone(l.chunks[k]), k
+	}
+}
+
+// cursor looks up messages whose UIDs ascend: those next to each other cost a
+// comparison.
+type cursor struct {
+	list  *messages
+	k     int        // the chunk it is in; len(list.chunks) is the tail
+	chunk []*Message // that chunk
+	at    int        // where in it it looks next
+}
+
+func (l *messages) cursor() cursor { return cursor{list: l, k: -1} }
+
+// find moves to the message with uid, or to the first above it and false.
+func (c *cursor) find(uid imap.UID) bool {
+	if c.k < 0 || len(c.chunk) == 0 || c.chunk[len(c.chunk)-1].UID < uid {
+		chunks := c.list.chunks
+		next := c.k + 1
+		if next < len(chunks) && chunks[next][len(chunks[next])-1].UID < uid {
+			next += sort.Search(len(chunks)-next, func(i int) bool {
+				chunk := chunks[next+i]
+				return chunk[len(chunk)-1].UID >= uid
+			})
 		}
-		l.chunks[k][i-l.starts[k]] = m
+		c.k, c.at = min(next, len(chunks)), 0
+		if c.chunk = c.list.tail; c.k < len(chunks) {
+			c.chunk = chunks[c.k]
+		}
+	}
+	if c.at < len(c.chunk) && c.chunk[c.at].UID < uid {
+		c.at++
+	}
+	if c.at < len(c.chunk) && c.chunk[c.at].UID < uid {
+		n, _ := slices.BinarySearchFunc(c.chunk[c.at:], uid, func(m *Message, uid imap.UID) int { return cmp.Compare(m.UID, uid) })
+		c.at += n
+	}
+	return c.at < len(c.chunk) && c.chunk[c.at].UID == uid
+}
+
+// message is the one that find moved to.
+func (c *cursor) message() *Message { return c.chunk[c.at] }
+
+// replace puts in the messages after those of changed, which are in UID order
+// and in the list.
+func (l *messages) replace(changed []flagged) {
+	at := l.cursor()
+	copied := -1 // the chunk that was copied last
+	for _, c := range changed {
+		at.find(c.after.UID)
+		if at.k != copied {
+			if copied < 0 {
+				l.chunks = slices.Clone(l.chunks)
+			}
+			at.chunk, copied = slices.Clone(at.chunk), at.k
+			if at.k == len(l.chunks) {
+				l.tail = at.chunk
+			} else {
+				l.chunks[at.k] = at.chunk
+			}
+		}
+		at.chunk[at.at] = c.after
 	}
 }
 

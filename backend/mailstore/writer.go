@@ -1,6 +1,7 @@
 package mailstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"runtime/debug"
@@ -18,9 +19,11 @@ type request struct {
 	// alone keeps the request out of a commit with others: it reads or changes
 	// what drafts do not cover.
 	alone bool
+	actor any // see As
 	err   error
-	done  bool // err is set; the leader's
-	led   bool // was handed the lead; guarded by account.queueMu
+	seq   uint64 // of its last operation in the journal; 0 for none
+	done  bool   // err is set; the leader's
+	led   bool   // was handed the lead; guarded by account.queueMu
 	// wake receives true when err is set, false to take the lead.
 	wake chan bool
 }
@@ -39,10 +42,10 @@ func (a *account) changeAlone(ctx context.Context, apply func(t *txn) error) err
 // submit queues r. The first to come leads: it commits for all who came while
 // the commit before was under way. There is no thread of the account's own.
 func (a *account) submit(ctx context.Context, r *request) error {
-	if err := ctx.Err(); err != nil {
+	if err := cmp.Or(ctx.Err(), a.admits(ctx)); err != nil {
 		return err
 	}
-	r.wake = make(chan bool, 1)
+	r.wake, r.actor = make(chan bool, 1), ctx.Value(actorKey{})
 	a.queueMu.Lock()
 	a.queue = append(a.queue, r)
 	lead := !a.leading
@@ -66,6 +69,14 @@ func (a *account) submit(ctx context.Context, r *request) error {
 		}
 	}
 	return r.err
+}
+
+// changeSeq is change that also tells the last operation it put into the
+// journal, 0 for none: see durable.
+func (a *account) changeSeq(ctx context.Context, apply func(t *txn) error) (uint64, error) {
+	r := &request{apply: apply}
+	err := a.submit(ctx, r)
+	return r.seq, err
 }
 
 // withdraw takes r out of the queue, unless its commit began or it leads.
@@ -137,6 +148,7 @@ func (a *account) process(batch []*request, own *request) {
 		err := t.commit()
 		if err == nil {
 			t.publish()
+			t.tellPartner()
 		}
 		switch {
 		case errors.Is(err, store.ErrConflict) && conflicts < maxConflicts:
@@ -180,7 +192,11 @@ func (t *txn) fill(batch []*request, finish func(*request, error)) (taken, rest 
 			return taken, batch[i:]
 		}
 		mark := t.save()
+		before := t.head.seq
 		err := r.apply(t)
+		if r.seq = 0; t.head.seq > before {
+			r.seq = t.head.seq
+		}
 		if err == nil && t.isFull() {
 			t.restore(mark)
 			if len(taken) > 0 {
@@ -193,7 +209,11 @@ func (t *txn) fill(batch []*request, finish func(*request, error)) (taken, rest 
 			finish(r, t.account.store.failure("change account", err))
 			continue
 		}
-		taken = append(taken, r)
+		if taken = append(taken, r); len(taken) == 1 {
+			t.actor = r.actor
+		} else if t.actor != r.actor {
+			t.actor = nil
+		}
 		if r.alone {
 			return taken, batch[i+1:]
 		}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/postern-mail/postern/authn"
 	"github.com/postern-mail/postern/authn/sasl"
-	"github.com/postern-mail/postern/backend/imapd"
+	"github.com/postern-mail/postern/backend/sessions"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/smtp"
@@ -20,16 +20,18 @@ type current struct{ atomic.Pointer[generation] }
 // mailboxes answers the backend's questions with the directory in force.
 type mailboxes struct{ *current }
 
-// Account implements imapd.Accounts, which asks by the name that was verified.
+// Account implements sessions.Accounts, which asks by the name that was verified.
 func (m mailboxes) Account(ctx context.Context, name string) (mail.Account, error) {
 	g := m.Load()
-	return g.sources[g.file.Backend.Directory].AccountNamed(ctx, name)
+	account, err := g.sources[g.file.Backend.Directory].AccountNamed(ctx, name)
+	return g.file.Backend.Limited(account), err
 }
 
 // AccountOf implements lmtpd.Accounts.
 func (m mailboxes) AccountOf(ctx context.Context, a mail.Address) (mail.Account, error) {
 	g := m.Load()
-	return g.sources[g.file.Backend.Directory].AccountOf(ctx, a)
+	account, err := g.sources[g.file.Backend.Directory].AccountOf(ctx, a)
+	return g.file.Backend.Limited(account), err
 }
 
 // transport brings the queue's messages to where they go by the configuration
@@ -63,13 +65,14 @@ func (r ourRecipients) Resolve(ctx context.Context, a mail.Address) ([]mail.Reci
 	if book.Class(a.Domain) != policy.Local {
 		return nil, nil
 	}
-	return book.Resolve(ctx, a)
+	return book.Resolve(ctx, a, nil)
 }
 
 // imapLogins verifies logins of IMAP clients.
 type imapLogins struct {
 	*current
 	listener int // whose setting says whether passwords are offered without TLS
+	audit    auditor
 }
 
 // own lets in people of the directory that the mailboxes are named by: the same
@@ -82,6 +85,24 @@ type own struct {
 // Verify implements sasl.Verifier.
 func (o own) Verify(ctx context.Context, a authn.Attempt) (mail.Identity, error) {
 	identity, err := o.verifiers.Verify(ctx, a)
+	return o.ours(identity, err)
+}
+
+// Vouch implements sasl.Verifier.
+func (o own) Vouch(ctx context.Context, v authn.Vouched) (mail.Identity, error) {
+	identity, err := o.verifiers.Vouch(ctx, v)
+	return o.ours(identity, err)
+}
+
+// Refuse implements sasl.Verifier.
+func (o own) Refuse(ctx context.Context, v authn.Vouched, cause error) error {
+	return o.verifiers.Refuse(ctx, v, cause)
+}
+
+// TakesPasswords implements sasl.Verifier.
+func (o own) TakesPasswords() bool { return o.verifiers.TakesPasswords() }
+
+func (o own) ours(identity mail.Identity, err error) (mail.Identity, error) {
 	if err == nil && identity.Source != "" && identity.Source != o.directory {
 		err = status.Errorf(status.AuthorizationDenied, "%s of directory %s has no mailbox here", identity.Authentication, identity.Source)
 	}
@@ -93,35 +114,38 @@ func (o own) Verify(ctx context.Context, a authn.Attempt) (mail.Identity, error)
 
 const serviceIMAP = "imap"
 
-func (l imapLogins) mechanisms() (*sasl.Mechanisms, error) {
-	insecure := l.Load().file.Backend.Listeners[l.listener].InsecureAuth
-	return sasl.New(sasl.Config{AllowWithoutTLS: insecure}, l.own())
-}
-
-func (l imapLogins) own() own {
+// mechanisms are those of one client, which may be a proxy.
+func (l imapLogins) mechanisms(client mail.Client) (*sasl.Mechanisms, error) {
 	g := l.Load()
-	return own{g.verifiers, g.file.Backend.Directory}
+	listener := g.file.Backend.Listeners[l.listener]
+	return g.mechanisms(listener.SASL.Room(listener.InsecureAuth, g.file.Hostname), proxyVerifier{ownOf(g), g.fronts, client, l.audit}, listener.TLS)
 }
 
-// Mechanisms implements imapd.Authenticator.
-func (l imapLogins) Mechanisms(tls bool) []string {
-	m, err := l.mechanisms()
+func (l imapLogins) own() own { return ownOf(l.Load()) }
+
+// ownOf is of one generation: an exchange that began with the secrets of one
+// ends with its verifiers.
+func ownOf(g *generation) own { return own{g.verifiers, g.file.Backend.Directory} }
+
+// Mechanisms implements sessions.Authenticator.
+func (l imapLogins) Mechanisms(client *mail.Client) []string {
+	m, err := l.mechanisms(*client)
 	if err != nil {
 		return nil
 	}
-	return m.List(tls)
+	return m.List(client)
 }
 
-// Start implements imapd.Authenticator.
-func (l imapLogins) Start(ctx context.Context, mechanism string, client mail.Client) (imapd.Authentication, error) {
-	m, err := l.mechanisms()
+// Start implements sessions.Authenticator.
+func (l imapLogins) Start(ctx context.Context, mechanism string, client mail.Client) (sessions.Authentication, error) {
+	m, err := l.mechanisms(client)
 	if err != nil {
 		return nil, status.New(status.ConfigurationError, err)
 	}
 	return m.Start(ctx, mechanism, serviceIMAP, client)
 }
 
-// Login implements imapd.Authenticator.
+// Login implements sessions.Authenticator.
 func (l imapLogins) Login(ctx context.Context, login, password string, client mail.Client) (mail.Identity, error) {
 	return l.own().Verify(ctx, authn.Attempt{
 		Login: login, Password: password, Mechanism: "LOGIN", Service: serviceIMAP,
@@ -133,7 +157,7 @@ func (l imapLogins) Login(ctx context.Context, login, password string, client ma
 type smtpLogins struct{ sasl *sasl.Mechanisms }
 
 // Mechanisms implements smtpd.Authenticator.
-func (l smtpLogins) Mechanisms(tls bool) []string { return l.sasl.List(tls) }
+func (l smtpLogins) Mechanisms(client *mail.Client) []string { return l.sasl.List(client) }
 
 // Start implements smtpd.Authenticator.
 func (l smtpLogins) Start(ctx context.Context, mechanism, service string, client mail.Client) (smtp.Authentication, error) {

@@ -44,22 +44,29 @@ type domainEntry struct {
 	directory *directory.Directory // nil: every address is taken as it is
 }
 
+func (e domainEntry) resolve(ctx context.Context, a mail.Address, from *mail.Poster) ([]mail.Recipient, error) {
+	if from == nil {
+		return e.directory.Resolve(ctx, a)
+	}
+	return e.directory.ResolveFor(ctx, a, *from)
+}
+
 // Class implements policy.Domains.
 func (b *addressBook) Class(d mail.Domain) policy.DomainClass { return b.domains[b.domain(d)].class }
 
 // Resolve implements policy.Recipients. What an address stands for may lie in
 // a domain that another directory knows: that one is asked in turn.
-func (b *addressBook) Resolve(ctx context.Context, a mail.Address) ([]mail.Recipient, error) {
+func (b *addressBook) Resolve(ctx context.Context, a mail.Address, from *mail.Poster) ([]mail.Recipient, error) {
 	a.Domain = b.domain(a.Domain)
 	entry := b.domains[a.Domain]
 	if entry.directory == nil {
 		return []mail.Recipient{{Address: a, Accepted: a}}, nil
 	}
-	found, err := entry.directory.Resolve(ctx, a)
+	found, err := entry.resolve(ctx, a, from)
 	if err != nil || !b.leadsOn(entry, found) {
 		return found, err
 	}
-	j := journey{book: b, start: a, underWay: map[mail.Address]bool{a.Fold(): true}, have: map[mail.Address]bool{}}
+	j := journey{book: b, start: a, from: from, underWay: map[mail.Address]bool{a.Fold(): true}, have: map[mail.Address]bool{}}
 	if err := j.follow(ctx, entry, found); err != nil {
 		return nil, err
 	}
@@ -78,6 +85,7 @@ func (b *addressBook) leadsOn(entry domainEntry, found []mail.Recipient) bool {
 type journey struct {
 	book       *addressBook
 	start      mail.Address
+	from       *mail.Poster
 	underWay   map[mail.Address]bool // addresses asked about; false when done
 	have       map[mail.Address]bool
 	recipients []mail.Recipient
@@ -115,7 +123,7 @@ func (j *journey) ask(ctx context.Context, entry domainEntry, a mail.Address) er
 	}
 	j.underWay[key] = true
 	defer func() { j.underWay[key] = false }()
-	found, err := entry.directory.Resolve(ctx, a)
+	found, err := entry.resolve(ctx, a, j.from)
 	if status.Of(err).Permanent() {
 		j.refused = err // the others get it, as in a group
 		return nil

@@ -35,6 +35,9 @@ func bodiesOf(e *engine) (pack.Usage, error) {
 
 // putBodies puts the metrics of message bodies.
 func putBodies(e *engine, put func(m metric, value float64, labels ...string)) {
+	if e.pack == nil {
+		return
+	}
 	u, err := bodiesOf(e)
 	if err != nil {
 		return // gateway_store_up tells
@@ -51,6 +54,9 @@ func putBodies(e *engine, put func(m metric, value float64, labels ...string)) {
 func (s *server) tellBodies(out io.Writer) {
 	fmt.Fprintln(out, "\nBODIES\tPACKS\tLIVE\tDEAD")
 	for _, e := range s.stores {
+		if e.pack == nil {
+			continue
+		}
 		u, err := bodiesOf(e)
 		if err != nil {
 			fmt.Fprintf(out, "%s\t%v\n", e.name, err)

@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/postern-mail/postern/admin"
@@ -22,7 +21,7 @@ import (
 
 // commands is what the control socket answers.
 func (s *server) commands() admin.Commands {
-	c := admin.Commands{"reload": s.replyReload, "status": s.replyStatus, "debug/profile": admin.Profile}
+	c := admin.Commands{"reload": s.replyReload, "drain": s.replyDrain, "status": s.replyStatus, "debug/profile": admin.Profile}
 	if s.queue != nil {
 		c["queue/list"] = s.replyList
 		c["queue/shape"] = s.replyShape
@@ -31,10 +30,18 @@ func (s *server) commands() admin.Commands {
 		c["queue/summary"] = s.replySummary
 		s.queueActions(c)
 		c["route"] = s.replyRoute
-		c["tlsrpt/list"] = s.replyTLSReports
-		c["tlsrpt/show"] = s.replyTLSReport
-		c["tlsrpt/send"] = s.replySendTLSReport
+		c["policy/test"] = s.replyPolicyTest
+		s.dmarcReports().addTo(c, "dmarc")
+		s.tlsReports().addTo(c, "tlsrpt")
 	}
+	s.mirrorCommands(c)
+	s.directoryCommands(c)
+	s.pairCommands(c)
+	s.loginCommands(c)
+	s.limitCommands(c)
+	s.greylistCommands(c)
+	s.sessionCommands(c)
+	s.indexCommands(c)
 	return s.audited(c)
 }
 
@@ -44,7 +51,10 @@ func (s *server) replyStatus(_ context.Context, _ url.Values, out io.Writer) err
 	if err := s.ready(); err != nil {
 		fmt.Fprintf(out, "NOT READY: %v\n", err)
 	}
-	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	if on, phase, sessions, _ := s.drain.state(); on {
+		fmt.Fprintf(out, "DRAINING: %s; %d client(s)\n", phase, sessions)
+	}
+	table := newTable(out)
 	fmt.Fprintln(table, "\nLISTENER\tADDRESS\tSESSIONS")
 	for _, l := range s.listeners {
 		sessions := ""
@@ -54,6 +64,7 @@ func (s *server) replyStatus(_ context.Context, _ url.Values, out io.Writer) err
 		fmt.Fprintf(table, "%s\t%s\t%s\n", l.name, l.Addr(), sessions)
 	}
 	s.tellSources(table)
+	s.limits.tell(table)
 	if s.queue != nil {
 		q := s.queue.Stats()
 		fmt.Fprintf(table, "\nQUEUE\t%d message(s), %d held, %d deliveries under way\n", q.Messages, q.Held, q.InFlight)
@@ -63,6 +74,10 @@ func (s *server) replyStatus(_ context.Context, _ url.Values, out io.Writer) err
 			fmt.Fprintf(table, "unreachable\t%s\n", nextHop(name))
 		}
 	}
+	s.policyState.tell(table)
+	s.current.Load().tellServices(table)
+	tellLists(table, s.current.Load().lists)
+	s.current.Load().tellFilters(table, s.spool)
 	return table.Flush()
 }
 
@@ -148,6 +163,9 @@ func asListed(m queue.Message) listed {
 
 // reason tells what came of an attempt, and whose words these are.
 func reason(o mail.Outcome) string {
+	if o.Kept() {
+		return "delivered to " + o.Remote + ", kept until its partner has it"
+	}
 	if o.FromPeer && o.Remote != "" {
 		return o.Remote + " said: " + o.Reply.String()
 	}
@@ -178,7 +196,7 @@ func (s *server) replyList(ctx context.Context, args url.Values, out io.Writer) 
 		}
 		n++
 		octets += m.Octets
-		if args.Get("json") == "true" {
+		if wantsJSON(args) {
 			err = lines.Encode(asListed(m))
 		} else {
 			err = printMessage(buffered, m)
@@ -187,7 +205,7 @@ func (s *server) replyList(ctx context.Context, args url.Values, out io.Writer) 
 			return err
 		}
 	}
-	if err := buffered.Flush(); err != nil || args.Get("json") == "true" {
+	if err := buffered.Flush(); err != nil || wantsJSON(args) {
 		return err
 	}
 	switch {
@@ -222,7 +240,11 @@ func printMessage(out io.Writer, m queue.Message) error {
 		}
 		next := ""
 		if time.Until(r.Next) > 0 {
-			next = ", next attempt in " + time.Until(r.Next).Round(time.Second).String()
+			next = ", next attempt in "
+			if r.Last.Kept() {
+				next = ", asked again in "
+			}
+			next += time.Until(r.Next).Round(time.Second).String()
 		}
 		_, e := fmt.Fprintf(out, "      %s  via %s%s\n", r.Address, nextHop(r.Destination), next)
 		err = errors.Join(err, e)
@@ -267,7 +289,7 @@ func printEnvelope(w io.Writer, m queue.Message) error {
 		}
 		fmt.Fprintf(out, "  destination: %s\n  delivery id: %s\n  state:       %s\n  attempts:    %d\n", nextHop(r.Destination), r.Delivery, progress(r), r.Attempts)
 		if !r.Last.At.IsZero() {
-			fmt.Fprintf(out, "  last:        %s, %s: %s\n", r.Last.At.Format(time.RFC3339), r.Last.Class, reason(r.Last))
+			fmt.Fprintf(out, "  last:        %s, %s: %s\n", r.Last.At.Format(time.RFC3339), className(r.Last), reason(r.Last))
 		}
 		if !r.Next.IsZero() {
 			fmt.Fprintf(out, "  next:        %s\n", r.Next.Format(time.RFC3339))
@@ -280,6 +302,8 @@ func printEnvelope(w io.Writer, m queue.Message) error {
 // the queue keeps no reply.
 func progress(r queue.Recipient) string {
 	switch {
+	case !r.Done && r.Last.Kept():
+		return "kept"
 	case !r.Done:
 		return "waiting"
 	case r.Moved:
@@ -289,6 +313,14 @@ func progress(r queue.Recipient) string {
 	default:
 		return r.Last.Class.String()
 	}
+}
+
+// className is what the outcome of an attempt is called.
+func className(o mail.Outcome) string {
+	if o.Kept() {
+		return "kept"
+	}
+	return o.Class.String()
 }
 
 // queueID reads an id as people type it.

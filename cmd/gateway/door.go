@@ -46,12 +46,12 @@ func openDoor[D any](s *server, i int, dialect func(*config.File, *config.Backen
 		return engine.Reconfigure(d)
 	}
 	l := s.current.Load().file.Backend.Listeners[i]
-	return s.listen(place{l.Kind, l.Bind, backendSocket}, engine.Serve, reconfigure, engine.Sessions)
+	return s.listen(place{l.Kind, l.Bind, backendSocket, func(f *config.File) *config.ProxyProtocol { return f.Backend.Listeners[i].ProxyProtocol }}, engine.Serve, reconfigure, engine.Sessions)
 }
 
 func lmtpDialect(f *config.File, l *config.BackendListener, cert *tls.Config) smtp.ServerConfig {
 	d := l.LMTP(f)
-	d.TLS = cert
+	d.TLS, d.Postern = cert, f.Backend.PairHint
 	return d
 }
 
@@ -78,7 +78,7 @@ func (d lmtpDoor) Sessions() int { return d.Stats().Sessions }
 func (s *server) lmtpDoor(_ int, cfg smtp.ServerConfig) (door[smtp.ServerConfig], error) {
 	log := s.log.Named("lmtpd")
 	handler, err := lmtpd.New(s.current.Load().file.Deliveries(), lmtpd.Deps{
-		Store: s.mailstore, Accounts: mailboxes{&s.current}, Audit: s.audit,
+		Store: s.mailstore, Accounts: mailboxes{&s.current}, Audit: s.audit, Draining: s.draining, Keeper: s.keeper(),
 	}, log)
 	if err != nil {
 		return nil, err
@@ -88,7 +88,12 @@ func (s *server) lmtpDoor(_ int, cfg smtp.ServerConfig) (door[smtp.ServerConfig]
 }
 
 func (s *server) imapDoor(i int, cfg imapd.Config) (door[imapd.Config], error) {
-	return imapd.New(cfg, imapd.Deps{
-		Store: s.mailstore, Auth: imapLogins{&s.current, i}, Accounts: mailboxes{&s.current}, Audit: s.audit,
+	engine, err := imapd.New(cfg, imapd.Deps{
+		Store: s.mailstore, Auth: imapLogins{&s.current, i, s.audit}, Accounts: mailboxes{&s.current}, Audit: s.audit, Sessions: s.sessions,
 	}, s.log.Named("imapd"))
+	if err == nil {
+		s.drain.add(engine)
+		s.members = append(s.members, mailMembers{engine, &s.current, backendDirectory})
+	}
+	return engine, err
 }

@@ -33,7 +33,7 @@ func checkHere(t *testing.T, name, text string) {
 			content = cert
 		case ".ldif":
 			content = ldif.OpenLDAP().LDIF
-		case ".keys":
+		case ".keys", ".secret":
 			content = []byte("a key of the length that is asked for\n")
 		case ".d":
 			must(t, os.MkdirAll(here, 0o700))
@@ -119,14 +119,23 @@ func whole(text string) string {
 	if !strings.Contains(text, `directory "ldap" "corp"`) {
 		around += corp
 	}
+	isBackend := strings.HasPrefix(text, "backend {")
+	if isBackend && !strings.Contains(text, "  listener ") {
+		text = strings.Replace(text, "{\n", "{\n  listener \"imap\" { bind = [\":143\"] }\n", 1)
+	}
+	if strings.HasPrefix(text, "auth_server ") || isBackend && !strings.Contains(text, "\nauthn ") {
+		around += "authn \"ldap\" { directory = directory.corp }\n"
+	}
 	text = leftOut.ReplaceAllString(text, servers)
 	switch first, _, _ := strings.Cut(strings.TrimSpace(text), " "); {
-	case strings.Contains(text, "\nhostname ="):
+	case strings.HasPrefix(text, "hostname =") || strings.Contains(text, "\nhostname ="):
 		return text
 	case first == "gateway":
 		return around + strings.Replace(text, "gateway {\n", listener, 1)
 	case first == "policy" || first == "domains" || first == "target" || first == "listener" || first == "queue":
 		return around + listener + text + "}\n"
+	case strings.Contains(text, "\ngateway {"):
+		return around + text
 	default:
 		return around + listener + "}\n" + text
 	}

@@ -109,9 +109,9 @@ type fsck struct {
 	removeLost bool
 	log        hclog.Logger
 
-	terminal io.Writer // where a line of progress may stand; nil for nowhere
-	written  error     // the first that out gave
-	findings int64     // in all stores
+	line     *progressLine // nil for nowhere
+	written  error         // the first that out gave
+	findings int64         // in all stores
 	progress atomic.Pointer[fsckProgress]
 }
 
@@ -154,6 +154,15 @@ func (k *fsck) run(ctx context.Context) (err error) {
 	return nil
 }
 
+// ownedBy refuses a folder of the server's that belongs to another user: files
+// that this one makes in it are none that the server can open.
+func ownedBy(user int, dir string, info fs.FileInfo) error {
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != user {
+		return fmt.Errorf("%s belongs to user %d: run this as that user, or the server cannot open it any more", dir, owner.Uid)
+	}
+	return nil
+}
+
 // open opens one store; nil when the role never ran here. Opening writes files,
 // so it must be done as the user whose the store is.
 func (k *fsck) open(ctx context.Context, name string) (*engine, error) {
@@ -165,8 +174,8 @@ func (k *fsck) open(ctx context.Context, name string) (*engine, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
-		return nil, fmt.Errorf("%s belongs to user %d: run this as that user, or the server cannot open it any more", index, owner.Uid)
+	if err := ownedBy(os.Geteuid(), index, info); err != nil {
+		return nil, err
 	}
 	kv, err := pebble.Open(ctx, pebble.Config{Dir: index, ReserveOctets: -1}, k.log)
 	if err != nil {
@@ -214,8 +223,8 @@ func (k *fsck) tell(value any, text string) {
 			return
 		}
 	}
-	if k.terminal != nil {
-		fmt.Fprint(k.terminal, clearLine)
+	if k.line != nil {
+		k.line.end()
 	}
 	if _, err := k.out.Write(append(line, '\n')); err != nil && k.written == nil {
 		k.written = err
@@ -336,7 +345,7 @@ const recordsAtOnce = 10_000
 func (c *storeCheck) records(ctx context.Context) error {
 	owners := "bq"
 	if c.mailstore != nil {
-		owners = "bm"
+		owners = "bmr" // r: what a node of a pair remembers
 	}
 	for from := []byte{1}; from != nil; {
 		n := 0

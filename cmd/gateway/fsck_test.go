@@ -83,7 +83,7 @@ func TestFsck(t *testing.T) {
 					}
 				}
 			})
-		}, want: []string{`UID 9: UID, MODSEQ`, `UID 9: no structure`, `counts 1 messages`, `references are miscounted`}},
+		}, want: []string{`UID 9: UID, MODSEQ`, `UID 9: no structure`, `counts 1 messages`, `the kept digest is not that of its messages`, `references are miscounted`}},
 		"list of a pack": {damage: func(t *testing.T, data string) {
 			change(t, data, "mail", func(v store.Snapshot, b *store.Batch) { b.Delete(under(t, v, "bp")[0].Key) })
 		}, want: []string{`mail: body is not listed in its pack`, `mail: count of live octets is wrong`}},

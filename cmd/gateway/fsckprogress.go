@@ -41,31 +41,23 @@ const (
 const clearLine = "\r\x1b[K"
 
 // showProgress tells the progress on out until the function it returns is
-// called: in one line that is written again on a terminal, else line by line.
+// called.
 func (k *fsck) showProgress(out io.Writer) (stop func()) {
-	every, begin, end := progressInLog, "", "\n"
-	if isTerminal(out) {
-		every, begin, end = progressOnTerminal, clearLine, ""
-		k.terminal = out
-	}
+	k.line = newProgressLine(out)
 	done := make(chan struct{})
 	var running sync.WaitGroup
 	running.Go(func() {
-		tick := time.NewTicker(every)
+		tick := time.NewTicker(k.line.every())
 		defer tick.Stop()
-		told := false
 		for {
 			select {
 			case <-done:
-				if told && begin != "" {
-					fmt.Fprint(out, begin)
-				}
+				k.line.end()
 				return
 			case <-tick.C:
 			}
 			if p := k.progress.Load(); p != nil {
-				fmt.Fprint(out, begin, p, end)
-				told = true
+				k.line.show(p.String())
 			}
 		}
 	})

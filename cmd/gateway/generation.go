@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -14,8 +16,9 @@ import (
 
 	"github.com/postern-mail/postern/authn"
 	authnfile "github.com/postern-mail/postern/authn/file"
-	authnldap "github.com/postern-mail/postern/authn/ldap"
 	"github.com/postern-mail/postern/authn/pam"
+	"github.com/postern-mail/postern/authn/sasl"
+	"github.com/postern-mail/postern/authn/saslauthd"
 	"github.com/postern-mail/postern/config"
 	"github.com/postern-mail/postern/delivery"
 	"github.com/postern-mail/postern/delivery/dsn"
@@ -25,11 +28,20 @@ import (
 	"github.com/postern-mail/postern/directory"
 	"github.com/postern-mail/postern/directory/ldap"
 	"github.com/postern-mail/postern/directory/ldif"
-	"github.com/postern-mail/postern/directory/table"
+	"github.com/postern-mail/postern/directory/replica"
+	"github.com/postern-mail/postern/directory/sql"
 	"github.com/postern-mail/postern/internal/dns"
 	"github.com/postern-mail/postern/internal/fsx"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/policy/delegation"
+	"github.com/postern-mail/postern/policy/dnsbl"
+	"github.com/postern-mail/postern/policy/mailauth"
+	"github.com/postern-mail/postern/policy/mailauth/signing"
+	"github.com/postern-mail/postern/policy/milter"
+	"github.com/postern-mail/postern/policy/rspamd"
+	"github.com/postern-mail/postern/policy/verify"
+	"github.com/postern-mail/postern/proxy"
 	"github.com/postern-mail/postern/rewrite"
 )
 
@@ -43,15 +55,29 @@ type generation struct {
 	file      *config.File
 	made      time.Time
 	sources   map[string]source
-	verifiers *authn.Chain // nil without authn blocks
+	verifiers *authn.Chain   // nil without authn blocks
+	tickets   sasl.Acceptors // nil where none are taken
+	helpers   []task         // those of tasks that a command needs to ask directories
 	book      *addressBook
 	chains    map[string]*policy.Chain // by listener name
 	resolver  *dns.Resolver            // nil without a gateway
 	router    *delivery.Router         // nil without a gateway
 	reporter  *dsn.Composer            // nil without a gateway
+	ring      *signing.Ring            // nil without a gateway
+	own       *signing.Own             // nil where mail of our own is not signed
+	lists     *dnsbl.Lists             // nil without a gateway
+	verifier  *verify.Verifier         // nil without a gateway
 	tasks     []task
+	proxied   map[cellKey]*proxy.Cell
+	services  map[delegation.Config]*delegation.Service
+	milters   map[string]*milter.Milter // by name; nil until a list wants one
+	rspamds   []*rspamd.Stage
+	fronts    proxyPassword // of the proxies in front of the backend
+	proofs
 	rewriting
-	users users // who may still need the tasks after a reload
+	// authentic asks the DNS about senders.
+	authentic *authenticity
+	users     users // who may still need the tasks after a reload
 }
 
 // source is a directory with what it reads from.
@@ -59,29 +85,42 @@ type source struct {
 	*directory.Directory
 	file   *ldif.Source // nil for LDAP
 	client *ldap.Client // nil for LDIF
+	// replica is nil but for LDAP with a live copy.
+	replica *replica.Replica
 }
 
 // newGeneration builds the rooms of a configuration without touching the
-// network. sessions is told of connections to other servers; nil for nobody. The
-// error holds everything that is wrong.
-func newGeneration(f *config.File, audit auditor, metrics prometheus.Registerer, log hclog.Logger, sessions tlspolicy.Sessions) (*generation, error) {
+// network. The error holds everything that is wrong.
+func newGeneration(f *config.File, audit auditor, metrics prometheus.Registerer, log hclog.Logger, process lived) (*generation, error) {
 	for _, warning := range f.Warnings() {
 		log.Warn("configuration", "problem", warning)
 	}
-	g := &generation{file: f, made: time.Now(), sources: make(map[string]source), book: &addressBook{domains: make(map[mail.Domain]domainEntry)}, chains: make(map[string]*policy.Chain)}
-	b := &builder{generation: g, audit: audit, metrics: metrics, log: log, sessions: sessions, searchers: make(map[string]directory.Searcher)}
+	g := &generation{file: f, made: time.Now(), sources: make(map[string]source), book: &addressBook{domains: make(map[mail.Domain]domainEntry)}, chains: make(map[string]*policy.Chain), proxied: make(map[cellKey]*proxy.Cell), services: make(map[delegation.Config]*delegation.Service)}
+	b := &builder{generation: g, audit: audit, metrics: metrics, log: log, sessions: process.sessions, dmarcResults: process.dmarc, logins: process.logins, replicas: process.replicas, policyState: process.policy, present: process.milters, searchers: make(map[string]directory.Searcher)}
+	b.openDatabases()
+	if b.err != nil {
+		return nil, b.err
+	}
 	b.directories()
 	if b.err != nil {
 		return nil, b.err // what follows would only repeat it
 	}
 	b.authn()
+	b.findEndPoints()
+	b.mechanismsPossible()
 	if f.Backend != nil {
 		b.failed("backend", f.Backend.Room().Check())
+		b.proxyAccess()
+	}
+	if f.Proxy != nil {
+		b.cells()
 	}
 	if f.Gateway != nil {
 		b.names()
 		b.domains()
 		b.rewritings()
+		b.keyring()
+		b.authenticities()
 		b.policies()
 		b.delivery()
 		b.reports()
@@ -97,8 +136,23 @@ type builder struct {
 	log     hclog.Logger
 	err     error
 
-	sessions tlspolicy.Sessions
-	sts      *tlspolicy.STS
+	sessions     tlspolicy.Sessions
+	logins       *logins          // nil for commands that only ask
+	replicas     *replicas        // nil for them, too
+	dmarcResults mailauth.Counter // told what DMARC found
+	// policyState is made by facts for them.
+	policyState *policyState
+	sts         *tlspolicy.STS
+	// present are the milters of the generation in force.
+	present map[string]*milter.Milter
+
+	signMetrics *signing.Metrics
+	// clients are those of all directories and tables, each connection once.
+	clients ldapClients
+	// databases are those of the configuration by name, and those that Postfix's
+	// files describe by what they say.
+	databases map[string]*sql.DB
+	described map[sqlPlace]*sql.DB
 	// searchers are what the directories search, by their names.
 	searchers map[string]directory.Searcher
 }
@@ -123,6 +177,12 @@ func (b *builder) directories() {
 		switch cfg.Kind {
 		case config.DirectoryAliases:
 			searcher = directory.NoEntries{}
+		case config.DirectorySQL:
+			found, err := sql.NewSource(cfg.SQL(), b.databases[cfg.Database])
+			if b.failed(what, err) {
+				continue
+			}
+			searcher = found
 		case config.DirectoryLDIF:
 			file, err := ldif.Open(cfg.LDIF(), log)
 			if b.failed(what, err) {
@@ -130,13 +190,21 @@ func (b *builder) directories() {
 			}
 			b.task(what, file.Run)
 			searcher, s.file = file, file
-		default:
-			client, err := ldap.New(cfg.LDAP(), log)
+		case config.DirectoryNSS:
+			users, err := b.systemUsers(cfg, log)
 			if b.failed(what, err) {
 				continue
 			}
-			b.task(what, client.Run)
-			searcher, s.client = client, client
+			searcher = users
+		default:
+			client, err := b.ldapClient(cfg.LDAP(), log)
+			if b.failed(what, err) {
+				continue
+			}
+			s.client = client
+			if s.replica, searcher, err = b.replicated(cfg, client, log); b.failed(what, err) {
+				continue
+			}
 		}
 		tables, err := b.tables(cfg, searcher, log)
 		if b.failed(what, err) {
@@ -147,6 +215,7 @@ func (b *builder) directories() {
 			continue
 		}
 		s.Directory = d
+		b.task(what+" memory", d.Run)
 		b.searchers[cfg.Name] = searcher
 		b.sources[cfg.Name] = s
 	}
@@ -155,8 +224,11 @@ func (b *builder) directories() {
 // tables opens what a directory asks before its entries.
 func (b *builder) tables(cfg *config.Directory, searcher directory.Searcher, log hclog.Logger) ([]directory.Table, error) {
 	var tables []directory.Table
-	for _, file := range cfg.Aliases() {
-		t, err := table.Open(file, log)
+	opener := b.file.AliasOpener(cfg)
+	b.foreignTables(opener)
+	opener.Log = log
+	for _, name := range cfg.Aliases() {
+		t, err := opener.Open(name, directory.TargetUse)
 		if err != nil {
 			return nil, err
 		}
@@ -167,7 +239,7 @@ func (b *builder) tables(cfg *config.Directory, searcher directory.Searcher, log
 		if !query.ForAliases() {
 			continue
 		}
-		t, err := directory.NewQueryTable(query.Room(cfg.Base), searcher)
+		t, err := b.queryTable(cfg, query, searcher)
 		if err != nil {
 			return nil, err
 		}
@@ -206,13 +278,19 @@ func (b *builder) authn() {
 			hasher[cfg.AllowCleartext] = h
 		}
 		link, err := b.link(cfg, hasher[cfg.AllowCleartext])
-		if !b.failed(what, err) {
-			links = append(links, link)
+		if !b.failed(what, err) && link.Verifier != nil {
+			links = append(links, b.beside(cfg, link))
 		}
 	}
-	var cfg authn.Config
-	if b.file.Gateway != nil {
-		cfg.ExemptNetworks = b.file.Gateway.MyNetworks
+	if b.logins == nil && len(links) == 0 {
+		return
+	}
+	// Masters and recovery accounts come first: their names are nobody else's.
+	slices.SortStableFunc(links, func(a, b authn.Link) int { return cmp.Compare(rank(a), rank(b)) })
+	cfg := authn.Config{MasterSeparator: b.file.MasterSeparator()}
+	if b.logins != nil {
+		cfg.Memory = b.logins.memory
+		b.saltKey = b.logins.saltKey
 	}
 	chain, err := authn.New(cfg, links, b.audit, b.log.Named("authn"))
 	if !b.failed("authn", err) {
@@ -231,18 +309,30 @@ func (b *builder) link(cfg *config.Authn, hasher *authn.Hasher) (authn.Link, err
 	switch cfg.Kind {
 	case "ldap":
 		link.FindsAccounts = cfg.DNTemplate == ""
-		link.Verifier, err = authnldap.New(cfg.LDAP(b.domainsOf(cfg.Directory)), s, s.client)
+		link.Verifier, err = ldapVerifier(cfg, b.domainsOf(cfg.Directory), s, hasher, log)
 	case "ldif":
 		link.FindsAccounts = true // the hashes come with their account
 		link.Verifier, err = authnfile.NewStored("ldif", ldif.NewPasswords(s.Directory, s.file), hasher, log)
+	case "sql":
+		link.Verifier, err = b.sqlVerifier(cfg, hasher, log)
 	case "file":
 		link.Verifier, err = authnfile.New(cfg.PasswordFile(), hasher, log)
+	case "certificate", "oauth":
+		link.Verifier, err = b.vouching(cfg, link.Accounts, log)
 	case "pam":
 		var v *pam.Verifier
 		if v, err = pam.New(cfg.PAM(), log); err == nil {
 			b.task("pam helper", v.Run)
 			link.Verifier = v
 		}
+	case "gssapi":
+		link.Verifier, err = b.kerberos(cfg, link.Accounts, log)
+	case "dovecot":
+		link.Verifier, err = b.dovecot(cfg, log)
+	case "saslauthd":
+		link.Verifier, err = saslauthd.New(cfg.Saslauthd())
+	case config.AuthnAppPasswords, config.AuthnMaster, config.AuthnRecovery:
+		return b.besideLink(cfg, link, hasher, log)
 	}
 	return link, err
 }
@@ -262,11 +352,10 @@ func (b *builder) domains() {
 
 // names makes what asks the DNS, and what depends on nothing else.
 func (b *builder) names() {
-	resolver, err := dns.New(b.file.DNS.Room())
+	resolver, err := b.dns()
 	if b.failed("dns", err) {
 		return
 	}
-	b.resolver = resolver
 	cache := tlspolicy.NewDirCache(fsx.OS(), filepath.Join(b.file.DataDir, "mta-sts"))
 	sts, err := tlspolicy.NewSTS(tlspolicy.STSConfig{}, resolver, cache, b.log.Named("delivery"))
 	if !b.failed("MTA-STS", err) {
@@ -277,9 +366,11 @@ func (b *builder) names() {
 
 func (b *builder) policies() {
 	for _, l := range b.file.Gateway.Listeners {
-		chain, err := policy.Build(b.file.Policy(), b.file.Gateway.Lists(l), policy.Deps{
-			Domains: b.addresses(), Recipients: b.listedRecipients(), Owners: b.ownersFor(l), Resolver: b.resolver,
-			Audit: b.audit, Logger: b.log.Named("policy"), Metrics: b.metrics,
+		lists := b.file.Gateway.Lists(l)
+		chain, err := policy.Build(b.file.PolicyOf(l), lists, policy.Deps{
+			Accounts: b.people(), Domains: b.addresses(), Recipients: b.listedRecipients(), Owners: b.ownersFor(l), Resolver: b.resolver, OurAddress: b.book.us.Have,
+			Audit: b.audit, Logger: b.log.Named("policy"), Metrics: b.metrics, Tables: b.opener("policy"), Stages: b.looking(b.stages(), lists),
+			Routes: b.file.FilterRoute,
 		})
 		if b.failed("policy of listener "+l.Name, err) {
 			continue
@@ -334,15 +425,25 @@ func certificate(t *config.TLS) (*tls.Config, error) {
 		return nil, nil
 	}
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	var err error
+	if c.Certificates, err = certificates(t); err != nil {
+		return nil, err
+	}
+	if t.MinVersion == "1.3" {
+		c.MinVersion = tls.VersionTLS13
+	}
+	return c, clientCertificates(t, c)
+}
+
+// certificates reads the pairs of a TLS block.
+func certificates(t *config.TLS) ([]tls.Certificate, error) {
+	var all []tls.Certificate
 	for _, p := range t.Pairs() {
 		pair, err := tls.LoadX509KeyPair(p.CertFile, p.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("certificate %s: %w", p.CertFile, err)
 		}
-		c.Certificates = append(c.Certificates, pair)
+		all = append(all, pair)
 	}
-	if t.MinVersion == "1.3" {
-		c.MinVersion = tls.VersionTLS13
-	}
-	return c, nil
+	return all, nil
 }

@@ -88,7 +88,7 @@ func generationOf(t *testing.T, text string, files map[string]string) *generatio
 	must(t, os.WriteFile(path, []byte(strings.ReplaceAll(text, "%[1]s", dir)), 0o600))
 	f, err := config.Load(path)
 	must(t, err)
-	g, err := newGeneration(f, discard{}, nil, hclog.NewNullLogger(), nil)
+	g, err := newGeneration(f, discard{}, nil, hclog.NewNullLogger(), lived{})
 	must(t, err)
 	return g
 }

@@ -35,7 +35,7 @@ func (o localOwners) MaySendAs(ctx context.Context, id mail.Identity, a mail.Add
 // ownersFor returns who owns which sender addresses on a listener.
 func (b *builder) ownersFor(l *config.SMTPListener) policy.Owners {
 	if l.Mode != config.ModeLocal {
-		return b.book
+		return b.loginMaps(b.book)
 	}
-	return localOwners{b.book, l, mail.Domain(b.file.Hostname)}
+	return localOwners{b.loginMaps(b.book), l, mail.Domain(b.file.Hostname)}
 }

@@ -75,8 +75,36 @@ func root() *cobra.Command {
 	c.SetVersionTemplate("{{.Version}}\n")
 	c.PersistentFlags().StringP("config", "c", defaultConfig, "configuration `FILE`")
 	c.AddCommand(
-		serveCommand(), demoCommand(), reloadCommand(), statusCommand(), configCommand(),
-		queueCommand(), sendmailCommand(), lookupCommand(), routeCommand(), rewriteCommand(), srsCommand(), tlsrptCommand(), reportsCommand(), passwordCommand(), auditCommand(), fsckCommand(), pamHelperCommand(), debugCommand(), versionCommand(),
+		serveCommand(), demoCommand(), reloadCommand(), drainCommand(), statusCommand(), configCommand(),
+		sessionsCommand(), kickCommand(),
+		queueCommand(),
+		sendmailCommand(),
+		lookupCommand(),
+		directoryCommand(),
+		routeCommand(),
+		rewriteCommand(),
+		policyCommand(),
+		tableCommand(),
+		srsCommand(),
+		tlsrptCommand(), dmarcCommand(),
+		mirrorCommand(),
+		indexCommand(),
+		reportsCommand(),
+		passwordCommand(),
+		authCommand(),
+		limitsCommand(),
+		greylistCommand(),
+		dkimCommand(),
+		appPasswordCommand(),
+		auditCommand(),
+		fsckCommand(),
+		importCommand(), exportCommand(),
+		mailboxCommand(),
+		backupCommand(), restoreCommand(),
+		replicaCommand(),
+		authHelperCommand(),
+		debugCommand(),
+		versionCommand(),
 	)
 	explainUsage(c)
 	return c

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -29,9 +30,13 @@ func withProgram(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	program = filepath.Join(dir, "postern")
-	if _, err := os.Stat("/usr/include/security/pam_appl.h"); err == nil {
-		buildFlags = append(buildFlags, "-tags", "pam")
+	var tags []string
+	for tag, header := range map[string]string{"pam": "/usr/include/security/pam_appl.h", "gssapi": "/usr/include/gssapi/gssapi.h"} {
+		if _, err := os.Stat(header); err == nil {
+			tags = append(tags, tag)
+		}
 	}
+	buildFlags = append(buildFlags, "-tags", strings.Join(tags, ","))
 	build := exec.Command("go", append(buildFlags, "-o", program, ".")...)
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build the program under test: %v\n%s", err, out)

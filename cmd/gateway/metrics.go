@@ -1,9 +1,12 @@
 package main
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postern-mail/postern/audit"
+	"github.com/postern-mail/postern/authn/sasl"
 	"github.com/postern-mail/postern/mail"
 )
 
@@ -13,20 +16,35 @@ import (
 type countedAudit struct {
 	*audit.Log
 	events *prometheus.CounterVec
+	logins *prometheus.CounterVec
+	lines  *postfixLines // nil writes none
 }
 
 func newCountedAudit(log *audit.Log, registry prometheus.Registerer) countedAudit {
 	events := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "gateway_audit_events_total", Help: "Audited events, by kind and result.",
 	}, []string{"event", "result"})
-	registry.MustRegister(events)
-	return countedAudit{log, events}
+	logins := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "gateway_authn_logins_total", Help: "Logins that were decided, by SASL mechanism and result: ok, refused, unknown.",
+	}, []string{"mechanism", "result"})
+	registry.MustRegister(events, logins)
+	return countedAudit{Log: log, events: events, logins: logins}
 }
 
 // Record counts e and records it.
 func (a countedAudit) Record(e mail.Event) {
 	a.events.WithLabelValues(string(e.Kind), e.Result).Inc()
+	if e.Kind == mail.EventAuth {
+		mechanism := e.Mechanism
+		if !slices.Contains(sasl.Known(), mechanism) {
+			mechanism = "other"
+		}
+		a.logins.WithLabelValues(mechanism, e.Result).Inc()
+	}
 	a.Log.Record(e)
+	if a.lines != nil {
+		a.lines.Record(e)
+	}
 }
 
 // metric is a figure that rooms keep anyway and that is read when somebody
@@ -59,7 +77,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (s *server) Describe(out chan<- *prometheus.Desc) {
-	for _, m := range bodyMetrics {
+	for _, m := range slices.Concat(bodyMetrics, replicaMetrics, proxyMetrics, drainMetrics, directoryMetrics, loginMetrics, authServerMetrics, limitMetrics, policyMetrics, spoolMetrics, sessionMetrics, indexMetrics, backupMetrics) {
 		out <- m.Desc
 	}
 	for _, m := range []metric{
@@ -91,6 +109,8 @@ func (s *server) Collect(out chan<- prometheus.Metric) {
 	for name, d := range g.sources {
 		put(metricDirectory, truth(!d.Down()), name)
 	}
+	g.putDirectories(out, put)
+	g.putReplicas(put)
 	for _, e := range s.stores {
 		put(metricStoreUp, truth(e.kv.Err() == nil), e.name)
 		if free, err := e.kv.Free(); err == nil {
@@ -98,6 +118,17 @@ func (s *server) Collect(out chan<- prometheus.Metric) {
 		}
 		putBodies(e, put)
 	}
+	s.putProxy(put)
+	s.putAuthServers(put)
+	s.logins.collect(put)
+	s.limits.collect(put)
+	s.putInFront(put)
+	s.policyState.collect(put)
+	putSpool(s.spool, put)
+	s.putSessions(put)
+	s.putIndex(put)
+	s.backup.collect(put)
+	put(metricDraining, truth(s.drain.isOn()))
 	if s.queue != nil {
 		q := s.queue.Stats()
 		put(metricQueued, float64(q.Messages))
@@ -111,6 +142,8 @@ func (s *server) Collect(out chan<- prometheus.Metric) {
 		put(metricRecipients, float64(q.Delivered), mail.Delivered.String())
 		put(metricRecipients, float64(q.Deferred), mail.Deferred.String())
 		put(metricRecipients, float64(q.Bounced), mail.Bounced.String())
+		put(metricRecipients, float64(q.Kept), "kept")
+		put(metricRecipients, float64(q.Unconfirmed), "unconfirmed")
 	}
 }
 

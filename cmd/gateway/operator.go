@@ -10,7 +10,29 @@ import (
 )
 
 // harmless are the commands that neither change anything nor show mail.
-var harmless = map[string]bool{"status": true, "queue/list": true, "queue/shape": true, "queue/summary": true, "route": true, "tlsrpt/list": true, "tlsrpt/show": true}
+var harmless = map[string]bool{
+	"status":            true,
+	"sessions":          true,
+	"directory/status":  true,
+	"lookup":            true,
+	"queue/list":        true,
+	"queue/shape":       true,
+	"queue/summary":     true,
+	"route":             true,
+	"policy/test":       true,
+	"replica/status":    true,
+	"replica/sessions":  true,
+	"replica/verify":    true,
+	"tlsrpt/list":       true,
+	"dmarc/list":        true,
+	"dmarc/show":        true,
+	"tlsrpt/show":       true,
+	"mirror/status":     true,
+	"index/status":      true,
+	"auth/status":       true,
+	"greylist/list":     true,
+	"app-password/list": true,
+}
 
 // audited records who asked for which command, beside what the rooms record of
 // its effects.

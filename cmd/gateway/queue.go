@@ -128,7 +128,7 @@ func priorityCommand() *cobra.Command {
 
 // addSelection adds the flags that restrict a command to some messages.
 func addSelection(c *cobra.Command) {
-	c.Flags().String("state", "", "only messages that are active, deferred, hold or damaged")
+	c.Flags().String("state", "", "only messages that are active, deferred, kept, hold or damaged")
 	c.Flags().String("sender", "", "only messages with this reverse-path; <> for reports")
 	c.Flags().String("recipient", "", "only messages that wait for this address")
 	c.Flags().String("destination", "", "only messages that wait for a domain, target or next hop")
@@ -224,25 +224,14 @@ func onInput(c *cobra.Command, name string, args url.Values) error {
 	return errors.Join(failed, lines.Err())
 }
 
-// flagArgs hands the flags that were given to the server.
-func flagArgs(c *cobra.Command, names ...string) url.Values {
-	args := url.Values{}
-	for _, name := range names {
-		if f := c.Flags().Lookup(name); f != nil && f.Changed {
-			args.Set(name, f.Value.String())
-		}
-	}
-	return args
-}
-
 // callQueue asks the server, shows how far it is, and ends with a status that
 // scripts can tell apart.
 func callQueue(c *cobra.Command, name string, args url.Values) error {
 	var err error
 	if args.Get("progress") == "true" {
-		show := &progressing{out: c.OutOrStdout(), terminal: c.ErrOrStderr()}
-		err = callServerTo(c, "queue/"+name, args, show)
-		show.end()
+		line := newProgressLine(c.ErrOrStderr())
+		err = callServerTo(c, "queue/"+name, args, &progressing{out: line.over(c.OutOrStdout()), show: line.show})
+		line.end()
 	} else {
 		err = callServer(c, "queue/"+name, args)
 	}
@@ -260,12 +249,12 @@ func callQueue(c *cobra.Command, name string, args url.Values) error {
 // is for a person at a terminal only.
 const progressMark = "\x1e"
 
-// progressing passes an answer on but for the progress in it, which it shows
-// on the terminal, each line over the one before.
+// progressing passes an answer on but for the progress in it, which it shows.
 type progressing struct {
-	out, terminal io.Writer
-	line          []byte // of progress, not whole yet
-	within, shown bool
+	out    io.Writer
+	show   func(line string)
+	line   []byte // of progress, not whole yet
+	within bool
 }
 
 // Write implements io.Writer.
@@ -276,8 +265,8 @@ func (p *progressing) Write(text []byte) (int, error) {
 			piece, rest, whole := bytes.Cut(text, []byte("\n"))
 			p.line, text = append(p.line, piece...), rest
 			if whole {
-				fmt.Fprintf(p.terminal, "\r\x1b[K%s", p.line)
-				p.line, p.within, p.shown = p.line[:0], false, true
+				p.show(string(p.line))
+				p.line, p.within = p.line[:0], false
 			}
 			continue
 		}
@@ -290,11 +279,4 @@ func (p *progressing) Write(text []byte) (int, error) {
 		p.within, text = found, rest
 	}
 	return n, nil
-}
-
-// end clears what is left of the progress.
-func (p *progressing) end() {
-	if p.shown {
-		fmt.Fprint(p.terminal, "\r\x1b[K")
-	}
 }

@@ -33,9 +33,9 @@ type selection struct {
 func selectionOf(args url.Values) (sel selection, err error) {
 	sel.state, sel.destination = queue.State(args.Get("state")), args.Get("destination")
 	sel.reason = strings.ToLower(args.Get("reason"))
-	states := []queue.State{"", queue.StateActive, queue.StateDeferred, queue.StateHeld, queue.StateDamaged}
+	states := []queue.State{"", queue.StateActive, queue.StateDeferred, queue.StateKept, queue.StateHeld, queue.StateDamaged}
 	if !slices.Contains(states, sel.state) {
-		return sel, fmt.Errorf("--state is active, deferred, hold or damaged, not %q", sel.state)
+		return sel, fmt.Errorf("--state is active, deferred, kept, hold or damaged, not %q", sel.state)
 	}
 	for _, read := range []func() error{
 		func() (err error) { sel.sender, err = addressFlag(args, "sender"); return err },

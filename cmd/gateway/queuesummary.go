@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/url"
 	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/postern-mail/postern/queue"
@@ -124,7 +123,7 @@ func (s *server) replySummary(ctx context.Context, args url.Values, out io.Write
 		sum.add(m)
 	}
 	sum.end()
-	if args.Get("json") == "true" {
+	if wantsJSON(args) {
 		return json.NewEncoder(out).Encode(sum)
 	}
 	return sum.print(out, time.Now())
@@ -135,9 +134,9 @@ func (s *summary) print(out io.Writer, now time.Time) error {
 		_, err := fmt.Fprintln(out, "No messages.")
 		return err
 	}
-	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	table := newTable(out)
 	fmt.Fprintf(table, "messages\t%d, %s\n", s.Messages, octetsText(s.Octets))
-	for _, state := range []queue.State{queue.StateActive, queue.StateDeferred, queue.StateHeld, queue.StateDamaged} {
+	for _, state := range []queue.State{queue.StateActive, queue.StateDeferred, queue.StateKept, queue.StateHeld, queue.StateDamaged} {
 		if n := s.States[state]; n > 0 {
 			fmt.Fprintf(table, "  %s\t%d\n", state, n)
 		}

@@ -174,7 +174,7 @@ func (s *server) replyShape(ctx context.Context, args url.Values, out io.Writer)
 			found.add(key, now.Sub(m.Arrived))
 		}
 	}
-	return found.print(out, args.Get("json") == "true")
+	return found.print(out, wantsJSON(args))
 }
 
 // print writes the total, then the rows, fullest first.

@@ -30,7 +30,7 @@ type reporter struct{ *current }
 
 // Compose implements queue.Reports.
 func (r reporter) Compose(w io.Writer, report mail.Report, now time.Time, id string) (mail.Envelope, error) {
-	return r.Load().reporter.Compose(w, report, now, id)
+	return r.Load().composeSigned(w, report, now, id)
 }
 
 // NoticeTo implements queue.Notices.

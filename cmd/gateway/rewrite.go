@@ -3,15 +3,16 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/delivery/relay"
-	"github.com/postern-mail/postern/directory"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/rewrite"
 	"github.com/postern-mail/postern/rewrite/srs"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/table"
 )
 
 // rewriting is what changes addresses in a generation.
@@ -34,7 +35,7 @@ func (b *builder) rewritings() {
 	out := rewrite.OutboundConfig{SRS: b.srs, Ours: func(d mail.Domain) bool { return b.addresses().Class(d) != policy.Other }}
 	var cfg rewrite.Config
 	if gateway.Rewrite != nil {
-		tables := tableOpener{builder: b, open: make(map[string]rewrite.Table)}
+		tables := tableOpener{builder: b, open: make(map[string]table.Table)}
 		cfg = gateway.Rewrite.Room(b.file, tables.all)
 		out.Generic = tables.all(gateway.Rewrite.Generic)
 		var err error
@@ -50,12 +51,12 @@ func (b *builder) rewritings() {
 // tableOpener opens the tables of maps, each once.
 type tableOpener struct {
 	builder *builder
-	open    map[string]rewrite.Table
+	open    map[string]table.Table
 	failed  bool
 }
 
-func (o *tableOpener) all(names []string) []rewrite.Table {
-	var list []rewrite.Table
+func (o *tableOpener) all(names []string) []table.Table {
+	var list []table.Table
 	for _, name := range names {
 		t, known := o.open[name]
 		if !known {
@@ -72,15 +73,16 @@ func (o *tableOpener) all(names []string) []rewrite.Table {
 }
 
 // rewriteTable opens a table that a map names.
-func (b *builder) rewriteTable(name string) (rewrite.Table, error) {
+func (b *builder) rewriteTable(name string) (table.Table, error) {
 	dir, query, known := b.file.RewriteTable(name)
+	_, ofDatabase := b.file.DatabaseTable(strings.TrimPrefix(name, "query:"))
 	switch {
-	case !known:
+	case !known && ofDatabase == nil:
 		return nil, fmt.Errorf("%q names no table", name)
 	case query != nil:
-		return directory.NewQueryTable(query.Room(dir.Base), b.searchers[dir.Name])
+		return b.queryTable(dir, query, b.searchers[dir.Name])
 	}
-	t, err := rewrite.OpenTable(name, b.file.TableDir(), b.log.Named("rewrite"))
+	t, err := b.opener("rewrite").Open(name, rewrite.TableUse)
 	if err == nil {
 		b.task("table "+name, t.Run)
 	}
@@ -105,9 +107,9 @@ func (a addresses) Class(d mail.Domain) policy.DomainClass {
 }
 
 // Resolve implements policy.Recipients.
-func (a addresses) Resolve(ctx context.Context, to mail.Address) ([]mail.Recipient, error) {
+func (a addresses) Resolve(ctx context.Context, to mail.Address, from *mail.Poster) ([]mail.Recipient, error) {
 	if a.srs == nil || to.Domain != a.srs.Domain() {
-		return a.addressBook.Resolve(ctx, to)
+		return a.addressBook.Resolve(ctx, to, from)
 	}
 	if srs.IsSRS(to.Local) {
 		return a.sender(ctx, to)
@@ -115,7 +117,7 @@ func (a addresses) Resolve(ctx context.Context, to mail.Address) ([]mail.Recipie
 	if a.addressBook.Class(to.Domain) == policy.Other {
 		return nil, status.Errorf(status.NoSuchUser, "%s has only what SRS makes", to.Domain)
 	}
-	return a.addressBook.Resolve(ctx, to)
+	return a.addressBook.Resolve(ctx, to, from)
 }
 
 // sender finds who a rewritten sender stands for.
@@ -127,7 +129,7 @@ func (a addresses) sender(ctx context.Context, to mail.Address) ([]mail.Recipien
 	if a.addressBook.Class(sender.Domain) == policy.Other {
 		return []mail.Recipient{{Address: sender, Accepted: to}}, nil
 	}
-	found, err := a.addressBook.Resolve(ctx, sender)
+	found, err := a.addressBook.Resolve(ctx, sender, nil)
 	for i := range found {
 		found[i].Accepted = to
 	}
@@ -150,7 +152,7 @@ func (g *generation) listedRecipients() policy.Recipients {
 }
 
 // Resolve implements policy.Recipients.
-func (c canonicalRecipients) Resolve(ctx context.Context, a mail.Address) ([]mail.Recipient, error) {
+func (c canonicalRecipients) Resolve(ctx context.Context, a mail.Address, from *mail.Poster) ([]mail.Recipient, error) {
 	to, err := c.rewriter.Recipient(ctx, a)
 	if err != nil {
 		return nil, err
@@ -158,7 +160,7 @@ func (c canonicalRecipients) Resolve(ctx context.Context, a mail.Address) ([]mai
 	if c.Class(to.Domain) == policy.Other {
 		return []mail.Recipient{{Address: to, Accepted: a}}, nil
 	}
-	found, err := c.addresses.Resolve(ctx, to)
+	found, err := c.addresses.Resolve(ctx, to, from)
 	for i := range found {
 		found[i].Accepted = a
 	}
@@ -173,5 +175,8 @@ type outward struct {
 
 // Deliver implements delivery.Transport.
 func (o outward) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome {
+	if d.Probe {
+		return o.Transport.Deliver(ctx, d) // there is nothing to rewrite but the names of the question
+	}
 	return o.rewrite.Deliver(ctx, d, o.Transport.Deliver)
 }

@@ -82,6 +82,7 @@ func rewriteCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			defer g.runHelpers(c.Context())()
 			if g.rewriter == nil {
 				return errors.New("the configuration has no rewrite block: addresses stay as they are")
 			}

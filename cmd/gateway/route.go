@@ -93,7 +93,7 @@ func (g *generation) recipientsOf(ctx context.Context, address mail.Address) ([]
 	if book.Class(address.Domain) == policy.Other {
 		return []mail.Recipient{{Address: address}}, nil
 	}
-	return book.Resolve(ctx, address)
+	return book.Resolve(ctx, address, nil)
 }
 
 func explainRoute(ctx context.Context, router *delivery.Router, from mail.Address, rcpt mail.Recipient, out io.Writer) error {

@@ -103,6 +103,13 @@ func readLetter(in io.Reader, o sendmailOptions) (*letterFile, error) {
 // none and so begins the body.
 func (l *letterFile) readHeader(lines *lineReader) (rest []byte, err error) {
 	octets, first := 0, true
+	var field []byte // the one under way
+	end := func() {
+		if len(field) > 0 {
+			l.fields, field = append(l.fields, string(field)), field[:0]
+		}
+	}
+	defer end()
 	for {
 		piece, begins, err := lines.next()
 		if err != nil {
@@ -111,20 +118,20 @@ func (l *letterFile) readHeader(lines *lineReader) (rest []byte, err error) {
 		if octets += len(piece); octets > maxLetterHeader {
 			return nil, exitf(exDataErr, "the header is longer than %d octets", maxLetterHeader)
 		}
-		n := len(l.fields)
 		switch {
 		case first && begins && bytes.HasPrefix(piece, []byte("From ")):
 			// A mailbox file's separator.
-		case !begins || n > 0 && (piece[0] == ' ' || piece[0] == '\t'):
-			if n > 0 {
-				l.fields[n-1] += string(piece)
+		case !begins || len(field) > 0 && (piece[0] == ' ' || piece[0] == '\t'):
+			if len(field) > 0 {
+				field = append(field, piece...)
 			}
 		case string(piece) == "\r\n":
 			return nil, nil
 		case fieldName(string(piece)) == "":
 			return piece, nil
 		default:
-			l.fields = append(l.fields, string(piece))
+			end()
+			field = append(field, piece...)
 		}
 		l.noteOctets(piece)
 		first = false

@@ -18,7 +18,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
-	"github.com/postern-mail/postern/admin"
 	"github.com/postern-mail/postern/config"
 	"github.com/postern-mail/postern/internal/logs"
 	"github.com/postern-mail/postern/mail"
@@ -118,6 +117,16 @@ func (r *reopenable) reopen() error {
 	return nil
 }
 
+// close closes a file; standard error stays open.
+func (r *reopenable) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.out == os.Stderr {
+		return nil
+	}
+	return r.out.Close()
+}
+
 func (r *reopenable) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -146,23 +155,27 @@ func (s *server) reload() (restart []string, err error) {
 	if slices.ContainsFunc(restart, func(what string) bool { return strings.Contains(what, "listener") }) {
 		return restart, fmt.Errorf("listeners were added, removed or moved, which takes a restart: %s", strings.Join(restart, ", "))
 	}
-	g, err := newGeneration(f, s.audit, s.metrics, s.log, &s.tlsSessions)
+	g, err := newGeneration(f, s.audit, s.metrics, s.log, s.lived())
 	if err != nil {
 		return nil, err
 	}
 	if err := g.certificates(); err != nil {
 		return nil, err
 	}
+	if err := s.logins.takeOver(f); err != nil {
+		return nil, err
+	}
 	present := s.current.Load()
 	if err := s.install(g); err != nil {
 		return nil, errors.Join(err, s.install(present))
 	}
+	s.replicas.adopt(g)
 	select {
 	case s.generations <- g:
 	case <-s.ended:
 		return nil, errors.New("the server is stopping")
 	}
-	err = errors.Join(s.logFile.reopen(), s.audit.Reopen())
+	err = errors.Join(s.logFile.reopen(), s.audit.Reopen(), s.audit.lines.takeOver(s.current.Load().file))
 	s.log.SetLevel(hclog.LevelFromString(f.Log.Level))
 	s.log.Info("configuration taken over", "config", s.path, "after restart", strings.Join(restart, ", "))
 	return restart, err
@@ -190,17 +203,27 @@ func needsRestart(before, after *config.File) []string {
 	}
 	note("data_dir", before.DataDir == after.DataDir)
 	note("log.file", before.Log.File == after.Log.File)
+	note("log.postfix_file", before.Log.PostfixFile == after.Log.PostfixFile)
 	note("log.format", before.Log.Format == after.Log.Format)
 	note("audit.file", before.Audit.File == after.Audit.File)
-	note("control", before.Control.Socket == after.Control.Socket && before.Control.Metrics == after.Control.Metrics)
+	note("control", before.Control.Socket == after.Control.Socket && before.Control.Metrics == after.Control.Metrics && before.Control.HealthFile == after.Control.HealthFile)
 	note("listener addresses", slices.Equal(before.Addresses(), after.Addresses()))
+	note("mirror", sameMirrors(before, after))
 	note("audit.sync_interval", before.Audit.Sync == after.Audit.Sync)
 	if before.Gateway != nil && after.Gateway != nil {
+		note("gateway.policy_server", reflect.DeepEqual(before.Gateway.AskedServers(), after.Gateway.AskedServers()))
+		note("gateway.peers", before.Gateway.Peers.Same(after.Gateway.Peers))
+		note("gateway.dmarc.reports", reflect.DeepEqual(before.DMARCReports(), after.DMARCReports()))
 		note("gateway.tls_reports", reflect.DeepEqual(before.TLSReports(), after.TLSReports()))
+		note("gateway.content", before.Gateway.Content.Room(before) == after.Gateway.Content.Room(after))
 		note("gateway.queue", before.Queue() == after.Queue() && before.MinFree("queue") == after.MinFree("queue"))
 	}
 	if before.Backend != nil && after.Backend != nil {
-		note("backend.mailbox", reflect.DeepEqual(before.Backend.Room(), after.Backend.Room()))
+		note("backend.mailbox_limits", reflect.DeepEqual(before.Backend.Limits, after.Backend.Limits))
+		note("backend.search_index", reflect.DeepEqual(before.Backend.Index.Room(), after.Backend.Index.Room()))
+		note("backend.mailbox", reflect.DeepEqual(before.Backend.Room().Mailboxes, after.Backend.Room().Mailboxes))
+		note("backend.node", before.Backend.Node == after.Backend.Node)
+		note("backend.replica", before.Backend.Replica.Same(after.Backend.Replica))
 		note("backend.minfree", before.MinFree("mail") == after.MinFree("mail"))
 		note("backend.detail_mailboxes", before.Deliveries().DetailMailboxes == after.Deliveries().DetailMailboxes)
 	}
@@ -219,24 +242,6 @@ func statusCommand() *cobra.Command {
 		Use: "status", Short: "Tell how the running server does", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return callServer(c, "status", nil) },
 	}
-}
-
-// callServer runs a command on the server that the configuration describes.
-func callServer(c *cobra.Command, name string, args url.Values) error {
-	return callServerTo(c, name, args, c.OutOrStdout())
-}
-
-// callServerTo is callServer with another place for the answer.
-func callServerTo(c *cobra.Command, name string, args url.Values, out io.Writer) error {
-	socket, err := config.ControlSocket(configPath(c))
-	if err != nil {
-		return err
-	}
-	err = admin.Call(c.Context(), socket, name, args, out)
-	if errors.Is(err, admin.ErrNotRunning) {
-		return fmt.Errorf("%w; start it with: postern serve -c %s", err, configPath(c))
-	}
-	return err
 }
 
 // replyReload answers the reload command.

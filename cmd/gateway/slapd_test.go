@@ -2,8 +2,11 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-sasl"
@@ -188,4 +191,185 @@ func TestSlapdHangs(t *testing.T) {
 	testenv.Eventually(t, outageLimit, func() error {
 		return s.send("alice", ldif.Password("alice"), "alice@example.com", "carol@example.com", "awake")
 	})
+}
+
+// policyPerson is the DN of somebody in a slapd's tree.
+func policyPerson(slapd *testenv.SlapdServer, uid string) string {
+	return fmt.Sprintf("uid=%s,ou=people,%s", uid, slapd.Tree.BaseDN)
+}
+
+func setPassword(t *testing.T, slapd *testenv.SlapdServer, uid, password string) {
+	t.Helper()
+	slapd.Modify(t, fmt.Sprintf("dn: %s\nchangetype: modify\nreplace: userPassword\nuserPassword: %s\n", policyPerson(slapd, uid), password))
+}
+
+// askAnew has every lookup go to the directory, so that what changes there
+// shows at once.
+func askAnew(directory string) string {
+	return strings.Replace(directory, `timeout            = "2s"`, "timeout            = \"2s\"\n  cache_ttl          = \"0s\"\n  negative_cache_ttl = \"0s\"", 1)
+}
+
+// TestOldTelephoneNeverLocksTheDirectory has a slapd with a password policy
+// that locks, a telephone with last month's password, and its owner.
+func TestOldTelephoneNeverLocksTheDirectory(t *testing.T) {
+	t.Parallel()
+	slapd := testenv.Slapd(t, testenv.SlapdOptions{})
+	slapd.Modify(t, "dn: cn=default,ou=policies,dc=example,dc=com\nchangetype: modify\nreplace: pwdMaxFailure\npwdMaxFailure: 5\n")
+	s := newLDAPSite(t, slapd, ldapAuthn)
+	s.configure(variant(t, standard, ldifDirectory, askAnew(ldapDirectory), ldifAuthn, ldapAuthn+"\nlockout {\n  client_failures = -1\n  account_failures = -1\n  network_failures = -1\n}\n"))
+	s.start()
+	setPassword(t, slapd, "alice", "spring")
+	must(t, s.login("alice", "spring"))
+	setPassword(t, slapd, "alice", "summer")
+	for i := range 25 { // on every folder, and by every name
+		wantAnswer(t, fmt.Sprint("the old password, try ", i), s.login([]string{"alice", "alice@example.com"}[i%2], "spring"), "535 5.7.8")
+	}
+	must(t, s.login("alice", "summer"))
+	for i := range 8 {
+		_ = s.login("alice", fmt.Sprint("guess", i))
+	}
+	wantAnswer(t, "beyond what may go upstream", s.login("alice", "another guess"), "421 4.7.0")
+	if out := s.run("auth", "status", "alice"); !strings.Contains(out, "alice") {
+		t.Errorf("auth status alice: %s", out)
+	}
+	// The directory itself still lets her in.
+	direct := newLDAPSite(t, slapd, ldapAuthn).start()
+	wantAnswer(t, "at another server of the same directory", direct.login("alice", "summer"), "")
+
+	// What was guessed before is the password now.
+	setPassword(t, slapd, "alice", "guess0")
+	s.run("auth", "unlock", "127.0.0.0/8")
+	if out := s.run("auth", "unlock", "alice"); !strings.Contains(out, "forgotten") {
+		t.Errorf("auth unlock alice: %s", out)
+	}
+	must(t, s.login("alice", "guess0"))
+}
+
+// TestPasswordTriedBeforeItWasSet is refused without asking, until the
+// directory shows that the password changed.
+func TestPasswordTriedBeforeItWasSet(t *testing.T) {
+	t.Parallel()
+	slapd := testenv.Slapd(t, testenv.SlapdOptions{})
+	s := newLDAPSite(t, slapd, ldapAuthn)
+	s.configure(variant(t, standard, ldifDirectory, askAnew(ldapDirectory), ldifAuthn, ldapAuthn))
+	s.start()
+	setPassword(t, slapd, "alice", "spring")
+	must(t, s.login("alice", "spring"))
+	for range 3 {
+		wantAnswer(t, "too early", s.login("alice", "autumn"), "535 5.7.8")
+	}
+	setPassword(t, slapd, "alice", "autumn")
+	must(t, s.login("alice", "autumn"))
+}
+
+// TestLockoutSurvives restarts the server, and has it reload.
+func TestLockoutSurvives(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, strings.Replace(standard, "gateway {", "lockout {\n  max_delay = \"1h\"\n  delay     = \"30m\"\n}\ngateway {", 1), nil).start()
+	for i := range 6 {
+		_ = s.login("alice", fmt.Sprint("guess", i))
+	}
+	held := func(when string) {
+		t.Helper()
+		wantAnswer(t, "right password "+when, s.login("alice", ldif.Password("alice")), "421 4.7.0")
+		wantAnswer(t, "somebody else "+when, s.login("bob", ldif.Password("bob")), "")
+	}
+	held("after the guesses")
+	s.run("reload")
+	held("after a reload")
+	s.proc.Stop()
+	s.start()
+	held("after a restart")
+	s.run("auth", "unlock", "ALL")
+	wantAnswer(t, "after the unlock", s.login("alice", ldif.Password("alice")), "")
+	if out := s.run("auth", "status"); !strings.Contains(out, "Nobody has to wait.") {
+		t.Errorf("auth status after the unlock: %s", out)
+	}
+}
+
+// TestLoginsWithoutTheDirectory kills it, and disables somebody while it runs.
+func TestLoginsWithoutTheDirectory(t *testing.T) {
+	t.Parallel()
+	slapd := testenv.Slapd(t, testenv.SlapdOptions{})
+	const rescue = `
+authn "recovery" {
+  file            = "{{.Dir}}/recovery"
+  allow_cleartext = true
+}
+authn "master" {
+  file            = "{{.Dir}}/recovery"
+  directory       = directory.company
+  allow_cleartext = true
+}
+`
+	s := newLDAPSite(t, slapd, ldapAuthn)
+	must(t, os.WriteFile(s.Dir+"/recovery", []byte("rescue:{PLAIN}rescue-secret\n"), 0o600))
+	s.configure(variant(t, standard, ldifDirectory, strings.Replace(ldapDirectory, `timeout            = "2s"`, "timeout            = \"2s\"\n  cache_ttl          = \"300ms\"", 1),
+		ldifAuthn, "authn \"ldap\" {\n  directory = directory.company\n  verifier_cache = \"offline-ok\"\n}"+rescue))
+	s.start()
+	must(t, s.login("alice", ldif.Password("alice")))
+	must(t, s.login("bob", ldif.Password("bob")))
+	must(t, s.login("bob", ldif.Password("bob")))
+	must(t, s.login("alice*rescue", "rescue-secret"))
+	wantAnswer(t, "a master without an account", s.login("nobody*rescue", "rescue-secret"), "535 5.7.8")
+
+	slapd.Modify(t, fmt.Sprintf("dn: %s\nchangetype: modify\nreplace: pwdAccountLockedTime\npwdAccountLockedTime: 000001010000Z\n", policyPerson(slapd, "bob")))
+	waitUntil(t, "bob is refused", func() bool { return answer(s.login("bob", ldif.Password("bob"))) == "535 5.7.8" })
+
+	slapd.Kill()
+	wantAnswer(t, "alice, whose password was right before", s.login("alice", ldif.Password("alice")), "")
+	wantAnswer(t, "alice with another password", s.login("alice", "another"), "454 4.7.0")
+	wantAnswer(t, "somebody who never logged in", s.login("carol", ldif.Password("carol")), "454 4.7.0")
+	wantAnswer(t, "the recovery account", s.login("rescue", "rescue-secret"), "")
+	if answer(s.login("bob", ldif.Password("bob"))) == "" {
+		t.Error("bob, who is disabled, logs in while the directory is down")
+	}
+}
+
+// TestAppPasswords makes one, uses it and takes it back.
+func TestAppPasswords(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, strings.Replace(standard, "gateway {", "authn \"app-passwords\" {\n  directory = directory.company\n  only_for  = [\"imap\"]\n}\ngateway {", 1), nil)
+	made := s.run("app-password", "add", "alice@example.com", "--label", "telephone", "--protocol", "imap") // without a server
+	s.start()
+	secret, rest, _ := strings.Cut(made, "\n")
+	if len(secret) != 24 {
+		t.Fatalf("made: %s", made)
+	}
+	imap := func(what, login, password string, want bool) {
+		t.Helper()
+		c, err := s.imap(login, password)
+		if (err == nil) != want {
+			t.Errorf("%s: %v", what, err)
+		}
+		if err == nil {
+			must(t, c.Close())
+		}
+	}
+	imap("with the app password", "alice", secret, true)
+	imap("with the app password, by address", "alice@example.com", strings.ReplaceAll(secret, "-", ""), true)
+	imap("with her own, where only app passwords are good", "alice", ldif.Password("alice"), false)
+	imap("another person with it", "bob", secret, false)
+	wantAnswer(t, "another protocol", s.login("alice", secret), "535 5.7.8")
+	wantAnswer(t, "her own password there", s.login("alice", ldif.Password("alice")), "")
+	if out := s.run("app-password", "list", "alice"); !strings.Contains(out, "telephone") || !strings.Contains(out, "127.0.0.1") || strings.Contains(out, secret) {
+		t.Errorf("list: %s", out)
+	}
+	id := strings.Fields(strings.TrimPrefix(rest, "This is app password "))[0]
+	if out := s.run("app-password", "revoke", "alice", id); !strings.Contains(out, "1 app password") {
+		t.Errorf("revoke: %s", out)
+	}
+	imap("with a revoked one", "alice", secret, false)
+}
+
+// waitUntil polls until something is so.
+func waitUntil(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !so(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("in vain waited until %s", what)
+		}
+		pause := time.NewTimer(100 * time.Millisecond)
+		<-pause.C
+	}
 }

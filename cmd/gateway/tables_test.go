@@ -72,7 +72,7 @@ func TestAliasFilesAndTables(t *testing.T) {
 		"ring@old.example":    "AddressLoop",
 	} {
 		got := ""
-		found, err := g.book.Resolve(t.Context(), mail.MustAddress(address))
+		found, err := g.book.Resolve(t.Context(), mail.MustAddress(address), nil)
 		for _, r := range found {
 			got += " " + r.Address.String()
 		}
@@ -102,7 +102,7 @@ func TestAccountsOfAnotherBackend(t *testing.T) {
 	g := generationOf(t, strings.Replace(virtualSite, `alias_files =`, "host \"Box2.corp.example\" { deliver = target.box }\n  alias_files =", 1), map[string]string{
 		"corp.ldif": fmt.Sprintf(person, "corp") + "mailHost: box2.Corp.example\n" + lists, "aliases": "", "virtual": "",
 	})
-	found, err := g.book.Resolve(t.Context(), mail.MustAddress("alice@corp.example"))
+	found, err := g.book.Resolve(t.Context(), mail.MustAddress("alice@corp.example"), nil)
 	if err != nil || len(found) != 1 || found[0].Route.Transport != "box" {
 		t.Errorf("Resolve = %+v, %v", found, err)
 	}

@@ -3,13 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/netip"
-	"net/url"
 	"sync/atomic"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,7 +81,7 @@ func (m reportMailer) Send(ctx context.Context, e mail.Envelope, message []byte)
 		r.Accepted, r.Notify = to.Accepted, to.Notify
 		e.Recipients = append(e.Recipients, r)
 	}
-	staged, err := m.queue.Stage(ctx, bytes.NewReader(message))
+	staged, err := m.queue.Stage(ctx, bytes.NewReader(m.Load().signOwn(message)))
 	if err != nil {
 		return "", err
 	}
@@ -94,92 +90,21 @@ func (m reportMailer) Send(ctx context.Context, e mail.Envelope, message []byte)
 }
 
 func tlsrptCommand() *cobra.Command {
-	c := &cobra.Command{Use: "tlsrpt", Short: "List, show and send the reports on TLS to other domains"}
-	list := &cobra.Command{
-		Use: "list", Short: "List the reports that are being counted or wait to be sent", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return callServer(c, "tlsrpt/list", flagArgs(c, "json")) },
-	}
-	list.Flags().Bool("json", false, "one JSON object a line")
-	show := &cobra.Command{
-		Use: "show DOMAIN", Short: "Print the reports on a domain as they are so far", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, domain []string) error {
-			return callServer(c, "tlsrpt/show", url.Values{"domain": domain})
+	return dailyReportsCommand("tlsrpt", "List, show and send the reports on TLS to other domains")
+}
+
+// tlsReports is what operators see of the reports on TLS.
+func (s *server) tlsReports() dailyReports[tlsrpt.Entry] {
+	return dailyReports[tlsrpt.Entry]{
+		find: func() (dailyReporter[tlsrpt.Entry], error) {
+			if r := s.tlsSessions.Load(); r != nil {
+				return r, nil
+			}
+			return nil, fmt.Errorf("nothing is reported: %s has no gateway { tls_reports { ... } }", s.path)
+		},
+		columns: []string{"DAY", "DOMAIN", "SUCCEEDED", "FAILED", "DUE", "ATTEMPTS", "LAST"},
+		row: func(e tlsrpt.Entry) []any {
+			return []any{e.Day, e.Domain, e.Succeeded, e.Failed, e.Due.Format(time.RFC3339), e.Attempts, e.Last}
 		},
 	}
-	send := &cobra.Command{
-		Use: "send DOMAIN", Short: "Send the reports on a domain for days that have ended now", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, domain []string) error {
-			return callServer(c, "tlsrpt/send", url.Values{"domain": domain})
-		},
-	}
-	c.AddCommand(list, show, send)
-	return c
-}
-
-// reporter returns what reports on TLS.
-func (s *server) reporter() (*tlsrpt.Reporter, error) {
-	r := s.tlsSessions.Load()
-	if r == nil {
-		return nil, fmt.Errorf("nothing is reported: %s has no gateway { tls_reports { ... } }", s.path)
-	}
-	return r, nil
-}
-
-func (s *server) replyTLSReports(ctx context.Context, args url.Values, out io.Writer) error {
-	r, err := s.reporter()
-	if err != nil {
-		return err
-	}
-	if args.Get("json") == "true" {
-		lines := json.NewEncoder(out)
-		return r.List(ctx, func(e tlsrpt.Entry) error { return lines.Encode(e) })
-	}
-	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table, "DAY\tDOMAIN\tSUCCEEDED\tFAILED\tDUE\tATTEMPTS\tLAST")
-	found := false
-	err = r.List(ctx, func(e tlsrpt.Entry) error {
-		found = true
-		_, err := fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%s\t%d\t%s\n", e.Day, e.Domain, e.Succeeded, e.Failed, e.Due.Format(time.RFC3339), e.Attempts, e.Last)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if !found {
-		fmt.Fprintln(out, "Nothing was counted yet for a domain that asks for reports.")
-		return nil
-	}
-	return table.Flush()
-}
-
-func (s *server) replyTLSReport(ctx context.Context, args url.Values, out io.Writer) error {
-	r, err := s.reporter()
-	if err != nil {
-		return err
-	}
-	reports, err := r.Show(ctx, args.Get("domain"))
-	if err == nil && len(reports) == 0 {
-		err = fmt.Errorf("nothing was counted about %s", args.Get("domain"))
-	}
-	for _, text := range reports {
-		fmt.Fprint(out, text)
-	}
-	return err
-}
-
-func (s *server) replySendTLSReport(ctx context.Context, args url.Values, out io.Writer) error {
-	r, err := s.reporter()
-	if err != nil {
-		return err
-	}
-	n, err := r.Send(ctx, args.Get("domain"))
-	if err != nil {
-		return err
-	}
-	if n == 0 {
-		fmt.Fprintf(out, "no report on %s waits to be sent; the one of today is complete when the UTC day ends\n", args.Get("domain"))
-		return nil
-	}
-	fmt.Fprintf(out, "%d report(s) sent\n", n)
-	return nil
 }

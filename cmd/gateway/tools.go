@@ -13,7 +13,7 @@ import (
 
 	"github.com/postern-mail/postern/audit"
 	"github.com/postern-mail/postern/authn"
-	"github.com/postern-mail/postern/authn/pam/pamhelper"
+	"github.com/postern-mail/postern/authn/helper/process"
 	"github.com/postern-mail/postern/config"
 	"github.com/postern-mail/postern/internal/logs"
 	"github.com/postern-mail/postern/mail"
@@ -87,7 +87,7 @@ func idleGeneration(path string) (*generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newGeneration(f, discard{}, nil, hclog.NewNullLogger(), nil)
+	return newGeneration(f, discard{}, nil, hclog.NewNullLogger(), lived{})
 }
 
 func passwordCommand() *cobra.Command {
@@ -151,34 +151,13 @@ func auditCommand() *cobra.Command {
 	return c
 }
 
-func pamHelperCommand() *cobra.Command {
+func authHelperCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "pam-helper", Short: "Ask PAM on behalf of the server (run by systemd or by the server)",
+		Use: "auth-helper", Short: "Ask PAM, Kerberos and the system's users on behalf of the server (run by systemd or by the server)",
+		Aliases:            []string{"pam-helper"}, // its name while it knew PAM only
 		DisableFlagParsing: true,
 		RunE: func(c *cobra.Command, args []string) error {
-			return pamhelper.Main(c.Context(), args, stderrLog("info").Named("pam-helper"))
+			return process.Main(c.Context(), args, stderrLog("info").Named("auth-helper"))
 		},
 	}
-}
-
-func lookupCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use: "lookup ADDRESS|LOGIN", Short: "Ask the directories about an address or a login, and explain", Args: cobra.ExactArgs(1),
-		Long: "Asks every directory of the configuration, past all caches, and prints each query, what it found\n" +
-			"and what was made of it.",
-		RunE: func(c *cobra.Command, args []string) error {
-			g, err := idleGeneration(configPath(c))
-			if err != nil {
-				return err
-			}
-			var failed error
-			for _, d := range g.file.Directories {
-				explanation, err := g.sources[d.Name].Explain(c.Context(), args[0])
-				fmt.Fprintln(c.OutOrStdout(), explanation)
-				failed = errors.Join(failed, err)
-			}
-			return failed
-		},
-	}
-	return c
 }

@@ -4,7 +4,9 @@
 // A recipient is Delivered when the server said so for this recipient after
 // the whole message. When a reply is lost the recipient is Deferred, and the
 // message offered again under the same delivery id, which a server that knows
-// XPOSTERN drops when it has it already.
+// XPOSTERN drops when it has it already. It is Deferred, too, when the server
+// has the message but asks us to keep it for the partner in its replication
+// pair: mail.Outcome.Kept.
 package lmtp
 
 import (
@@ -141,5 +143,5 @@ func (t *Transport) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome
 		return delivery.AllFailed(d, err)
 	}
 	t.awaitProbe() // or there would be a connection more than needed
-	return t.pool.Attempt(ctx, d, endpoints)
+	return t.pool.Deliver(ctx, d, endpoints)
 }

@@ -3,9 +3,9 @@ package tlsrpt
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/postern-mail/postern/delivery/tlspolicy"
+	"github.com/postern-mail/postern/internal/dailyreport"
 )
 
 // Bounds of what is kept of a domain in one day. Together they stay below what
@@ -20,9 +20,9 @@ const (
 
 // count is what happened to a domain in one UTC day, as far as it was kept.
 type count struct {
-	Version  int            `json:"version"`
-	Policies []*policyCount `json:"policies"`
-	Sending  *sending       `json:"sending,omitempty"`
+	Version  int                  `json:"version"`
+	Policies []*policyCount       `json:"policies"`
+	Sending  *dailyreport.Sending `json:"sending,omitempty"`
 }
 
 // policyCount is what happened under one policy.
@@ -64,10 +64,10 @@ func (c *count) add(s tlspolicy.Session) bool {
 	}
 	p.Failed++
 	key := failureKey{
-		Result: s.Failure, Host: plain(s.Host, maxNameOctets), Helo: plain(s.Helo, maxNameOctets),
+		Result: s.Failure, Host: dailyreport.Plain(s.Host, maxNameOctets), Helo: dailyreport.Plain(s.Helo, maxNameOctets),
 		Local: addressText(s.Local), Remote: addressText(s.Remote),
 	}
-	c.detail(p, key, plain(s.Detail, maxWhyOctets), 1)
+	c.detail(p, key, dailyreport.Plain(s.Detail, maxWhyOctets), 1)
 	return true
 }
 
@@ -125,24 +125,13 @@ func bounded(lines []string) []string {
 	var kept []string
 	left := maxTextOctets
 	for _, line := range lines {
-		line = plain(line, left)
+		line = dailyreport.Plain(line, left)
 		if left -= len(line); line == "" || left <= 0 {
 			break
 		}
 		kept = append(kept, line)
 	}
 	return kept
-}
-
-// plain keeps of what strangers say printable ASCII, up to a length.
-func plain(s string, limit int) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
-	return s[:min(len(s), limit)]
 }
 
 func addressText(a netip.Addr) string {

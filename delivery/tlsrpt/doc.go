@@ -9,7 +9,7 @@
 // What strangers can make it keep is bounded in every direction: what has no
 // room is counted in a metric and left out.
 //
-// It signs nothing: section 3 asks for DKIM on reports by mail, which is for
-// the site's signer to add. Certificates of HTTPS receivers are verified, which
+// It signs nothing: the DKIM signature that section 3 asks for on reports by mail
+// is the Mailer's to add. Certificates of HTTPS receivers are verified, which
 // section 3 leaves open.
 package tlsrpt

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -97,7 +96,7 @@ func (r *Reporter) write(ctx context.Context, fresh map[subject]*count) error {
 		}
 		for d, domains := range added {
 			r.kept[d] += domains
-			r.wakeAt(r.reportTime(d))
+			r.wake.At(r.cfg.ReportTime(d))
 		}
 		subjects = subjects[n:]
 	}
@@ -165,28 +164,11 @@ func (r *Reporter) load(ctx context.Context, s subject) (*count, error) {
 
 // countKept counts the domains of a day in the store, once.
 func (r *Reporter) countKept(ctx context.Context, d day) error {
-	if _, known := r.kept[d]; known {
-		return nil
-	}
-	n := 0
-	err := store.Scan(ctx, r.deps.Store, d.lo(), (d + 1).lo(), 1000, func(store.Snapshot, []byte, []byte) error {
-		n++
-		return nil
+	return r.kept.Know(d, func() (n int, err error) {
+		err = store.Scan(ctx, r.deps.Store, lo(d), lo(d+1), 1000, func(store.Snapshot, []byte, []byte) error {
+			n++
+			return nil
+		})
+		return n, err
 	})
-	if err != nil {
-		return err
-	}
-	for old := range r.kept {
-		if old+1 < d {
-			delete(r.kept, old)
-		}
-	}
-	r.kept[d] = n
-	return nil
-}
-
-func (r *Reporter) wakeAt(t time.Time) {
-	if !r.wake.IsZero() && t.Before(r.wake) {
-		r.wake = t
-	}
 }

@@ -23,7 +23,7 @@ type Entry struct {
 // List calls each for every report that is being counted or waits to be sent,
 // by day and domain.
 func (r *Reporter) List(ctx context.Context, each func(Entry) error) error {
-	return r.inRun(ctx, func(ctx context.Context) error {
+	return r.loop.Do(ctx, func(ctx context.Context) error {
 		return r.scan(ctx, func(w waiting) error { return each(r.entry(w)) })
 	})
 }
@@ -44,7 +44,7 @@ func (r *Reporter) scan(ctx context.Context, look func(waiting) error) error {
 }
 
 func (r *Reporter) entry(w waiting) Entry {
-	e := Entry{Domain: w.domain, Day: w.day.String(), Due: r.due(w.subject, w.count)}
+	e := Entry{Domain: w.domain, Day: w.day.String(), Due: r.cfg.Due(w.day, w.count.Sending)}
 	for _, p := range w.count.Policies {
 		e.Succeeded += p.Succeeded
 		e.Failed += p.Failed
@@ -59,7 +59,7 @@ func (r *Reporter) entry(w waiting) Entry {
 // the one of today last.
 func (r *Reporter) Show(ctx context.Context, domain string) (reports []string, err error) {
 	domain = strings.ToLower(domain)
-	err = r.inRun(ctx, func(ctx context.Context) error {
+	err = r.loop.Do(ctx, func(ctx context.Context) error {
 		return r.scan(ctx, func(w waiting) error {
 			if w.domain != domain {
 				return nil
@@ -76,20 +76,8 @@ func (r *Reporter) Show(ctx context.Context, domain string) (reports []string, e
 // there were and what kept one from being sent.
 func (r *Reporter) Send(ctx context.Context, domain string) (n int, err error) {
 	domain = strings.ToLower(domain)
-	err = r.inRun(ctx, func(ctx context.Context) error {
-		round, err := r.collect(ctx, func(w waiting) bool { return w.domain == domain })
-		if err != nil {
-			return err
-		}
-		n = len(round)
-		if err := r.sendAll(ctx, round, time.Now()); err != nil {
-			return err
-		}
-		for _, w := range round {
-			if w.count.Sending != nil && w.count.Sending.Last != "" {
-				err = fmt.Errorf("report of %s: %s", w.day, w.count.Sending.Last)
-			}
-		}
+	err = r.loop.Do(ctx, func(ctx context.Context) (err error) {
+		n, err = r.round().Now(ctx, func(w waiting) bool { return w.domain == domain }, r.sendAll)
 		return err
 	})
 	return n, err

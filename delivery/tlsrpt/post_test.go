@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/delivery/tlspolicy"
+	"github.com/postern-mail/postern/internal/dailyreport"
 	"github.com/postern-mail/postern/internal/dns"
 	"github.com/postern-mail/postern/internal/dns/dnstest"
 	"github.com/postern-mail/postern/internal/testenv"
@@ -104,9 +105,9 @@ func TestReportByHTTPS(t *testing.T) {
 		s.start()
 		defer func() { s.end() }()
 		s.Note(session("example.com", tlspolicy.STSWebPKIInvalid))
-		counted := dayOf(time.Now())
-		time.Sleep(2 * flushEvery)
-		time.Sleep(time.Until(s.reportTime(counted).Add(2 * time.Minute)))
+		counted := dailyreport.DayOf(time.Now())
+		time.Sleep(2 * dailyreport.Every)
+		time.Sleep(time.Until(s.Reporter.cfg.ReportTime(counted).Add(2 * time.Minute)))
 		if e := s.entries(); len(e) != 1 || e[0].Attempts != 1 || len(late.posts()) != 1 || len(there.posts()) != 1 {
 			t.Fatalf("after the first attempt: kept %+v, posted %d and %d", e, len(late.posts()), len(there.posts()))
 		}
@@ -125,7 +126,7 @@ func TestReportByHTTPS(t *testing.T) {
 				}
 			}
 			if err := json.Unmarshal(unpack(t, bytes.NewReader(got.body)), &r); err != nil || len(r.Policies) != 1 || r.Policies[0].Summary.Failed != 1 ||
-				r.ID != counted.start().Format("20060102")+".example.com@gateway.example.net" {
+				r.ID != counted.Start().Format("20060102")+".example.com@gateway.example.net" {
 				t.Errorf("%v: %+v", err, r)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/delivery/tlspolicy"
+	"github.com/postern-mail/postern/internal/dailyreport"
 	"github.com/postern-mail/postern/store/storetest"
 )
 
@@ -54,13 +55,13 @@ var cutDomains = []string{"a.example", "b.example", "c.example"}
 
 // early is the first day's report time of siteOn's host: the store of a machine
 // has timers of its own, which makes long waits slow.
-var early = day(0).start().AddDate(30, 0, 1).Add(10 * time.Minute)
+var early = day(0).Start().AddDate(30, 0, 1).Add(10 * time.Minute)
 
 // earlyHost is a host whose reports on the first day in the bubble go out early.
 func earlyHost() string {
 	for n := 0; ; n++ {
-		r := Reporter{cfg: Config{Hostname: fmt.Sprintf("gateway%d.example.net", n)}}
-		if r.reportTime(dayOf(early) - 1).Before(early) {
+		r := Reporter{cfg: Config{Submitter: dailyreport.Submitter{Hostname: fmt.Sprintf("gateway%d.example.net", n)}}}
+		if r.cfg.ReportTime(dailyreport.DayOf(early) - 1).Before(early) {
 			return r.cfg.Hostname
 		}
 	}
@@ -110,13 +111,13 @@ func TestPowerCuts(t *testing.T) {
 				k.mu.Unlock()
 				s.Note(session(domain, []tlspolicy.Failure{"", tlspolicy.NoSTARTTLS}[n%2]))
 			}
-			time.Sleep(2 * flushEvery)
+			time.Sleep(2 * dailyreport.Every)
 			synctest.Wait()
 			k.mu.Lock()
 			k.safe = maps.Clone(k.noted)
 			k.mu.Unlock()
 		}
-		time.Sleep(time.Until(early.Add(2 * flushEvery)))
+		time.Sleep(time.Until(early.Add(2 * dailyreport.Every)))
 		synctest.Wait()
 		m.OnOp(nil)
 		if len(s.sent()) != len(cutDomains) {
@@ -131,7 +132,7 @@ func TestPowerCuts(t *testing.T) {
 			time.Sleep(time.Until(early.Add(time.Hour)))
 			s := siteOn(t, cut.left)
 			defer func() { s.end() }()
-			time.Sleep(2 * flushEvery)
+			time.Sleep(2 * dailyreport.Every)
 			synctest.Wait()
 			reported := maps.Clone(cut.before.report)
 			for _, l := range s.sent() {

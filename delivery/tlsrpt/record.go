@@ -2,12 +2,11 @@ package tlsrpt
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
+	"github.com/postern-mail/postern/internal/dailyreport"
 	"github.com/postern-mail/postern/store"
 )
 
@@ -18,18 +17,13 @@ const tag = 't'
 // recordVersion is the format of the values; a reader refuses another one.
 const recordVersion = 1
 
-// day is a UTC day, counted since 1970.
-type day uint32
+// lo is where the keys of a day begin.
+func lo(d day) []byte { return d.Append([]byte{tag}) }
 
-const dayTime = 24 * time.Hour
+// day is a UTC day.
+type day = dailyreport.Day
 
-func dayOf(t time.Time) day    { return day(t.Unix() / int64(dayTime/time.Second)) }
-func (d day) start() time.Time { return time.Unix(int64(d)*int64(dayTime/time.Second), 0).UTC() }
-func (d day) end() time.Time   { return (d + 1).start() }
-func (d day) last() time.Time  { return d.end().Add(-time.Second) }
-func (d day) String() string   { return d.start().Format(time.DateOnly) }
-func (d day) lo() []byte       { return binary.BigEndian.AppendUint32([]byte{tag}, uint32(d)) }
-func (s subject) key() []byte  { return append(s.day.lo(), s.domain...) }
+func (s subject) key() []byte { return append(lo(s.day), s.domain...) }
 
 // subject is what one count, and one report, is about.
 type subject struct {
@@ -41,7 +35,7 @@ func parseKey(key []byte) (subject, error) {
 	if len(key) < 6 || key[0] != tag {
 		return subject{}, fmt.Errorf("%w: key %x", errRecord, key)
 	}
-	return subject{day(binary.BigEndian.Uint32(key[1:5])), string(key[5:])}, nil
+	return subject{dailyreport.DayIn(key[1:5]), string(key[5:])}, nil
 }
 
 var errRecord = errors.New("malformed record of TLS sessions")

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/postern-mail/postern/delivery/tlspolicy"
@@ -55,8 +54,8 @@ type failure struct {
 // reportOf writes what was counted about a subject as a report.
 func (r *Reporter) reportOf(s subject, c *count) report {
 	all := report{
-		Organization: r.cfg.Organization, Contact: r.cfg.Contact, ID: r.id(s),
-		Range:    dateRange{s.day.start(), s.day.last()},
+		Organization: r.cfg.Organization, Contact: r.cfg.Contact, ID: r.cfg.ID(s.day, s.domain),
+		Range:    dateRange{s.day.Start(), s.day.Last()},
 		Policies: []policyResult{},
 	}
 	for _, p := range c.Policies {
@@ -70,11 +69,6 @@ func (r *Reporter) reportOf(s subject, c *count) report {
 		all.Policies = append(all.Policies, result)
 	}
 	return all
-}
-
-// id names a report: the same whenever it is written.
-func (r *Reporter) id(s subject) string {
-	return fmt.Sprintf("%s.%s@%s", s.day.start().Format("20060102"), s.domain, r.cfg.Hostname)
 }
 
 func (a report) json() ([]byte, error) {

@@ -3,7 +3,6 @@ package tlsrpt
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postern-mail/postern/delivery/tlspolicy"
+	"github.com/postern-mail/postern/internal/dailyreport"
 	"github.com/postern-mail/postern/internal/dns"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/store"
@@ -21,14 +21,7 @@ import (
 
 // Config says who reports.
 type Config struct {
-	// Organization and Contact say who we are and how to reach us; required.
-	Organization string
-	Contact      string
-	// From is the address reports are sent from; required.
-	From mail.Address
-	// Hostname is the name of the submitter and the domain of report ids;
-	// required.
-	Hostname string
+	dailyreport.Submitter
 	// Roots are trusted by HTTPS receivers' certificates; nil means the
 	// system's.
 	Roots *x509.CertPool
@@ -63,12 +56,8 @@ type Deps struct {
 }
 
 const (
-	// flushEvery is how long a count may be in memory alone.
-	flushEvery = time.Minute
 	// flushTime bounds the lookups of one flush.
 	flushTime = 30 * time.Second
-	// stopTime bounds the last flush.
-	stopTime = 5 * time.Second
 	// maxOpen bounds the domains counted between two flushes, maxDomains those
 	// of a day, maxAsked the memory of who wants reports.
 	maxOpen    = 2000
@@ -86,16 +75,15 @@ type Reporter struct {
 	log    hclog.Logger
 	poster *poster
 	counts counters
-	asked  chan request
-	ended  chan struct{} // closed when Run has ended
+	loop   *dailyreport.Loop
 
 	mu   sync.Mutex
 	open map[subject]*count // since the last flush
 
 	// The following belong to Run's goroutine.
-	wants map[string]wish // by domain
-	kept  map[day]int     // domains in the store
-	wake  time.Time       // nothing is due before
+	wants map[string]wish  // by domain
+	kept  dailyreport.Kept // domains in the store
+	wake  dailyreport.Wake // nothing is due before
 }
 
 // wish is whether a domain wants reports, as its DNS said on a day.
@@ -108,16 +96,8 @@ var _ tlspolicy.Sessions = (*Reporter)(nil)
 
 // New returns a Reporter over what the store holds.
 func New(cfg Config, deps Deps) (*Reporter, error) {
-	switch {
-	case cfg.Organization == "" || cfg.Contact == "" || cfg.Hostname == "":
-		return nil, errors.New("TLS reports: organization, contact and hostname are required")
-	case cfg.From.IsNull():
-		return nil, errors.New("TLS reports: an address to send from is required")
-	}
-	for _, text := range []string{cfg.Organization, cfg.Contact, cfg.Hostname} {
-		if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			return nil, fmt.Errorf("TLS reports: %q holds control characters", text)
-		}
+	if err := cfg.Check(); err != nil {
+		return nil, fmt.Errorf("TLS reports: %w", err)
 	}
 	if deps.Log == nil {
 		deps.Log = hclog.NewNullLogger()
@@ -129,15 +109,15 @@ func New(cfg Config, deps Deps) (*Reporter, error) {
 	return &Reporter{
 		cfg: cfg, deps: deps, log: deps.Log, counts: counts,
 		poster: newPoster(deps.Resolver, cfg.Roots, cfg.PrivateReceivers),
-		asked:  make(chan request), ended: make(chan struct{}),
-		open: make(map[subject]*count), wants: make(map[string]wish), kept: make(map[day]int),
+		loop:   dailyreport.NewLoop("TLS reports"),
+		open:   make(map[subject]*count), wants: make(map[string]wish), kept: make(dailyreport.Kept),
 	}, nil
 }
 
 // Note implements tlspolicy.Sessions. It counts the session, in memory.
 func (r *Reporter) Note(s tlspolicy.Session) {
 	r.counts.session(s)
-	about := subject{dayOf(time.Now()), s.Published.Domain}
+	about := subject{dailyreport.DayOf(time.Now()), s.Published.Domain}
 	if !isDomain(about.domain) {
 		r.counts.dropped.Inc()
 		return
@@ -161,53 +141,13 @@ func (r *Reporter) Note(s tlspolicy.Session) {
 // isDomain reports whether a name can be asked about and written into a header.
 func isDomain(s string) bool {
 	_, err := mail.ParseDomain(s)
-	return err == nil && strings.Contains(s, ".") && !strings.HasPrefix(s, "[") && plain(s, 255) == s
+	return err == nil && strings.Contains(s, ".") && !strings.HasPrefix(s, "[") && dailyreport.Plain(s, 255) == s
 }
 
 // Run writes what is counted, and sends reports when their time has come, until
 // ctx ends. It then writes once more. It may be called once.
 func (r *Reporter) Run(ctx context.Context) error {
-	defer close(r.ended)
-	tick := time.NewTicker(flushEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
-			defer cancel()
-			return r.write(last, r.take())
-		case <-tick.C:
-			r.flush(ctx)
-			r.sendDue(ctx)
-		case q := <-r.asked:
-			r.flush(ctx)
-			q.done <- q.do(ctx)
-		}
-	}
-}
-
-// request is work that only Run's goroutine may do.
-type request struct {
-	do   func(ctx context.Context) error
-	done chan error
-}
-
-// inRun has Run do something, after a flush.
-func (r *Reporter) inRun(ctx context.Context, do func(ctx context.Context) error) error {
-	q := request{do, make(chan error, 1)}
-	select {
-	case r.asked <- q:
-	case <-r.ended:
-		return errors.New("TLS reports: the server is stopping")
-	case <-ctx.Done():
-		return fmt.Errorf("TLS reports are busy: %w", ctx.Err())
-	}
-	select {
-	case err := <-q.done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("TLS reports go on without waiting: %w", ctx.Err())
-	}
+	return r.loop.Run(ctx, r.flush, r.sendDue, func(ctx context.Context) error { return r.write(ctx, r.take()) })
 }
 
 // take empties what was counted since the last flush.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/delivery/tlspolicy"
+	"github.com/postern-mail/postern/internal/dailyreport"
 	"github.com/postern-mail/postern/internal/dns"
 	"github.com/postern-mail/postern/mail"
 )
@@ -69,7 +70,7 @@ func TestReportByMail(t *testing.T) {
 			s.Note(session("example.com", ""))
 		}
 		s.Note(session("example.com", tlspolicy.CertificateExpired))
-		time.Sleep(2 * flushEvery)
+		time.Sleep(2 * dailyreport.Every)
 		s.Note(session("example.com", tlspolicy.CertificateExpired))
 		s.restart() // what was not flushed yet is written on the way out
 		s.Note(session("example.com", ""))
@@ -79,14 +80,14 @@ func TestReportByMail(t *testing.T) {
 		if n := len(s.sent()); n != 0 {
 			t.Fatalf("%d reports on the same day", n)
 		}
-		time.Sleep(14*time.Hour + maxDelay + time.Minute)
+		time.Sleep(14*time.Hour + dailyreport.MaxDelay + time.Minute)
 		s.restart()
 		time.Sleep(48 * time.Hour)
 		letters := s.sent()
 		if len(letters) != 1 {
 			t.Fatalf("%d reports, want one", len(letters))
 		}
-		if late := letters[0].at.Sub(dayOf(letters[0].at).start()); late < minDelay || late > maxDelay+flushEvery {
+		if late := letters[0].at.Sub(dailyreport.DayOf(letters[0].at).Start()); late < dailyreport.MinDelay || late > dailyreport.MaxDelay+dailyreport.Every {
 			t.Errorf("sent %s after the day's end", late)
 		}
 		env := letters[0].envelope
@@ -151,7 +152,7 @@ func TestWhoWantsReports(t *testing.T) {
 			t.Errorf("kept while the DNS is away: %+v", got)
 		}
 		// It stays away beyond the first attempt, and then asks for nothing.
-		time.Sleep(time.Until(s.reportTime(dayOf(time.Now())).Add(2 * time.Minute)))
+		time.Sleep(time.Until(s.Reporter.cfg.ReportTime(dailyreport.DayOf(time.Now())).Add(2 * time.Minute)))
 		if got := s.entries(); len(got) != 2 || got[0].Attempts != 1 || !strings.Contains(got[0].Last, "timeout") {
 			t.Errorf("kept while nobody knows: %+v", got)
 		}
@@ -170,7 +171,7 @@ func TestAskedOnce(t *testing.T) {
 		for range 10 {
 			s.Note(session("example.com", ""))
 			s.Note(session("example.org", ""))
-			time.Sleep(flushEvery)
+			time.Sleep(dailyreport.Every)
 		}
 		synctest.Wait()
 		s.set(func() {
@@ -199,7 +200,7 @@ func TestRetries(t *testing.T) {
 			inBubble(t, func(t *testing.T, s *site) {
 				s.set(func() { s.refuse = errBusy })
 				s.Note(session("example.com", ""))
-				time.Sleep(24*time.Hour + maxDelay + time.Minute)
+				time.Sleep(24*time.Hour + dailyreport.MaxDelay + time.Minute)
 				s.restart()
 				time.Sleep(row.failures)
 				if row.sent > 0 {
@@ -213,7 +214,7 @@ func TestRetries(t *testing.T) {
 				if len(s.sent()) != row.sent || len(s.entries()) != 0 || !slices.Equal(results[len(results)-len(row.results):], row.results) {
 					t.Errorf("sent %d, kept %+v, audit %q", len(s.sent()), s.entries(), results)
 				}
-				if len(results) > maxAttempts {
+				if len(results) > dailyreport.MaxAttempts {
 					t.Errorf("%d attempts", len(results))
 				}
 			})
@@ -227,9 +228,9 @@ func TestFullDisk(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *site) {
 		s.kv.fill(true)
 		s.Note(session("example.com", ""))
-		time.Sleep(3 * flushEvery)
+		time.Sleep(3 * dailyreport.Every)
 		s.Note(session("example.com", tlspolicy.NoSTARTTLS))
-		time.Sleep(3 * flushEvery)
+		time.Sleep(3 * dailyreport.Every)
 		s.kv.fill(false)
 		if got := s.entries(); len(got) != 1 || got[0].Succeeded != 1 || got[0].Failed != 1 {
 			t.Errorf("kept %+v", got)
@@ -334,7 +335,7 @@ func TestBounds(t *testing.T) {
 			for i := range maxOpen {
 				s.Note(session(fmt.Sprintf("r%d-%d.example", round, i), ""))
 			}
-			time.Sleep(flushEvery + time.Second)
+			time.Sleep(dailyreport.Every + time.Second)
 		}
 		if n := len(s.entries()); n != maxDomains {
 			t.Errorf("%d domains kept in a day", n)

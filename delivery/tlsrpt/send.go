@@ -4,55 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/postern-mail/postern/internal/dailyreport"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/store"
 )
 
-const (
-	// minDelay leaves the last counts of a day the time to be written,
-	// maxDelay is RFC 8460's (section 4.1): reporters spread over four hours.
-	minDelay = 5 * time.Minute
-	maxDelay = 4 * time.Hour
-	// A report that a receiver does not take is tried again after firstRetry,
-	// then twice as long, up to maxRetry; it is given up after maxAttempts, about
-	// a day.
-	firstRetry  = 5 * time.Minute
-	maxRetry    = 4 * time.Hour
-	maxAttempts = 12
-	// maxRound bounds the reports whose counts are in memory at once.
-	maxRound = 64
-)
-
-// sending is how far the sending of a report has come.
-type sending struct {
-	Attempts int       `json:"attempts"`
-	Next     time.Time `json:"next"`
-	Done     []string  `json:"done,omitempty"` // receivers
-	Last     string    `json:"last,omitempty"` // why the last attempt failed
-}
-
-// reportTime is when the reports about a day are sent: always the same, and for
-// each host another.
-func (r *Reporter) reportTime(d day) time.Time {
-	h := fnv.New64a()
-	fmt.Fprintf(h, "%s %d", r.cfg.Hostname, d)
-	spread := uint64((maxDelay - minDelay) / time.Second)
-	return d.end().Add(minDelay + time.Duration(h.Sum64()%spread)*time.Second)
-}
-
-// due returns when the report about a subject is to be tried.
-func (r *Reporter) due(s subject, c *count) time.Time {
-	if c.Sending != nil {
-		return c.Sending.Next
-	}
-	return r.reportTime(s.day)
-}
+// maxRound bounds the reports whose counts are in memory at once.
+const maxRound = 64
 
 // waiting is a report that is to be sent.
 type waiting struct {
@@ -62,12 +22,12 @@ type waiting struct {
 
 // sendDue sends the reports whose time has come.
 func (r *Reporter) sendDue(ctx context.Context) {
-	if time.Now().Before(r.wake) {
+	if !r.wake.Passed(time.Now()) {
 		return
 	}
 	for ctx.Err() == nil {
 		now := time.Now()
-		round, err := r.collect(ctx, func(w waiting) bool { return !now.Before(r.due(w.subject, w.count)) })
+		round, err := r.round().Due(ctx, now)
 		if err != nil {
 			r.log.Error("TLS reports cannot be read", "err", err)
 			return
@@ -83,14 +43,18 @@ func (r *Reporter) sendDue(ctx context.Context) {
 	}
 }
 
-// collect returns up to maxRound reports of past days for which pick says so,
-// and notes in wake when the earliest of the others is due.
-func (r *Reporter) collect(ctx context.Context, pick func(waiting) bool) ([]waiting, error) {
-	today := dayOf(time.Now())
-	r.wake = r.reportTime(today)
-	var round []waiting
-	errFull := errors.New("round is full")
-	err := store.Scan(ctx, r.deps.Store, day(0).lo(), today.lo(), 100, func(_ store.Snapshot, key, value []byte) error {
+// round chooses among the reports of past days.
+func (r *Reporter) round() dailyreport.Round[waiting] {
+	return dailyreport.Round[waiting]{
+		Submitter: r.cfg.Submitter, Wake: &r.wake, Most: maxRound, Scan: r.past,
+		State: func(w waiting) (day, *dailyreport.Sending) { return w.day, w.count.Sending },
+	}
+}
+
+// past goes through what was counted before today. What is damaged is told of
+// and passed over.
+func (r *Reporter) past(ctx context.Context, today day, look func(waiting) error) error {
+	return store.Scan(ctx, r.deps.Store, lo(0), lo(today), 100, func(_ store.Snapshot, key, value []byte) error {
 		s, err := parseKey(key)
 		if err != nil {
 			r.log.Error("record in the place of TLS reports", "err", err)
@@ -101,35 +65,13 @@ func (r *Reporter) collect(ctx context.Context, pick func(waiting) bool) ([]wait
 			r.log.Error("counts of TLS sessions cannot be read", "domain", s.domain, "day", s.day.String(), "err", err)
 			return nil
 		}
-		if w := (waiting{s, c}); pick(w) {
-			round = append(round, w)
-		} else {
-			r.wakeAt(r.due(s, c))
-		}
-		if len(round) == maxRound {
-			r.wake = time.Time{}
-			return errFull
-		}
-		return nil
+		return look(waiting{s, c})
 	})
-	if errors.Is(err, errFull) {
-		err = nil
-	}
-	return round, err
 }
 
 // sendAll tries each report once and records what came of it, in one commit.
 func (r *Reporter) sendAll(ctx context.Context, round []waiting, now time.Time) error {
-	settled := make([]bool, len(round))
-	var senders errgroup.Group
-	senders.SetLimit(maxLookups)
-	for i, w := range round {
-		senders.Go(func() error {
-			settled[i] = r.send(ctx, w, now)
-			return nil
-		})
-	}
-	_ = senders.Wait() // nobody returns an error
+	settled := dailyreport.Each(round, maxLookups, func(w waiting) bool { return r.send(ctx, w, now) })
 	b := store.NewBatch()
 	b.UseReserve = true
 	octets := 0
@@ -138,7 +80,7 @@ func (r *Reporter) sendAll(ctx context.Context, round []waiting, now time.Time) 
 			b.Delete(w.key())
 			continue
 		}
-		r.wakeAt(w.count.Sending.Next)
+		r.wake.At(w.count.Sending.Next)
 		value, err := w.count.encode()
 		if err != nil {
 			return err
@@ -161,7 +103,7 @@ func (r *Reporter) sendAll(ctx context.Context, round []waiting, now time.Time) 
 func (r *Reporter) send(ctx context.Context, w waiting, now time.Time) (settled bool) {
 	state := w.count.Sending
 	if state == nil {
-		state = &sending{}
+		state = &dailyreport.Sending{}
 		w.count.Sending = state
 	}
 	state.Last = ""
@@ -173,16 +115,11 @@ func (r *Reporter) send(ctx context.Context, w waiting, now time.Time) (settled 
 	packed, failed := r.reportOf(w.subject, w.count).compressed()
 	err = errors.Join(err, failed)
 	if err == nil {
-		for _, to := range receivers {
-			if slices.Contains(state.Done, to.String()) {
-				continue
-			}
-			failed := r.sendTo(ctx, w.subject, to, packed, now)
-			if failed == nil && len(to.String()) <= maxURIOctets {
-				state.Done = append(state.Done, to.String())
-			}
-			err = errors.Join(err, failed)
+		names := make([]string, len(receivers))
+		for i, to := range receivers {
+			names[i] = to.String()
 		}
+		err = state.Try(names, func(i int) error { return r.sendTo(ctx, w.subject, receivers[i], packed, now) })
 	}
 	if err == nil {
 		return true
@@ -190,10 +127,8 @@ func (r *Reporter) send(ctx context.Context, w waiting, now time.Time) (settled 
 	if ctx.Err() != nil { // it is we who stop
 		return false
 	}
-	state.Attempts++
-	state.Last = plain(err.Error(), maxWhyOctets)
-	state.Next = now.Add(min(firstRetry<<min(state.Attempts-1, 10), maxRetry))
-	if state.Attempts < maxAttempts {
+	last := state.Failed(err, now)
+	if !last {
 		r.record(w.subject, "deferred", "", err.Error())
 		return false
 	}
@@ -201,9 +136,6 @@ func (r *Reporter) send(ctx context.Context, w waiting, now time.Time) (settled 
 	r.record(w.subject, "given up", "", err.Error())
 	return true
 }
-
-// maxURIOctets is how long the URI of a receiver may be to be remembered.
-const maxURIOctets = 500
 
 // sendTo brings a report to one receiver.
 func (r *Reporter) sendTo(ctx context.Context, s subject, to Receiver, packed []byte, now time.Time) error {
@@ -232,7 +164,7 @@ func (r *Reporter) record(s subject, result string, id mail.QueueID, detail stri
 	if r.deps.Audit != nil {
 		r.deps.Audit.Record(mail.Event{
 			Kind: mail.EventTLSReport, Result: result, Service: "tlsrpt", Queue: id, Peer: s.domain,
-			Detail: r.id(s) + ": " + detail,
+			Detail: r.cfg.ID(s.day, s.domain) + ": " + detail,
 		})
 	}
 }

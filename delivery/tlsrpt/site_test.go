@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/delivery/tlspolicy"
+	"github.com/postern-mail/postern/internal/dailyreport"
 	"github.com/postern-mail/postern/internal/dns"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
@@ -18,8 +19,11 @@ import (
 )
 
 var config = Config{
-	Organization: "Example Ltd", Contact: "postmaster@example.net", From: mail.MustAddress("tlsrpt@example.net"),
-	Hostname: "gateway.example.net", PrivateReceivers: true,
+	Submitter: dailyreport.Submitter{
+		Organization: "Example Ltd", Contact: "postmaster@example.net", From: mail.MustAddress("tlsrpt@example.net"),
+		Hostname: "gateway.example.net",
+	},
+	PrivateReceivers: true,
 }
 
 // site is what a Reporter stands in, with DNS and queue in memory.

@@ -11,9 +11,8 @@ tls {
 
 directory "ldap" "ad" {
   preset             = "ad"
-  uris               = ["ldaps://dc1.corp.example.com", "ldaps://dc2.corp.example.com"]
+  uris               = ["ldaps://dc1.corp.example.com", "ldaps://dc2.corp.example.com"] # or ["ldaps:///dc=corp,dc=example,dc=com"]
   ca_file            = "/etc/postern/ad-ca.pem"
-  base               = "dc=corp,dc=example,dc=com"
   bind_dn            = "cn=Mail Service,cn=Users,dc=corp,dc=example,dc=com"
   bind_password_file = "/etc/postern/ldap.password"
   disabled_receive   = "reject"

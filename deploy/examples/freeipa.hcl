@@ -10,9 +10,8 @@ tls {
 
 directory "ldap" "ipa" {
   preset             = "freeipa"
-  uris               = ["ldaps://ipa1.example.com", "ldaps://ipa2.example.com"]
+  uris               = ["ldaps://ipa1.example.com", "ldaps://ipa2.example.com"] # or those the DNS names: ["ldaps:///dc=example,dc=com"]
   ca_file            = "/etc/postern/ipa-ca.crt"
-  base               = "dc=example,dc=com"
   bind_dn            = "uid=mail,cn=sysaccounts,cn=etc,dc=example,dc=com"
   bind_password_file = "/etc/postern/ldap.password"
 }

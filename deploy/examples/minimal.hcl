@@ -33,4 +33,6 @@ backend {
   listener "lmtp" { bind = ["unix:/run/postern/lmtp.sock"] }
   listener "imap" { bind = [":143"] }
   listener "imaps" { bind = [":993"] }
+  # For programs that fetch by POP3, too:
+  # listener "pop3s" { bind = [":995"] }
 }

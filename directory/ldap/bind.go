@@ -28,13 +28,13 @@ func (c *Client) Bind(ctx context.Context, dn, password string) error {
 	if dn == "" || password == "" || len(password) > maxPasswordOctets || strings.Contains(password, "\x00") {
 		return status.Errorf(status.AuthFailed, "not a possible password")
 	}
-	err := c.do(ctx, func(s *server) *pool { return s.binds }, func(l *goldap.Conn) error {
+	_, err := ask(ctx, c, binds, func(l *goldap.Conn) (struct{}, error) {
 		result, err := l.SimpleBind(&goldap.SimpleBindRequest{
 			Username: dn,
 			Password: password,
 			Controls: []goldap.Control{goldap.NewControlBeheraPasswordPolicy()},
 		})
-		return judgeBind(result, err)
+		return struct{}{}, judgeBind(result, err)
 	})
 	switch status.Of(err) {
 	case status.OK, status.AuthFailed, status.AccountDisabled, status.DirectoryDown:

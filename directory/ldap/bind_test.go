@@ -36,3 +36,21 @@ func TestPasswordPolicyControl(t *testing.T) {
 		t.Errorf("without a result: %v", err)
 	}
 }
+
+// TestActiveDirectoryCodes reads every code, those too that no controller here
+// can be brought to say.
+func TestActiveDirectoryCodes(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string]status.Reason{
+		"525": status.AuthFailed, "52e": status.AuthFailed, "fff": status.AuthFailed,
+		"530": status.AccountDisabled, "531": status.AccountDisabled, "532": status.AccountDisabled,
+		"533": status.AccountDisabled, "568": status.AccountDisabled, "701": status.AccountDisabled,
+		"773": status.AccountDisabled, "775": status.AccountDisabled,
+	} {
+		text := "80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data " + code + ", v2580"
+		err := judgeBind(nil, goldap.NewError(goldap.LDAPResultInvalidCredentials, errors.New(text)))
+		if status.Of(err) != want {
+			t.Errorf("data %s: %v, want %s", code, err, want)
+		}
+	}
+}

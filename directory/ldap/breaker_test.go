@@ -8,7 +8,7 @@ import (
 func TestBreaker(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)
-	b := &breaker{maxFailures: 3, maxPause: 5 * time.Second}
+	b := &breaker{maxFailures: 3, maxPause: 5 * time.Second, cheapWithin: cheapFailure}
 	allowed := func(want bool) {
 		t.Helper()
 		if got := b.allow(now); got != want {
@@ -16,10 +16,10 @@ func TestBreaker(t *testing.T) {
 		}
 	}
 	for range 2 {
-		b.failed(now)
+		b.failed(now, time.Second)
 		allowed(true)
 	}
-	if !b.failed(now) {
+	if !b.failed(now, time.Second) {
 		t.Error("the third failure begins no pause")
 	}
 	allowed(false)
@@ -29,7 +29,7 @@ func TestBreaker(t *testing.T) {
 		now = now.Add(time.Millisecond)
 		allowed(true)
 		allowed(false) // only one caller tries
-		if b.failed(now) {
+		if b.failed(now, time.Second) {
 			t.Error("a pause that goes on is reported as new")
 		}
 	}
@@ -39,6 +39,6 @@ func TestBreaker(t *testing.T) {
 	}
 	b.succeeded()
 	allowed(true)
-	b.failed(now)
+	b.failed(now, time.Second)
 	allowed(true)
 }

@@ -19,17 +19,10 @@ import (
 type Client struct {
 	cfg     Config
 	log     hclog.Logger
-	servers []*server
+	roster  *roster
+	chased  []*server // of Config.ChaseReferrals
+	budget  budget
 	running atomic.Bool // Run probes paused servers, so that no caller has to
-}
-
-// server is one of the servers with its connections.
-type server struct {
-	endpoint
-	timeout  time.Duration
-	breaker  *breaker
-	searches *pool
-	binds    *pool
 }
 
 // New returns a client. It reads the files that cfg names, to find mistakes
@@ -39,34 +32,25 @@ func New(cfg Config, log hclog.Logger) (*Client, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("ldap: %w", err)
 	}
-	c := &Client{cfg: cfg, log: log}
-	for _, uri := range cfg.URIs {
+	r, err := newRoster(cfg, log)
+	if err != nil {
+		return nil, fmt.Errorf("ldap: %w", err)
+	}
+	c := &Client{cfg: cfg, log: log, roster: r}
+	for _, uri := range cfg.ChaseReferrals {
 		e, err := cfg.parseURI(uri)
 		if err != nil {
-			return nil, fmt.Errorf("ldap: %w", err)
+			return nil, fmt.Errorf("ldap: referrals: %w", err)
 		}
-		c.servers = append(c.servers, newServer(cfg, e))
+		c.chased = append(c.chased, newServer(cfg, e))
 	}
 	return c, nil
 }
 
-func newServer(cfg Config, e endpoint) *server {
-	dialer := func(asService bool) func(context.Context) (*conn, error) {
-		return func(ctx context.Context) (*conn, error) { return dial(ctx, cfg, e, asService) }
-	}
-	return &server{
-		endpoint: e,
-		timeout:  cfg.Timeout,
-		breaker:  &breaker{maxFailures: cfg.MaxFailures, maxPause: cfg.MaxPause},
-		searches: newPool(cfg.MaxConnections, cfg.IdleTimeout, dialer(true)),
-		binds:    newPool(cfg.MaxBindConnections, cfg.IdleTimeout, dialer(false)),
-	}
-}
-
 // Run closes connections that were idle for too long and finds out when a
-// server that was left alone answers again. It blocks until ctx ends and then
-// closes every idle connection. The client works without it, but then callers
-// now and then wait for a dead server.
+// server that was left alone answers again, or a slow one is fast again. It
+// blocks until ctx ends and then closes every idle connection. The client works
+// without it, but then callers now and then wait for a dead server.
 func (c *Client) Run(ctx context.Context) error {
 	c.running.Store(true)
 	defer c.Close()
@@ -79,99 +63,143 @@ func (c *Client) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		for _, s := range c.servers {
-			old := time.Now().Add(-c.cfg.IdleTimeout)
-			s.searches.closeIdle(old)
-			s.binds.closeIdle(old)
-			if s.breaker.due(time.Now()) {
+		for _, s := range c.all() {
+			s.closeIdle(time.Now().Add(-c.cfg.IdleTimeout))
+			if s.breaker.due(time.Now()) || s.latency.isSlow() && s.breaker.asked() {
 				c.probe(ctx, s)
 			}
 		}
 	}
 }
 
+// all returns every server that may have connections.
+func (c *Client) all() []*server {
+	servers := c.roster.snapshot()
+	return append(servers[:len(servers):len(servers)], c.chased...)
+}
+
 // Close closes the idle connections. The client stays usable.
 func (c *Client) Close() {
-	for _, s := range c.servers {
-		s.searches.closeIdle(time.Now().Add(time.Hour))
-		s.binds.closeIdle(time.Now().Add(time.Hour))
+	for _, s := range c.all() {
+		s.closeIdle(time.Now().Add(time.Hour))
 	}
 }
 
-// probe asks a paused server for the least there is: its root DSE.
+// probe asks a paused or slow server for the least there is: its root DSE.
 func (c *Client) probe(ctx context.Context, s *server) {
-	err := s.attempt(ctx, s.searches, func(l *goldap.Conn) error {
+	_, err := try(ctx, c, s, searches, func(l *goldap.Conn) (struct{}, error) {
 		_, err := l.Search(goldap.NewSearchRequest("", goldap.ScopeBaseObject, goldap.NeverDerefAliases, 1, 0, false,
 			"(objectClass=*)", []string{"1.1"}, nil))
-		return err
+		return struct{}{}, err
 	})
-	if isAnswer(err) {
-		c.log.Info("directory server answers again", "server", s.uri)
+	if isAnswer(err) && s.breaker.asked() {
+		c.log.Info("directory server answers", "server", s.uri)
 	}
-	c.note(s, err)
 }
 
-// do runs op on the first server that answers. Its errors are the answer's, or
-// DirectoryDown with what each server said.
-func (c *Client) do(ctx context.Context, use func(*server) *pool, op func(*goldap.Conn) error) error {
+// purpose tells the connections of a server apart.
+type purpose int
+
+const (
+	searches purpose = iota
+	binds
+)
+
+func (s *server) pool(p purpose) *pool {
+	if p == binds {
+		return s.binds
+	}
+	return s.searches
+}
+
+// ask runs op on the first server that answers. Its errors are the answer's, or
+// DirectoryDown with what each server said. A search that one server leaves
+// unanswered for long goes to the next one too.
+func ask[T any](ctx context.Context, c *Client, p purpose, op func(*goldap.Conn) (T, error)) (T, error) {
+	var none T
+	servers, err := c.roster.servers(ctx)
+	if err != nil {
+		return none, status.New(status.DirectoryDown, err)
+	}
+	left := &candidates{c: c, servers: servers}
 	var causes []error
-	for _, s := range c.servers {
-		if !c.mayAsk(s) {
-			causes = append(causes, fmt.Errorf("%s: left alone after repeated failures", s.uri))
-			continue
+	for {
+		s, trial := left.next()
+		if s == nil {
+			break
 		}
-		err := s.attempt(ctx, use(s), op)
-		if ctx.Err() == nil || isAnswer(err) { // a caller that gave up says nothing about the server
-			c.note(s, err)
+		value, err := hedged(ctx, c, s, p, left, op)
+		if trial {
+			s.breaker.done()
 		}
 		if isAnswer(err) {
-			return err
+			return value, err
 		}
 		causes = append(causes, fmt.Errorf("%s: %w", s.uri, err))
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return status.New(status.DirectoryDown, errors.Join(causes...))
+	return none, status.New(status.DirectoryDown, errors.Join(append(causes, left.leftAlone()...)...))
+}
+
+// try runs op on one server and notes what that says about it.
+func try[T any](ctx context.Context, c *Client, s *server, p purpose, op func(*goldap.Conn) (T, error)) (T, error) {
+	started := time.Now()
+	s.asked.Add(1)
+	value, err := attempt(ctx, s, s.pool(p), op)
+	took := time.Since(started)
+	switch {
+	case isAnswer(err):
+		s.breaker.succeeded()
+	case errors.Is(context.Cause(ctx), errOvertaken):
+		err = errors.Join(errOvertaken, err) // slow, but no failure
+	case ctx.Err() != nil:
+		return value, err // a caller that gave up says nothing about the server
+	default:
+		s.failed.Add(1)
+		if s.breaker.failed(time.Now(), took) {
+			c.log.Warn("directory server fails repeatedly and is left alone for a while", "server", s.uri, "error", err)
+		}
+		if took < cheapFailure {
+			return value, err // a refusal is quick and no sign of speed
+		}
+	}
+	if p == searches && s.latency.observe(took) {
+		c.log.Warn("directory server became slow or ceased to be; slow ones are asked last", "server", s.uri, "slow", s.latency.isSlow())
+	}
+	return value, err
 }
 
 func (c *Client) mayAsk(s *server) bool {
 	if c.running.Load() {
-		s.breaker.mu.Lock()
-		defer s.breaker.mu.Unlock()
-		return s.breaker.until.IsZero()
+		return s.breaker.asked()
 	}
 	return s.breaker.allow(time.Now())
 }
 
-func (c *Client) note(s *server, err error) {
-	if isAnswer(err) {
-		s.breaker.succeeded()
-		return
-	}
-	if s.breaker.failed(time.Now()) {
-		c.log.Warn("directory server fails repeatedly and is left alone for a while", "server", s.uri, "error", err)
-	}
-}
-
 // attempt runs op on a connection to the server, and once more on a new one
 // when a pooled one turns out to be stale.
-func (s *server) attempt(ctx context.Context, p *pool, op func(*goldap.Conn) error) error {
+func attempt[T any](ctx context.Context, s *server, p *pool, op func(*goldap.Conn) (T, error)) (T, error) {
+	var value T
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	for {
 		c, reused, err := p.get(ctx)
 		if err != nil {
-			return &connectError{err}
+			return value, &connectError{err}
 		}
-		healthy, err := c.run(ctx, op)
+		healthy, err := c.run(ctx, func(l *goldap.Conn) (err error) {
+			value, err = op(l)
+			return err
+		})
 		if healthy && isAnswer(err) {
 			p.put(c)
-			return err
+			return value, err
 		}
 		p.drop(c)
 		if isAnswer(err) || !reused || ctx.Err() != nil {
-			return err
+			return value, err
 		}
 		// One stale connection is rarely alone: a restart broke them all.
 		p.closeIdle(time.Now().Add(time.Hour))
@@ -188,11 +216,14 @@ func (e *connectError) Unwrap() error { return e.err }
 // isAnswer reports whether err is what a working server says, success
 // included, rather than the absence of an answer.
 func isAnswer(err error) bool {
+	if err == nil {
+		return true
+	}
 	var unconnected *connectError
 	if errors.As(err, &unconnected) {
 		return false
 	}
-	if err == nil || errors.Is(err, directory.ErrNoSuchBase) || errors.Is(err, directory.ErrSizeLimit) {
+	if errors.Is(err, directory.ErrNoSuchBase) || errors.Is(err, directory.ErrSizeLimit) {
 		return true
 	}
 	var answer *status.Error

@@ -1,6 +1,7 @@
 package ldap
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -11,13 +12,24 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/postern-mail/postern/directory"
 )
 
 // Config says which servers hold the directory and how to speak to them.
 type Config struct {
 	// URIs are the servers in order of preference: ldap://host[:port],
-	// ldaps://host[:port] or ldapi://%2Fpath%2Fto%2Fsocket. Required.
+	// ldaps://host[:port] or ldapi://%2Fpath%2Fto%2Fsocket. "srv:example.com",
+	// "ldap:///dc=example,dc=com" and "ldaps:///dc=example,dc=com" stand for the
+	// servers that the DNS names for the domain (RFC 2782), which is asked again
+	// when its answer expires; their certificates must hold the name of the
+	// server or the domain's. Required.
 	URIs []string
+	// Site is the site of Active Directory whose servers come first of those
+	// that the DNS names.
+	Site string
+	// Resolver finds the servers of a domain; nil when no URI names one.
+	Resolver Resolver
 	// StartTLS protects ldap:// connections. Without it they are refused
 	// unless the host is a loopback address or AllowPlaintext is set.
 	StartTLS       bool
@@ -36,13 +48,28 @@ type Config struct {
 	// searches anonymously. The file is read again for every connection.
 	BindDN           string
 	BindPasswordFile string
+	// BindPasswordParameter tells that BindPasswordFile is in the notation of
+	// Postfix's tables, and which of its parameters holds the password; "" means
+	// that the file holds nothing else.
+	BindPasswordParameter string
 	// SASLExternal binds by the client certificate, or over ldapi by the
 	// process's own user, instead of BindDN.
 	SASLExternal bool
 	// IgnoreReferences takes parts of the tree that a server refers to other
-	// servers for as empty. References are never followed; without this a
-	// search that finds nothing and was referred is no answer.
+	// servers for as empty. Without this a search that finds nothing and was
+	// referred elsewhere is no answer.
 	IgnoreReferences bool
+	// ChaseReferrals are the servers, in the notation of URIs, to which
+	// referrals and references are followed, with the same login and TLS
+	// settings. None are followed to other servers.
+	ChaseReferrals []string
+	// Dereference says when alias entries (RFC 4512 section 2.6) are followed:
+	// "" or never, searching (below the base), finding (the base) or always.
+	Dereference string
+	// Hedge is after which time without an answer the same search goes to the
+	// next server too; 0 means the time within which 99 of 100 recent answers
+	// came, a negative value never. At most every 20th search is sent twice.
+	Hedge time.Duration
 	// Timeout bounds one operation on one server, connecting included; 0
 	// means 3 s.
 	Timeout time.Duration
@@ -58,6 +85,9 @@ type Config struct {
 	// then for longer, up to MaxPause; 0 means 3 and 10 s.
 	MaxFailures int
 	MaxPause    time.Duration
+
+	// cheapFailure, unless 0, replaces the constant: for tests only.
+	cheapFailure time.Duration
 }
 
 func (cfg Config) withDefaults() Config {
@@ -85,8 +115,9 @@ type endpoint struct {
 	uri      string
 	network  string // "tcp" or "unix"
 	address  string
-	host     string // name the certificate must carry
-	tls      bool   // from the first octet
+	host     string
+	names    []string // of which the certificate must carry one
+	tls      bool     // from the first octet
 	startTLS bool
 }
 
@@ -104,6 +135,7 @@ func (cfg Config) parseURI(uri string) (endpoint, error) {
 		}
 		e.network, e.address, e.startTLS = "unix", path, cfg.StartTLS
 		e.host = "localhost"
+		e.names = []string{e.host}
 		return e, nil
 	}
 	port := "389"
@@ -123,9 +155,10 @@ func (cfg Config) parseURI(uri string) (endpoint, error) {
 		port = u.Port()
 	}
 	e.host = u.Hostname()
+	e.names = []string{e.host}
 	e.address = net.JoinHostPort(e.host, port)
 	if !e.tls && !e.startTLS && !cfg.AllowPlaintext && !isLoopback(e.host) {
-		return e, fmt.Errorf("%q would send passwords in the clear: use ldaps, or StartTLS, or allow plaintext explicitly", uri)
+		return e, fmt.Errorf("%q would send passwords in the clear: write ldaps://, or set starttls = true; allow_plaintext = true permits it where the network is your own", uri)
 	}
 	return e, nil
 }
@@ -139,10 +172,11 @@ func isLoopback(host string) bool {
 }
 
 // tlsConfig reads the files it names, so that renewed ones count at once.
-func (cfg Config) tlsConfig(host string) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host, InsecureSkipVerify: cfg.InsecureSkipVerify}
+func (cfg Config) tlsConfig(e endpoint) (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: e.host, InsecureSkipVerify: cfg.InsecureSkipVerify}
+	names := e.names
 	if cfg.ServerName != "" {
-		c.ServerName = cfg.ServerName
+		c.ServerName, names = cfg.ServerName, []string{cfg.ServerName}
 	}
 	if cfg.CAFile != "" {
 		content, err := os.ReadFile(cfg.CAFile)
@@ -161,7 +195,39 @@ func (cfg Config) tlsConfig(host string) (*tls.Config, error) {
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}
+	if len(names) != 1 || names[0] != c.ServerName {
+		anyName(c, names)
+	}
 	return c, nil
+}
+
+// anyName makes c accept a certificate that holds one of several names; the
+// library verifies against a single one.
+func anyName(c *tls.Config, names []string) {
+	if c.InsecureSkipVerify {
+		return
+	}
+	c.InsecureSkipVerify = true // for VerifyConnection does all of it
+	roots := c.RootCAs
+	c.VerifyConnection = func(state tls.ConnectionState) error {
+		leaf := state.PeerCertificates[0]
+		intermediates := x509.NewCertPool()
+		for _, certificate := range state.PeerCertificates[1:] {
+			intermediates.AddCert(certificate)
+		}
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates}); err != nil {
+			return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
+		}
+		var refused error
+		for _, name := range names {
+			err := leaf.VerifyHostname(name)
+			if err == nil {
+				return nil
+			}
+			refused = errors.Join(refused, err)
+		}
+		return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: refused}
+	}
 }
 
 // bindPassword reads the service account's password.
@@ -171,10 +237,37 @@ func (cfg Config) bindPassword() (string, error) {
 		return "", fmt.Errorf("service account's password: %w", err)
 	}
 	password := strings.TrimRight(string(content), "\r\n")
+	if cfg.BindPasswordParameter != "" {
+		if password, err = parameterOf(content, cfg.BindPasswordParameter); err != nil {
+			return "", fmt.Errorf("service account's password: %s: %w", cfg.BindPasswordFile, err)
+		}
+	}
 	if password == "" {
 		return "", fmt.Errorf("service account's password: %s is empty", cfg.BindPasswordFile)
 	}
 	return password, nil
+}
+
+// parameterOf returns the value of a parameter, "" without it. Its errors show
+// no values.
+func parameterOf(content []byte, name string) (value string, err error) {
+	parameters, err := directory.ParsePostfixFile(bytes.NewReader(content))
+	if err != nil {
+		return "", errors.New("not a file of Postfix parameters")
+	}
+	for _, p := range parameters {
+		if p.Name == name {
+			value = p.Value
+		}
+	}
+	return value, nil
+}
+
+// Key tells connections apart: clients of configurations with the same key are
+// the same in all but who finds servers by the DNS.
+func (cfg Config) Key() string {
+	cfg.Resolver = nil
+	return fmt.Sprintf("%+v", cfg)
 }
 
 func (cfg Config) check() error {
@@ -184,7 +277,10 @@ func (cfg Config) check() error {
 	if cfg.BindDN != "" && cfg.SASLExternal {
 		return errors.New("a bind DN and SASL EXTERNAL exclude each other")
 	}
-	if _, err := cfg.tlsConfig(""); err != nil {
+	if _, ok := dereferences[cfg.Dereference]; !ok {
+		return fmt.Errorf("dereference %q: must be never, searching, finding or always", cfg.Dereference)
+	}
+	if _, err := cfg.tlsConfig(endpoint{}); err != nil {
 		return err
 	}
 	if cfg.BindDN != "" {

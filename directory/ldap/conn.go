@@ -68,7 +68,7 @@ func dial(ctx context.Context, cfg Config, e endpoint, asService bool) (*conn, e
 	c := &conn{raw: raw}
 	var tlsConfig *tls.Config
 	if e.tls || e.startTLS {
-		if tlsConfig, err = cfg.tlsConfig(e.host); err != nil {
+		if tlsConfig, err = cfg.tlsConfig(e); err != nil {
 			_ = raw.Close()
 			return nil, err
 		}

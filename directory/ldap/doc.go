@@ -12,6 +12,10 @@
 // which nothing found is no answer), wrong certificates and refused service
 // accounts alike.
 //
+// A Feed follows the servers for a replica (directory/replica), on connections
+// of its own: by content synchronization (RFC 4533), by Active Directory's
+// DirSync, or by reading everything again and again.
+//
 // The protocol is RFC 4511 over go-ldap, TLS as RFC 4513 section 3, paging as
 // RFC 2696, password policy responses as draft-behera-ldap-password-policy,
 // and Active Directory's range retrieval.

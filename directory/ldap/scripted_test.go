@@ -297,6 +297,33 @@ func TestLongAttributesAreReadWhole(t *testing.T) {
 	}
 }
 
+// TestHugeGroupIsReadWhole is range retrieval of a group of a hundred thousand,
+// 5000 at once as newer controllers give them.
+func TestHugeGroupIsReadWhole(t *testing.T) {
+	t.Parallel()
+	const dn, all, step = "cn=all,dc=example,dc=com", 100_000, 5000
+	s := script(t, func(op *ber.Packet) []*ber.Packet {
+		from := 0
+		_, _ = fmt.Sscanf(op.Children[7].Children[0].Data.String(), "member;range=%d-*", &from)
+		var values []string
+		for i := from; i < from+step; i++ {
+			values = append(values, fmt.Sprintf("cn=u%d,dc=example,dc=com", i))
+		}
+		end := fmt.Sprint(from + step - 1)
+		if from+step == all {
+			end = "*"
+		}
+		return []*ber.Packet{entry(dn, fmt.Sprintf("member;range=%d-%s", from, end), values...), result(5, 0, "")}
+	})
+	cfg := scriptedConfig(s.uri)
+	cfg.Timeout = 20 * time.Second
+	entries, err := open(t, cfg).Search(ctx(t), directory.Request{Base: dn, Scope: directory.ScopeBase,
+		Filter: directory.Present("objectClass"), Attributes: []string{"member"}, SizeLimit: 1})
+	if err != nil || len(entries) != 1 || len(entries[0].Values("member")) != all {
+		t.Fatalf("search = %d entries, %v", len(entries), err)
+	}
+}
+
 func TestRangeThatStopsIsNoAnswer(t *testing.T) {
 	t.Parallel()
 	s := script(t, func(op *ber.Packet) []*ber.Packet {

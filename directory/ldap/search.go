@@ -27,15 +27,20 @@ var scopes = map[directory.Scope]int{
 	directory.ScopeSub:  goldap.ScopeWholeSubtree,
 }
 
+// dereferences are the values of Config.Dereference.
+var dereferences = map[string]int{
+	"": goldap.NeverDerefAliases, "never": goldap.NeverDerefAliases, "searching": goldap.DerefInSearching,
+	"finding": goldap.DerefFindingBaseObj, "always": goldap.DerefAlways,
+}
+
 // Search implements directory.Searcher. Passwords are never returned, even
 // when the server shows them.
 func (c *Client) Search(ctx context.Context, req directory.Request) ([]directory.Entry, error) {
-	var entries []directory.Entry
-	err := c.do(ctx, func(s *server) *pool { return s.searches }, func(l *goldap.Conn) error {
-		found, err := c.search(l, req)
-		entries = found
-		return err
-	})
+	part, err := ask(ctx, c, searches, func(l *goldap.Conn) (found, error) { return c.search(l, req) })
+	entries := part.entries
+	if err == nil && len(part.elsewhere) > 0 {
+		entries, err = c.chase(ctx, req, part)
+	}
 	if err != nil {
 		if status.Of(err) != status.DirectoryDown {
 			err = status.New(status.DirectoryDown, err)
@@ -45,14 +50,23 @@ func (c *Client) Search(ctx context.Context, req directory.Request) ([]directory
 	return entries, nil
 }
 
+// Distant implements directory.Distant.
+func (c *Client) Distant() bool { return true }
+
+// found is what one server returned.
+type found struct {
+	entries   []directory.Entry
+	elsewhere []string // LDAP URLs of servers that know more
+}
+
 // search runs one request on a connection, page by page when many entries may
 // come.
-func (c *Client) search(l *goldap.Conn, req directory.Request) ([]directory.Entry, error) {
+func (c *Client) search(l *goldap.Conn, req directory.Request) (found, error) {
 	limit := req.SizeLimit
 	if limit <= 0 || limit > maxEntries {
 		limit = maxEntries
 	}
-	r := goldap.NewSearchRequest(string(req.Base), scopes[req.Scope], goldap.NeverDerefAliases,
+	r := goldap.NewSearchRequest(string(req.Base), scopes[req.Scope], dereferences[c.cfg.Dereference],
 		0, 0, false, req.Filter.String(), req.Attributes, nil)
 	var paging *goldap.ControlPaging
 	if limit <= pageSize {
@@ -61,33 +75,63 @@ func (c *Client) search(l *goldap.Conn, req directory.Request) ([]directory.Entr
 		paging = goldap.NewControlPaging(pageSize)
 		r.Controls = []goldap.Control{paging}
 	}
-	var entries []directory.Entry
-	var elsewhere []string
+	var all found
 	for {
 		result, err := l.Search(r)
 		if err != nil {
-			return nil, resultError(err)
-		}
-		if len(entries)+len(result.Entries) > limit {
-			return nil, fmt.Errorf("%w (%d)", directory.ErrSizeLimit, limit)
-		}
-		for _, found := range result.Entries {
-			e, err := convert(l, found)
-			if err != nil {
-				return nil, err
+			if to := c.listedOf(referralsOf(err)); len(to) > 0 {
+				return found{elsewhere: to}, nil
 			}
-			entries = append(entries, e)
+			return found{}, resultError(err)
 		}
-		elsewhere = append(elsewhere, result.Referrals...)
+		if len(all.entries)+len(result.Entries) > limit {
+			return found{}, fmt.Errorf("%w (%d)", directory.ErrSizeLimit, limit)
+		}
+		for _, one := range result.Entries {
+			e, err := convert(l, one)
+			if err != nil {
+				return found{}, err
+			}
+			all.entries = append(all.entries, e)
+		}
+		all.elsewhere = append(all.elsewhere, result.Referrals...)
 		next, _ := goldap.FindControl(result.Controls, goldap.ControlTypePaging).(*goldap.ControlPaging)
 		if paging == nil || next == nil || len(next.Cookie) == 0 {
-			if len(entries) == 0 && !c.cfg.IgnoreReferences {
-				return nil, unanswered(elsewhere)
+			if paging != nil && len(all.entries) == 0 {
+				if err := exists(l, req.Base); err != nil {
+					return found{}, err
+				}
 			}
-			return entries, nil
+			return c.whole(all)
 		}
 		paging.SetCookie(next.Cookie)
 	}
+}
+
+// exists returns the error of reading a base that is not there. 389 Directory
+// Server (2.3) answers a paged search below such a base like one that finds
+// nothing, and a mistake in a configuration would look like a directory in which
+// nobody is.
+func exists(l *goldap.Conn, base directory.DN) error {
+	_, err := l.Search(goldap.NewSearchRequest(string(base), goldap.ScopeBaseObject, goldap.NeverDerefAliases,
+		1, 0, false, "(objectClass=*)", []string{"1.1"}, nil))
+	if err != nil {
+		return resultError(err)
+	}
+	return nil
+}
+
+// whole returns an answer with the references that remain to be followed, or an
+// error when it may be no answer for those that are not.
+func (c *Client) whole(all found) (found, error) {
+	if len(all.entries) == 0 && !c.cfg.IgnoreReferences {
+		rest := slices.DeleteFunc(slices.Clone(all.elsewhere), func(uri string) bool { return c.listed(uri) != nil })
+		if err := unanswered(rest); err != nil {
+			return found{}, err
+		}
+	}
+	all.elsewhere = c.listedOf(all.elsewhere)
+	return all, nil
 }
 
 // partitions are what Active Directory refers to at each search from a

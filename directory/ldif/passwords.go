@@ -2,6 +2,8 @@ package ldif
 
 import (
 	"context"
+	"iter"
+	"maps"
 
 	"github.com/postern-mail/postern/directory"
 	"github.com/postern-mail/postern/mail"
@@ -18,6 +20,13 @@ type Passwords struct {
 // must read from source, finds.
 func NewPasswords(d *directory.Directory, source *Source) *Passwords {
 	return &Passwords{directory: d, source: source}
+}
+
+// AllPasswordHashes yields the values of userPassword of each entry that has
+// any. The version is another one when the file was read again.
+func (p *Passwords) AllPasswordHashes() (version any, all iter.Seq[[]string]) {
+	tree := p.source.Tree()
+	return tree, maps.Values(tree.hashes)
 }
 
 // PasswordHashes returns the account behind a login and the values of its

@@ -1,7 +1,9 @@
 package ldif
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"time"
 
@@ -59,6 +61,14 @@ func (s *Source) Tree() *Tree { return s.file.Value() }
 
 // Generation implements directory.Generational.
 func (s *Source) Generation() uint64 { return s.file.Generation() }
+
+// Changed implements directory.Notifier.
+func (s *Source) Changed() <-chan struct{} { return s.file.Changed() }
+
+// Where implements directory.Explainer.
+func (s *Source) Where() string {
+	return fmt.Sprintf("%s, version %d", cmp.Or(s.file.Name(), "built in"), s.file.Generation())
+}
 
 // Search implements directory.Searcher.
 func (s *Source) Search(ctx context.Context, req directory.Request) ([]directory.Entry, error) {

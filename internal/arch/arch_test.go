@@ -25,22 +25,45 @@ var rooms = map[string][]string{
 	"mail":   {},
 	"status": {},
 	"smtp":   {},
-	"smtpd":  {"smtp", "queue", "audit", "store", "policy", "rewrite"}, // rewrite: one implementation, and its words are smtpd's
+	"smtpd":  {"smtp", "queue", "audit", "store", "policy", "policy/content", "rewrite"}, // rewrite: one implementation, and its words are smtpd's
 	"queue":  {"audit", "store/..."},
 	"audit":  {"store/..."},
 	"store":  {},
 
-	"authn":     {},
-	"directory": {},
-	"policy":    {},
-	"delivery":  {"smtp"},
-	"rewrite":   {},
+	"authn":     {"store"}, // what is remembered of logins
+	"directory": {"table"},
+
+	"directory/replica": {"directory", "directory/index", "store"}, // keeps what it holds over restarts
+
+	"policy":            {"table"},
+	"policy/greylist":   {"policy", "policy/shared", "table"},
+	"policy/delegation": {"policy"},
+	"policy/shared":     {"store"}, // what gateways tell each other, kept over restarts
+	"delivery":          {"smtp", "table"},
+	"rewrite":           {"table"},
+	"table":             {}, // the language of lookups, one for all who look things up
+
+	"proxy": {"backend/sessions"}, // what it puts through is the backend's; it knows but the login, and runs where no mailboxes are
 
 	"delivery/tlsrpt": {"delivery/tlspolicy", "store/..."},
 
+	"policy/mailauth/dmarcrpt": {"policy/mailauth", "policy/mailauth/dmarc", "store/..."}, // counts that outlive the process
+
 	"backend/mailstore": {"store/..."},
-	"backend/lmtpd":     {"smtp", "backend/mailstore", "store/..."},
-	"backend/imapd":     {"backend/mailstore/...", "store/..."},
+	"backend/lmtpd":     {"smtp", "backend/mailstore", "backend/mailstore/acl", "store/..."},
+	"backend/sessions":  {}, // who is connected, of whatever protocol
+	"backend/imapd":     {"backend/mailstore/...", "backend/sessions", "store/..."},
+	"backend/pop3d":     {"backend/mailstore/...", "backend/sessions", "store/..."},
+	"backend/replica":   {"backend/mailstore/...", "store/..."},
+	"backend/operator":  {"backend/mailstore/...", "backend/imapd", "store/..."}, // imapd has the language of searches
+
+	// link carries frames and knows nothing of mail.
+	"backend/replica/link": {},
+
+	"foreign": {"store/..."}, // its own state
+
+	// transfer brings mailboxes in and out; it speaks to foreign servers with the mirror's client.
+	"transfer": {"backend/mailstore/...", "store/...", "foreign/imap"},
 
 	"admin":         {},
 	"config":        {"..."},
@@ -56,18 +79,25 @@ var pure = map[string][]string{
 	"status":       {"net", "os"},
 	"delivery/dsn": {"net", "os"},
 	"rewrite/srs":  {"net", "os"},
+
+	"backend/mailstore/uid": {"net", "os", "time"},
 }
 
 // notIn bans libraries outside their room.
 var notIn = map[string][]string{
 	"github.com/go-ldap/ldap/v3":       {"directory", "internal"},
+	"github.com/go-sql-driver/mysql":   {"directory"},
+	"github.com/jackc/pgx/v5":          {"directory"},
+	"modernc.org/sqlite":               {"directory"},
 	"github.com/miekg/dns":             {"internal"},
 	"github.com/msteinert/pam/v2":      {"authn"},
 	"github.com/cockroachdb/pebble/v2": {"store"},
 	"github.com/hashicorp/hcl/v2":      {"config"},
 	"github.com/emersion/go-smtp":      {"smtp", "cmd"},
-	"github.com/emersion/go-imap/v2":   {"backend", "config", "cmd"},
+	"github.com/emersion/go-imap/v2":   {"backend", "config", "cmd", "transfer"},
 	"github.com/spf13/cobra":           {"cmd"},
+	module + "/store/memory":           {"store"}, // forgets everything: for tests and simulations
+	"github.com/emersion/go-msgauth":   {},        // tests compare with it
 }
 
 type listed struct {

@@ -5,14 +5,20 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/textproto"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/postern-mail/postern/internal/dns"
+	"github.com/postern-mail/postern/mail"
+	"github.com/postern-mail/postern/policy/mailauth/dkim"
 )
 
 func TestParseStat(t *testing.T) {
@@ -154,6 +160,89 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// TestTableOfMany: of more than two systems each is compared with the first of
+// the case, and one that a case is not for has no row.
+func TestTableOfMany(t *testing.T) {
+	t.Parallel()
+	c := benchCase{name: "three", of: []string{"theirs", "ours", "other"}}
+	var table table
+	table.against = make(map[string]string)
+	for name, v := range map[string]float64{"theirs": 50, "ours": 600, "other": 100} {
+		table.add(c, name, figures{values: [metrics]float64{ratePerSecond: v, cpuPerMessage: 2}})
+	}
+	table.systems = []string{"elsewhere", "theirs", "ours", "other"}
+	var out strings.Builder
+	table.print(&out)
+	const want = `
+| case | system | per second | CPU ms each | ratio |
+|---|---|--:|--:|--:|
+| three | theirs | 50.0 | 2.00 | **1.00** |
+| three | ours | 600 | 2.00 | **12.00** |
+| three | other | 100 | 2.00 | **2.00** |
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+// TestRecipients: of a transaction's addresses two are nobody's, and the driver
+// ends at an answer that is not the right one.
+func TestRecipients(t *testing.T) {
+	t.Parallel()
+	for _, group := range []int{1, 20} {
+		s := &system{smtp: smtpDoor(knower(t, "alias", "user")), directory: &slapd{people: 50}}
+		took, err := askRecipients(t.Context(), s, 2, group, time.Now().Add(200*time.Millisecond))
+		if err != nil || len(took) == 0 || len(took)%perTransaction != 0 {
+			t.Errorf("by %d: %d answers, %v", group, len(took), err)
+		}
+		s.smtp = smtpDoor(knower(t, "user"))
+		var other *replyError
+		if _, err := askRecipients(t.Context(), s, 1, group, time.Now().Add(time.Minute)); !errors.As(err, &other) {
+			t.Errorf("by %d: a server that knows no aliases gave %v", group, err)
+		}
+	}
+}
+
+// knower is an SMTP server that knows addresses which begin so.
+func knower(t *testing.T, prefixes ...string) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go answerKnown(textproto.NewConn(c), prefixes)
+		}
+	}()
+	return l.Addr().String()
+}
+
+func answerKnown(c *textproto.Conn, prefixes []string) {
+	defer c.Close()
+	reply := "220 ready"
+	for c.PrintfLine("%s", reply) == nil {
+		line, err := c.ReadLine()
+		reply = "250 yes"
+		switch {
+		case err != nil:
+			return
+		case line == "QUIT":
+			reply = "221 bye"
+		case strings.HasPrefix(line, "RCPT TO:<"):
+			known := func(p string) bool { return strings.HasPrefix(line, "RCPT TO:<"+p) }
+			if !slices.ContainsFunc(prefixes, known) {
+				reply = "550 no"
+			}
+		}
+	}
+}
+
 // TestDrive lets the driver loose on a server that takes everything, and on
 // one that refuses.
 func TestDrive(t *testing.T) {
@@ -270,5 +359,46 @@ func TestCertificate(t *testing.T) {
 	}
 	if _, err := tls.LoadX509KeyPair(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLetters: what is to be verified holds, and nothing is left of the signature
+// that is only made up.
+func TestLetters(t *testing.T) {
+	t.Parallel()
+	site, err := newSigningSite(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer site.names.close()
+	resolver, err := dns.New(dns.Config{Servers: []string{site.names.address}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier := dkim.NewVerifier(dkim.Config{}, resolver)
+	for what, want := range map[task]int{verifying: 1, signing: 0} {
+		all, err := letters(site.key, what, 5_000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, wire := range all {
+			text := strings.TrimSuffix(strings.ReplaceAll("\r\n"+string(wire), "\r\n..", "\r\n."), ".\r\n")
+			header, body, _ := strings.Cut(text[2:], "\r\n\r\n")
+			if got := strings.Count(header, "DKIM-Signature:"); got != want {
+				t.Fatalf("%d signatures, want %d", got, want)
+			}
+			var fields []mail.Field
+			for line := range strings.SplitSeq(header, "\r\n") {
+				if line[0] == '\t' || line[0] == ' ' {
+					fields[len(fields)-1] += mail.Field("\r\n" + line)
+				} else {
+					fields = append(fields, mail.Field(line))
+				}
+			}
+			found, err := verifier.Verify(t.Context(), fields, strings.NewReader(body))
+			if err != nil || len(found) != want || want == 1 && found[0].Result != dkim.Pass {
+				t.Fatalf("%+v, %v", found, err)
+			}
+		}
 	}
 }

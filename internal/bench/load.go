@@ -105,6 +105,9 @@ type drive struct {
 	texts       [][]byte
 	recipient   func(id int64) string
 	accepted    func(id int64) // may be nil
+	// refused returns the addresses of a connection's nth message, if the server
+	// has to refuse it; nil for none.
+	refused func(n int) (sender, recipient string, ok bool)
 }
 
 // run returns how long each transaction took: from MAIL to the final reply, or
@@ -144,26 +147,39 @@ func (d drive) session(ctx context.Context, took []time.Duration, begun *atomic.
 	if err != nil {
 		return took, err
 	}
-	for range d.each {
+	for n := range d.each {
 		start := time.Now()
 		if !start.Before(d.until) || ctx.Err() != nil || d.most > 0 && begun.Add(1) > d.most {
 			break
 		}
-		id := sent.Add(1)
-		if err := c.send(id, d.recipient(id), d.texts[int(id)%len(d.texts)]); err != nil {
+		if err := d.transaction(c, n); err != nil {
 			c.conn.Close()
 			return took, err
 		}
 		took = append(took, time.Since(start))
-		if d.accepted != nil {
-			d.accepted(id)
-		}
 	}
 	err = c.close()
 	if d.each == 1 && len(took) > 0 {
 		took[len(took)-1] = time.Since(opened)
 	}
 	return took, err
+}
+
+// transaction is a connection's nth message.
+func (d drive) transaction(c *smtpClient, n int) error {
+	if d.refused != nil {
+		if sender, recipient, ok := d.refused(n); ok {
+			return c.beRefused(sender, recipient)
+		}
+	}
+	id := sent.Add(1)
+	if err := c.send(id, d.recipient(id), d.texts[int(id)%len(d.texts)]); err != nil {
+		return err
+	}
+	if d.accepted != nil {
+		d.accepted(id)
+	}
+	return nil
 }
 
 // watcher knows how many messages each mailbox must hold in the end.

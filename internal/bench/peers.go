@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -50,13 +51,13 @@ func startPeers(ctx context.Context, dir string) (*system, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := startPostfix(ctx, filepath.Join(dir, "postfix"), filepath.Dir(dir), d.lmtp, out.address())
+	p, err := startPostfix(ctx, filepath.Join(dir, "postfix"), postfixSetup{certificates: filepath.Dir(dir), lmtp: "unix:" + d.lmtp, out: out.address()})
 	if err != nil {
 		d.process.stop()
 		return nil, err
 	}
 	s := &system{
-		name: "Postfix+Dovecot", dir: dir, smtp: smtpDoor(p.smtp), imap: d.imap, out: out,
+		name: "Postfix+Dovecot", dir: dir, smtp: smtpDoor(p.smtp), imap: d.imap, pop3: d.pop3, out: out,
 		lmtp:  door{network: "unix", address: d.lmtp, lmtp: true},
 		roots: func() []int { return []int{p.master, d.process.command.Process.Pid} },
 		stop: func() {
@@ -77,8 +78,9 @@ func startPeers(ctx context.Context, dir string) (*system, error) {
 }
 
 type dovecot struct {
-	process    *program
-	lmtp, imap string
+	process          *program
+	lmtp, imap, pop3 string
+	sasl             string // socket that Postfix asks about logins
 }
 
 // dovecotConfig is for throughput: a few processes of each kind wait, and are
@@ -88,7 +90,7 @@ const dovecotConfig = `base_dir = %[1]s/run
 state_dir = %[1]s/state
 instance_name = postern-bench
 log_path = %[1]s/dovecot.log
-protocols = imap lmtp
+protocols = imap pop3 lmtp
 listen = 127.0.0.1
 ssl = no
 disable_plaintext_auth = no
@@ -97,6 +99,8 @@ mail_location = sdbox:%%h/sdbox
 mail_fsync = optimized
 mail_max_userip_connections = 1000
 first_valid_uid = 1
+default_client_limit = 4000
+default_vsz_limit = 1G
 postmaster_address = postmaster@bench.example
 namespace inbox {
   inbox = yes
@@ -120,9 +124,19 @@ service imap-login {
     port = 0
   }
 }
+service pop3-login {
+  service_count = 0
+  process_min_avail = 2
+  inet_listener pop3 {
+    port = %[5]d
+  }
+  inet_listener pop3s {
+    port = 0
+  }
+}
 service imap {
   service_count = 256
-  process_limit = 400
+  process_limit = 1200
 }
 service lmtp {
   process_min_avail = 4
@@ -154,6 +168,10 @@ func startDovecot(ctx context.Context, dir string) (*dovecot, error) {
 	if err != nil {
 		return nil, err
 	}
+	pop3Port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
 	var table strings.Builder
 	for n := range users {
 		fmt.Fprintf(&table, "%s:{PLAIN}%s::::::\n", userAddress(n), userPassword(n))
@@ -162,7 +180,7 @@ func startDovecot(ctx context.Context, dir string) (*dovecot, error) {
 		return nil, err
 	}
 	config := filepath.Join(dir, "dovecot.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, dovecotConfig, dir, owner.Uid, owner.Gid, port), 0o644); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, dovecotConfig, dir, owner.Uid, owner.Gid, port, pop3Port), 0o644); err != nil {
 		return nil, err
 	}
 	binary, err := lookProgram("dovecot")
@@ -173,7 +191,7 @@ func startDovecot(ctx context.Context, dir string) (*dovecot, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dovecot{process: p, lmtp: filepath.Join(dir, "run", "lmtp"), imap: loopback(port)}
+	d := &dovecot{process: p, lmtp: filepath.Join(dir, "run", "lmtp"), imap: loopback(port), pop3: loopback(pop3Port)}
 	if err := untilListening(ctx, p, d.imap); err != nil {
 		p.stop()
 		return nil, fmt.Errorf("dovecot: %w", err)
@@ -219,7 +237,7 @@ smtp_dns_support_level = disabled
 smtp_host_lookup = native
 virtual_mailbox_domains = bench.example
 virtual_mailbox_maps = %[2]s:%[1]s/etc/mailboxes
-virtual_transport = lmtp:unix:%[3]s
+virtual_transport = lmtp:%[3]s
 smtpd_relay_restrictions = reject_unauth_destination
 smtpd_client_connection_count_limit = 0
 in_flow_delay = 0
@@ -233,9 +251,8 @@ relay_domains = out.example dead.example
 transport_maps = inline:{out.example=smtp:[127.0.0.1]:%[5]s, dead.example=smtp:[127.0.0.1]:9}
 `
 
-// postfixMaster names the services that mail of this kind passes.
-const postfixMaster = `%s inet n - n - - smtpd
-pickup unix n - n 60 1 pickup
+// postfixServices are those that mail of this kind passes behind smtpd.
+const postfixServices = `pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
@@ -258,9 +275,18 @@ scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 `
 
-// startPostfix starts a new instance. The certificate lies in certificates;
-// what is passed on goes to the address out.
-func startPostfix(ctx context.Context, dir, certificates, lmtp, out string) (*postfix, error) {
+// postfixSetup is what instances differ in.
+type postfixSetup struct {
+	certificates string            // the folder of the certificate
+	lmtp         string            // where mailboxes are, as lmtp(8) takes it
+	out          string            // host:port of what is passed on
+	more         string            // lines of main.cf
+	indexed      map[string]string // tables for postmap, beside that of the mailboxes
+	files        map[string]string // tables read as they are
+}
+
+// startPostfix starts a new instance.
+func startPostfix(ctx context.Context, dir string, setup postfixSetup) (*postfix, error) {
 	binary, err := lookProgram("postfix")
 	if err != nil {
 		return nil, err
@@ -270,7 +296,7 @@ func startPostfix(ctx context.Context, dir, certificates, lmtp, out string) (*po
 		return nil, err
 	}
 	p := &postfix{binary: binary, dir: dir, etc: filepath.Join(dir, "etc"), smtp: loopback(port)}
-	if err := p.write(certificates, lmtp, out); err != nil {
+	if err := p.write(setup); err != nil {
 		return nil, err
 	}
 	if err := p.start(ctx); err != nil {
@@ -309,16 +335,44 @@ func (p *postfix) list(ctx context.Context) error {
 	return run(ctx, postqueue, "-c", p.etc, "-p")
 }
 
-// write makes the instance: main.cf, master.cf, the table of mailboxes, and
-// the folders with their owners.
-func (p *postfix) write(certificates, lmtp, out string) error {
-	dir := p.dir
-	_, port, err := net.SplitHostPort(out)
+// write makes the instance: main.cf, master.cf and the tables.
+func (p *postfix) write(setup postfixSetup) error {
+	_, port, err := net.SplitHostPort(setup.out)
 	if err != nil {
 		return err
 	}
+	var mailboxes strings.Builder
+	for n := range users {
+		fmt.Fprintf(&mailboxes, "%s x\n", userAddress(n))
+	}
+	indexed := map[string]string{"mailboxes": mailboxes.String()}
+	maps.Copy(indexed, setup.indexed)
+	kind := mapType()
+	files := map[string]string{
+		"main.cf":   fmt.Sprintf(postfixConfig, p.dir, kind, setup.lmtp, setup.certificates, port) + setup.more,
+		"master.cf": p.smtp + " inet n - n - - smtpd\n" + postfixServices,
+	}
+	maps.Copy(files, indexed)
+	maps.Copy(files, setup.files)
+	if err := p.place(files); err != nil {
+		return err
+	}
+	postmap, err := lookProgram("postmap")
+	if err != nil {
+		return err
+	}
+	for name := range indexed {
+		if out, err := exec.Command(postmap, "-c", p.etc, kind+":"+filepath.Join(p.etc, name)).CombinedOutput(); err != nil {
+			return fmt.Errorf("postmap: %w\n%s", err, out)
+		}
+	}
+	return nil
+}
+
+// place makes the folders of an instance with their owners, and its files.
+func (p *postfix) place(files map[string]string) error {
 	for _, d := range []string{"etc", "spool", "data"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(p.dir, d), 0o755); err != nil {
 			return err
 		}
 	}
@@ -326,40 +380,27 @@ func (p *postfix) write(certificates, lmtp, out string) error {
 	if err != nil {
 		return err
 	}
-	if err := chownTo(filepath.Join(dir, "data"), account); err != nil {
+	if err := chownTo(filepath.Join(p.dir, "data"), account); err != nil {
 		return err
 	}
-	var table strings.Builder
-	for n := range users {
-		fmt.Fprintf(&table, "%s x\n", userAddress(n))
-	}
-	kind := mapType()
-	mailboxes := filepath.Join(p.etc, "mailboxes")
-	for name, text := range map[string]string{
-		"main.cf":   fmt.Sprintf(postfixConfig, dir, kind, lmtp, certificates, port),
-		"master.cf": fmt.Sprintf(postfixMaster, p.smtp),
-		"mailboxes": table.String(),
-	} {
+	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(p.etc, name), []byte(text), 0o644); err != nil {
 			return err
 		}
-	}
-	postmap, err := lookProgram("postmap")
-	if err != nil {
-		return err
-	}
-	if out, err := exec.Command(postmap, "-c", p.etc, kind+":"+mailboxes).CombinedOutput(); err != nil {
-		return fmt.Errorf("postmap: %w\n%s", err, out)
 	}
 	return nil
 }
 
 // mapType is the faster table where its plug-in is installed.
-func mapType() string {
-	if found, err := filepath.Glob("/usr/lib/postfix/postfix-lmdb.so*"); err == nil && len(found) > 0 {
-		return "lmdb"
+func mapType() string { return plugIn("lmdb", "hash") }
+
+// plugIn returns a kind of table that Postfix has where its plug-in is
+// installed, or another.
+func plugIn(kind, otherwise string) string {
+	if found, err := filepath.Glob("/usr/lib/postfix/postfix-" + kind + ".so*"); err == nil && len(found) > 0 {
+		return kind
 	}
-	return "hash"
+	return otherwise
 }
 
 func (p *postfix) stop() {

@@ -53,14 +53,28 @@ gateway {
 backend {
   listener "lmtp" { bind = ["unix:%[1]s/lmtp.sock"] }
   listener "imap" {
-    bind                 = ["%[3]s"]
-    allow_plaintext_auth = true
+    bind                    = ["%[3]s"]
+    allow_plaintext_auth    = true
+    max_sessions_per_client = 0
+    max_sessions_per_login  = 0
+  }
+  listener "pop3" {
+    bind                    = ["%[6]s"]
+    allow_plaintext_auth    = true
+    max_sessions_per_client = 0
+    max_sessions_per_login  = 0
   }
 }
 `
 
 // startPostern starts a new Postern in dir, beside which the certificate lies.
 func startPostern(ctx context.Context, binary, dir string) (*system, error) {
+	return startPosternWith(ctx, binary, dir, func(config, _ string) string { return config })
+}
+
+// startPosternWith starts one whose configuration change had in its hands, with
+// the address of the receiver.
+func startPosternWith(ctx context.Context, binary, dir string, change func(config, out string) string) (*system, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
 		return nil, err
 	}
@@ -72,20 +86,24 @@ func startPostern(ctx context.Context, binary, dir string) (*system, error) {
 	if err != nil {
 		return nil, err
 	}
+	pop3Port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
 	out, err := startReceiver()
 	if err != nil {
 		return nil, err
 	}
 	s := &system{
-		name: "Postern", dir: dir, smtp: smtpDoor(loopback(smtpPort)), imap: loopback(imapPort), out: out,
+		name: "Postern", dir: dir, smtp: smtpDoor(loopback(smtpPort)), imap: loopback(imapPort), pop3: loopback(pop3Port), out: out,
 		lmtp: door{network: "unix", address: filepath.Join(dir, "lmtp.sock"), lmtp: true},
 		another: func(ctx context.Context, dir string) (*system, error) {
-			return startPostern(ctx, binary, dir)
+			return startPosternWith(ctx, binary, dir, change)
 		},
 	}
 	config := filepath.Join(dir, "postern.hcl")
-	text := fmt.Appendf(nil, posternConfig, dir, s.smtp.address, s.imap, filepath.Dir(dir), out.address())
-	if err := os.WriteFile(config, text, 0o600); err != nil {
+	text := change(fmt.Sprintf(posternConfig, dir, s.smtp.address, s.imap, filepath.Dir(dir), out.address(), s.pop3), out.address())
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(dir, "people.ldif"), []byte(people()), 0o600); err != nil {

@@ -33,11 +33,14 @@ func relayed(size, connections int) measure {
 	}
 }
 
-// receiver is an SMTP server that takes everything and keeps nothing but the
+// receiver is an SMTP and LMTP server that takes everything and keeps nothing but the
 // number of messages. One belongs to each system.
 type receiver struct {
 	listener net.Listener
 	taken    atomic.Int64
+	// proved is how many messages had the text proof points to in their header.
+	proof  atomic.Pointer[string]
+	proved atomic.Int64
 }
 
 func startReceiver() (*receiver, error) {
@@ -92,10 +95,10 @@ func (r *receiver) serve(c net.Conn) {
 			return
 		}
 		switch line[0] {
-		case 'E':
+		case 'E', 'L':
 			out = append(out, "250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 100000000\r\n"...)
 		case 'D':
-			if _, err := c.Write(append(out, "354 go on\r\n"...)); err != nil || skipText(in) != nil {
+			if _, err := c.Write(append(out, "354 go on\r\n"...)); err != nil || r.skipText(in) != nil {
 				return
 			}
 			r.taken.Add(1)
@@ -110,14 +113,20 @@ func (r *receiver) serve(c net.Conn) {
 }
 
 // skipText reads a message up to the line of a dot.
-func skipText(in *bufio.Reader) error {
-	for {
+func (r *receiver) skipText(in *bufio.Reader) error {
+	proof, inHeader := r.proof.Load(), true
+	for found := false; ; {
 		line, err := in.ReadSlice('\n')
 		if err != nil {
 			return err
 		}
 		if bytes.Equal(line, []byte(".\r\n")) {
 			return nil
+		}
+		inHeader = inHeader && len(line) > 2
+		if proof != nil && inHeader && !found && bytes.Contains(line, []byte(*proof)) {
+			found = true
+			r.proved.Add(1)
 		}
 	}
 }

@@ -3,9 +3,11 @@ package main
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -88,11 +90,16 @@ func (c *smtpClient) expect(after string, code int) error {
 			continue
 		}
 		if got, err := strconv.Atoi(string(line[:min(3, len(line))])); err != nil || got != code {
-			return fmt.Errorf("after %q: %q", after, line)
+			return &replyError{after: after, reply: string(line)}
 		}
 		return nil
 	}
 }
+
+// replyError is a reply with another code than the one that was wanted.
+type replyError struct{ after, reply string }
+
+func (e *replyError) Error() string { return fmt.Sprintf("after %q: %q", e.after, e.reply) }
 
 // send gives one message over, command by command. id makes it unlike every
 // other. When it returns without error the server has taken it.
@@ -114,6 +121,21 @@ func (c *smtpClient) send(id int64, recipient string, message []byte) error {
 		return err
 	}
 	return c.expect("end of data", 250)
+}
+
+// beRefused begins a message whose recipient the server must not take.
+func (c *smtpClient) beRefused(sender, recipient string) error {
+	if err := c.say("MAIL FROM:<"+sender+">\r\n", 250); err != nil {
+		return err
+	}
+	var refusal *replyError
+	switch err := c.say("RCPT TO:<"+recipient+">\r\n", 250); {
+	case err == nil:
+		return fmt.Errorf("<%s> was taken from <%s>", recipient, sender)
+	case !errors.As(err, &refusal) || !strings.HasPrefix(refusal.reply, "5"):
+		return err
+	}
+	return c.say("RSET\r\n", 250)
 }
 
 func (c *smtpClient) close() error {

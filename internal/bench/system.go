@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/postern-mail/postern/policy/mailauth/dkim"
 )
 
 // The people every system knows.
@@ -30,7 +32,18 @@ type system struct {
 	smtp door   // for strangers
 	lmtp door   // into the mailboxes
 	imap string // host:port that takes logins in the clear
+	pop3 string // the same; of the systems of the cases of one large mailbox
 	out  *receiver
+	// submission is host:port that takes logins in the clear, directory what
+	// the system reads: of the systems of the directory's cases.
+	submission string
+	directory  *slapd
+	// submits is a door whose mail is signed, key who signs: of the systems of
+	// the cases of DKIM.
+	submits door
+	key     *dkim.Key
+	// copied tells of the system's own copy of the directory, if it has one.
+	copied func(context.Context) (replicaState, error)
 	// roots are the processes that, with all below them, are the system.
 	roots func() []int
 	// start starts a stopped system, and returns when it takes mail.
@@ -39,6 +52,14 @@ type system struct {
 	list  func(context.Context) error // the queue
 	// another returns a new system of the kind, without anything in it.
 	another func(ctx context.Context, dir string) (*system, error)
+}
+
+// end stops the system and what belongs to it.
+func (s *system) end() {
+	s.stop()
+	if s.out != nil {
+		s.out.close()
+	}
 }
 
 // run runs a command whose output is of no interest, unless it fails.
@@ -125,16 +146,16 @@ func untilListening(ctx context.Context, p *program, addresses ...string) error 
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for _, a := range addresses {
-		if err := untilDialed(ctx, p, a); err != nil {
+		if err := untilDialedBy(ctx, p, "tcp", a); err != nil {
 			return fmt.Errorf("%s: %w\n%s", a, err, logTail(p.log))
 		}
 	}
 	return nil
 }
 
-func untilDialed(ctx context.Context, p *program, address string) error {
+func untilDialedBy(ctx context.Context, p *program, network, address string) error {
 	for {
-		c, err := net.Dial("tcp", address)
+		c, err := net.Dial(network, address)
 		if err == nil {
 			return c.Close()
 		}

@@ -15,7 +15,9 @@ const (
 	acceptedPerSecond metric = iota
 	visiblePerSecond
 	relayedPerSecond
+	ratePerSecond
 	cpuPerMessage // milliseconds
+	directoryCPU  // milliseconds
 	p50           // milliseconds, as all below
 	p95
 	p99
@@ -23,12 +25,14 @@ const (
 	kilobytesEach // of memory
 	listTime      // milliseconds
 	startTime     // milliseconds
+	kilobytesHeld // of entries in memory
+	copiedTime    // milliseconds
 	metrics       // their number
 )
 
 var metricNames = [metrics]string{
-	"accepted/s", "visible/s", "passed on/s", "CPU ms each", "p50 ms", "p95 ms", "p99 ms", "memory MiB",
-	"kB each", "list ms", "start ms",
+	"accepted/s", "visible/s", "passed on/s", "per second", "CPU ms each", "slapd CPU ms each", "p50 ms", "p95 ms", "p99 ms", "memory MiB",
+	"kB each", "list ms", "start ms", "kB each held", "copied ms",
 }
 
 // figures is the outcome of one turn; metrics that a case does not measure
@@ -54,7 +58,7 @@ func (f *figures) percentiles(took []time.Duration) {
 
 func (f figures) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d messages", f.messages)
+	fmt.Fprintf(&b, "%d", f.messages)
 	for m, v := range f.values {
 		if v != 0 {
 			fmt.Fprintf(&b, ", %s %s", metricNames[m], number(v))
@@ -65,7 +69,10 @@ func (f figures) String() string {
 
 // table gathers the turns of all cases on all systems.
 type table struct {
-	systems []string // the first is compared with the second
+	systems []string // of two the first is compared with the second
+	// against names the system that those of a case are compared with, by the
+	// first figure, where there are more than two.
+	against map[string]string
 	cases   []string
 	turns   map[[2]string][]figures // by case and system
 }
@@ -76,6 +83,12 @@ func (t *table) add(c benchCase, system string, f figures) {
 	}
 	if !slices.Contains(t.cases, c.name) {
 		t.cases = append(t.cases, c.name)
+	}
+	if len(c.of) > 1 {
+		t.against[c.name] = c.of[0]
+	}
+	if !slices.Contains(t.systems, system) {
+		t.systems = append(t.systems, system)
 	}
 	key := [2]string{c.name, system}
 	t.turns[key] = append(t.turns[key], f)
@@ -116,7 +129,12 @@ func (t *table) print(out io.Writer) {
 			for _, m := range columns {
 				fmt.Fprintf(out, " %s |", metricNames[m])
 			}
-			fmt.Fprintf(out, "\n|---|---|%s\n", strings.Repeat("--:|", len(columns)))
+			more := 0
+			if t.against[name] != "" {
+				fmt.Fprint(out, " ratio |")
+				more = 1
+			}
+			fmt.Fprintf(out, "\n|---|---|%s\n", strings.Repeat("--:|", len(columns)+more))
 		}
 		t.printCase(out, name, columns)
 	}
@@ -133,20 +151,27 @@ func (t *table) columns(name string) (columns []metric) {
 }
 
 func (t *table) printCase(out io.Writer, name string, columns []metric) {
+	against := t.against[name]
 	row := func(name, system string, cell func(m metric) string) {
 		fmt.Fprintf(out, "| %s | %s |", name, system)
 		for _, m := range columns {
 			fmt.Fprintf(out, " %s |", cell(m))
 		}
+		if against != "" {
+			fmt.Fprintf(out, " %s |", ratio(t.median(name, system).values[columns[0]], t.median(name, against).values[columns[0]]))
+		}
 		fmt.Fprintln(out)
 	}
 	var medians []figures
 	for _, s := range t.systems {
+		if len(t.turns[[2]string{name, s}]) == 0 {
+			continue
+		}
 		f := t.median(name, s)
 		medians = append(medians, f)
 		row(name, s, func(m metric) string { return number(f.values[m]) })
 	}
-	if len(medians) == 2 {
+	if len(medians) == 2 && against == "" {
 		row("", "**ratio**", func(m metric) string { return ratio(medians[0].values[m], medians[1].values[m]) })
 	}
 }

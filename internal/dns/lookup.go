@@ -18,6 +18,13 @@ func (r *Resolver) MX(ctx context.Context, name string) (Answer[MX], error) {
 	})
 }
 
+// NS returns the name servers of a zone, in no order.
+func (r *Resolver) NS(ctx context.Context, name string) (Answer[string], error) {
+	return records(ctx, r, name, wire.TypeNS, func(rr *wire.NS) (string, bool) {
+		return withoutDot(rr.Ns), true
+	})
+}
+
 // TXT returns the texts of a name, each with its strings joined.
 func (r *Resolver) TXT(ctx context.Context, name string) (Answer[string], error) {
 	return records(ctx, r, name, wire.TypeTXT, func(rr *wire.TXT) (string, bool) {
@@ -84,15 +91,9 @@ func (r *Resolver) bothFamilies(ctx context.Context, name string) (Answer[netip.
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		v6, failed6 = records(ctx, r, name, wire.TypeAAAA, func(rr *wire.AAAA) (netip.Addr, bool) {
-			addr, ok := netip.AddrFromSlice(rr.AAAA.To16())
-			return addr.Unmap(), ok
-		})
+		v6, failed6 = r.AAAA(ctx, name)
 	}()
-	v4, failed4 := records(ctx, r, name, wire.TypeA, func(rr *wire.A) (netip.Addr, bool) {
-		addr, ok := netip.AddrFromSlice(rr.A.To4())
-		return addr, ok
-	})
+	v4, failed4 := r.A(ctx, name)
 	<-done
 	switch {
 	case failed4 != nil && failed6 == nil && v6.Outcome == Found:

@@ -24,6 +24,19 @@ func (r *Resolver) LookupMX(ctx context.Context, name string) ([]*net.MX, error)
 	return found, nil
 }
 
+// LookupNS returns the name servers of a zone; a name within one has none.
+func (r *Resolver) LookupNS(ctx context.Context, name string) ([]*net.NS, error) {
+	a, err := r.NS(ctx, name)
+	if err := inTermsOfNet(name, a.Outcome, err); err != nil {
+		return nil, err
+	}
+	found := make([]*net.NS, len(a.Records))
+	for i, host := range a.Records {
+		found[i] = &net.NS{Host: host + "."}
+	}
+	return found, nil
+}
+
 // LookupTXT returns the texts of a name.
 func (r *Resolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	a, err := r.TXT(ctx, name)

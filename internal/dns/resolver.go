@@ -135,8 +135,8 @@ func absolute(name string) (string, bool) {
 		}
 		name = ascii
 	}
-	// What is not a host name or one with underscores has no place in mail;
-	// in presentation format it could carry escapes.
+	// Beside host names there are those that SPF makes of local-parts. What
+	// would need an escape in presentation format has no place in mail.
 	if len(name) < 2 || len(name) > 254 {
 		return "", false
 	}
@@ -149,7 +149,7 @@ func absolute(name string) (string, bool) {
 }
 
 func notInName(r rune) bool {
-	return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_'
+	return r <= ' ' || r > '~' || strings.ContainsRune(`"'$();@\`, r)
 }
 
 // lookup answers one question from the cache, from a flight or by asking.

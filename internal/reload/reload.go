@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -28,6 +30,11 @@ type Config struct {
 	MaxOctets int64
 }
 
+// Multifile is a T that was read from further files, which are watched as well.
+type Multifile interface {
+	Files() []string
+}
+
 // File is a file whose content was parsed to a T. It may be used concurrently.
 type File[T any] struct {
 	cfg     Config
@@ -35,6 +42,9 @@ type File[T any] struct {
 	log     hclog.Logger
 	current atomic.Pointer[version[T]]
 	reading sync.Mutex // one Reload at a time
+
+	mu      sync.Mutex
+	changed chan struct{} // closed by the next version; nil when nobody waits
 }
 
 type version[T any] struct {
@@ -44,10 +54,13 @@ type version[T any] struct {
 	digest     [sha256.Size]byte
 }
 
-// stamp tells cheaply that a file has probably not changed.
+// stamp tells cheaply that a file, and those read with it, have probably not
+// changed.
 type stamp struct {
 	modified time.Time
 	octets   int64
+	inode    uint64
+	others   string
 }
 
 // Open reads the file with parse, whose mistakes are returned.
@@ -78,6 +91,30 @@ func (f *File[T]) Value() T { return f.current.Load().value }
 // Generation counts the versions.
 func (f *File[T]) Generation() uint64 { return f.current.Load().generation }
 
+// Name returns the file's path; "" for a value that never changes.
+func (f *File[T]) Name() string { return f.cfg.File }
+
+// Changed returns a channel that is closed when the next version after the call
+// is in use.
+func (f *File[T]) Changed() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.changed == nil {
+		f.changed = make(chan struct{})
+	}
+	return f.changed
+}
+
+// tell ends the wait of those who asked for the next version.
+func (f *File[T]) tell() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
+	}
+}
+
 // Run watches the file until ctx ends.
 func (f *File[T]) Run(ctx context.Context) error {
 	if f.cfg.File == "" {
@@ -96,7 +133,7 @@ func (f *File[T]) Run(ctx context.Context) error {
 		}
 		// A file that is being written is read when it has come to rest, lest
 		// half a directory be taken for a whole one.
-		if now, err := stampOf(f.cfg.File); err == nil && now != seen {
+		if now, err := f.stamp(); err == nil && now != seen {
 			seen = now
 			continue
 		}
@@ -120,7 +157,7 @@ func (f *File[T]) Reload() (changed bool, err error) {
 	f.reading.Lock()
 	defer f.reading.Unlock()
 	before := f.current.Load()
-	now, err := stampOf(f.cfg.File)
+	now, err := f.stamp()
 	if err != nil {
 		return false, err
 	}
@@ -132,14 +169,21 @@ func (f *File[T]) Reload() (changed bool, err error) {
 		return false, err
 	}
 	next.stamp, next.generation = now, 1
+	if fresh := others(next.value); len(fresh) > 0 || now.others != "" {
+		next.stamp.others = stampsOf(fresh)
+	}
 	if before != nil {
 		next.generation = before.generation + 1
-		if next.digest == before.digest { // touched, not changed
+		if next.digest == before.digest && len(others(next.value)) == 0 && len(others(before.value)) == 0 { // touched, not changed
 			next.value, next.generation = before.value, before.generation
 		}
 	}
 	f.current.Store(next)
-	return before == nil || next.generation != before.generation, nil
+	changed = before == nil || next.generation != before.generation
+	if changed {
+		f.tell()
+	}
+	return changed, nil
 }
 
 func (f *File[T]) read() (*version[T], error) {
@@ -160,10 +204,45 @@ func (f *File[T]) read() (*version[T], error) {
 	return &version[T]{value: value, digest: [sha256.Size]byte(digest.Sum(nil))}, nil
 }
 
-func stampOf(file string) (stamp, error) {
-	info, err := os.Stat(file)
+// stamp tells the file as it is now, with the further files of the version in
+// use.
+func (f *File[T]) stamp() (stamp, error) {
+	info, err := os.Stat(f.cfg.File)
 	if err != nil {
 		return stamp{}, err
 	}
-	return stamp{modified: info.ModTime(), octets: info.Size()}, nil
+	s := stamp{modified: info.ModTime(), octets: info.Size(), inode: inode(info)}
+	if before := f.current.Load(); before != nil {
+		s.others = stampsOf(others(before.value))
+	}
+	return s, nil
+}
+
+func inode(info os.FileInfo) uint64 {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return s.Ino
+	}
+	return 0
+}
+
+func others[T any](value T) []string {
+	if m, ok := any(value).(Multifile); ok {
+		return m.Files()
+	}
+	return nil
+}
+
+// stampsOf tells further files as they are now. One that is gone has a stamp of
+// its own.
+func stampsOf(files []string) string {
+	var b strings.Builder
+	for _, name := range files {
+		info, err := os.Stat(name)
+		if err != nil {
+			fmt.Fprintf(&b, "%q gone;", name)
+			continue
+		}
+		fmt.Fprintf(&b, "%q %d %d %d;", name, info.ModTime().UnixNano(), info.Size(), inode(info))
+	}
+	return b.String()
 }

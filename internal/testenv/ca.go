@@ -57,16 +57,23 @@ type Certificate struct {
 // valid now. A certificate for other names serves as the wrong one.
 func (ca *CA) Issue(names ...string) Certificate {
 	ca.t.Helper()
-	return ca.issue(time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour), names)
+	return ca.issue(time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour), names, nil)
+}
+
+// IssueTo returns a certificate that is valid now and that edit, which gets its
+// template, has made somebody's: a person's, with a subject and addresses.
+func (ca *CA) IssueTo(edit func(template *x509.Certificate)) Certificate {
+	ca.t.Helper()
+	return ca.issue(time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour), nil, edit)
 }
 
 // IssueExpired returns a certificate for names that ended an hour ago.
 func (ca *CA) IssueExpired(names ...string) Certificate {
 	ca.t.Helper()
-	return ca.issue(time.Now().Add(-48*time.Hour), time.Now().Add(-time.Hour), names)
+	return ca.issue(time.Now().Add(-48*time.Hour), time.Now().Add(-time.Hour), names, nil)
 }
 
-func (ca *CA) issue(from, until time.Time, names []string) Certificate {
+func (ca *CA) issue(from, until time.Time, names []string, edit func(*x509.Certificate)) Certificate {
 	ca.t.Helper()
 	key := newKey(ca.t)
 	template := &x509.Certificate{
@@ -83,6 +90,9 @@ func (ca *CA) issue(from, until time.Time, names []string) Certificate {
 		} else {
 			template.DNSNames = append(template.DNSNames, name)
 		}
+	}
+	if edit != nil {
+		edit(template)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, &key.PublicKey, ca.key)
 	if err != nil {

@@ -62,20 +62,13 @@ func Cyrus(t testing.TB, quotaKiB int, users ...string) *CyrusServer {
 	writeFile(t, s.path("imapd.conf"), []byte(s.config(quotaKiB, users, cert, key)), 0o644)
 	s.setPassword(saslpasswd)
 	s.own(t)
-	for attempt := 1; ; attempt++ {
-		s.LMTPAddr = net.JoinHostPort("127.0.0.1", strconv.Itoa(FreePort(t)))
-		writeFile(t, s.path("cyrus.conf"), []byte(s.services()), 0o644)
-		_, err := TryStart(t, Command{
-			Path: setsid, Args: []string{master, "-D", "-C", s.path("imapd.conf"), "-M", s.path("cyrus.conf"), "-p", s.path("pid")},
-			Env: []string{"CYRUS_USER=" + s.account}, Ready: s.greets,
-		})
-		if err == nil {
-			return s
-		}
-		if attempt == 3 {
-			t.Fatal(err)
-		}
-	}
+	s.LMTPAddr = loopback(FreePort(t))
+	writeFile(t, s.path("cyrus.conf"), []byte(s.services()), 0o644)
+	Start(t, Command{
+		Path: setsid, Args: []string{master, "-D", "-C", s.path("imapd.conf"), "-M", s.path("cyrus.conf"), "-p", s.path("pid")},
+		Env: []string{"CYRUS_USER=" + s.account}, Ready: s.greets,
+	})
+	return s
 }
 
 // greets is ready when the first process took a connection: it creates the

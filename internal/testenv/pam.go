@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// PAMHelper builds the program that runs "pam-helper" as cmd/gateway does, with
+// PAMHelper builds the program that runs "auth-helper" as cmd/gateway does, with
 // PAM in it, and returns its path. It is built whatever tags the test was built
 // with: only a C compiler and libpam's headers must be there.
 func PAMHelper(t testing.TB) string {
@@ -19,13 +19,18 @@ func PAMHelper(t testing.TB) string {
 	if _, err := os.Stat("/usr/include/security/pam_appl.h"); err != nil {
 		Missing(t, "header security/pam_appl.h (libpam0g-dev)")
 	}
+	return buildC(t, "pam", "github.com/postern-mail/postern/authn/helper/process/testdata")
+}
+
+// buildC builds a program with C in it and returns its path.
+func buildC(t testing.TB, tags, program string) string {
+	t.Helper()
 	Program(t, "cc", "gcc", "clang")
-	binary := filepath.Join(TempDir(t), "helper")
-	cmd := exec.Command(Program(t, "go"), "build", "-tags", "pam", "-o", binary,
-		"github.com/postern-mail/postern/authn/pam/pamhelper/testdata")
+	binary := filepath.Join(TempDir(t), "program")
+	cmd := exec.Command(Program(t, "go"), "build", "-tags", tags, "-o", binary, program)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the PAM helper: %v\n%s", err, out)
+		t.Fatalf("build %s: %v\n%s", program, err, out)
 	}
 	return binary
 }

@@ -28,6 +28,10 @@ type SlapdOptions struct {
 	CA *CA
 	// Config is added to the database's section of slapd.conf.
 	Config string
+	// Sync serves content synchronization (RFC 4533); SyncConfig is added to
+	// the overlay's section.
+	Sync       bool
+	SyncConfig string
 	// GlobalConfig is added before the database's section.
 	GlobalConfig string
 }
@@ -102,6 +106,9 @@ func (s *SlapdServer) config(o SlapdOptions) string {
 		if o.Tree.PasswordPolicy != "" {
 			b.WriteString("moduleload ppolicy\n")
 		}
+		if o.Sync {
+			b.WriteString("moduleload syncprov\n")
+		}
 	}
 	fmt.Fprintf(&b, "TLSCertificateFile %s\nTLSCertificateKeyFile %s\nTLSCACertificateFile %s\n", certFile, keyFile, s.CAFile)
 	b.WriteString(o.GlobalConfig + "\n")
@@ -116,6 +123,9 @@ func (s *SlapdServer) config(o SlapdOptions) string {
 	b.WriteString(o.Config + "\n")
 	if o.Tree.PasswordPolicy != "" {
 		fmt.Fprintf(&b, "overlay ppolicy\nppolicy_default %q\n", o.Tree.PasswordPolicy)
+	}
+	if o.Sync {
+		b.WriteString("overlay syncprov\n" + o.SyncConfig + "\n")
 	}
 	return b.String()
 }
@@ -149,20 +159,15 @@ func (s *SlapdServer) load(tree Tree) {
 	Run(s.t, Program(s.t, "slapadd"), "-q", "-f", s.path("slapd.conf"), "-l", file)
 }
 
-// start runs slapd. It cannot listen on port 0, so it gets ports that were
-// free a moment ago, and others when somebody was faster.
+// start runs slapd. It cannot listen on port 0, so it gets ports of its own.
 func (s *SlapdServer) start() {
 	s.t.Helper()
-	var err error
-	for range 5 {
-		s.LDAPI = "ldapi://" + url.PathEscape(s.path("s"))
-		s.LDAP = fmt.Sprintf("ldap://127.0.0.1:%d", FreePort(s.t))
-		s.LDAPS = fmt.Sprintf("ldaps://127.0.0.1:%d", FreePort(s.t))
-		if err = s.run(); err == nil {
-			return
-		}
+	s.LDAPI = "ldapi://" + url.PathEscape(s.path("s"))
+	s.LDAP = fmt.Sprintf("ldap://127.0.0.1:%d", FreePort(s.t))
+	s.LDAPS = fmt.Sprintf("ldaps://127.0.0.1:%d", FreePort(s.t))
+	if err := s.run(); err != nil {
+		s.t.Fatal(err)
 	}
-	s.t.Fatal(err)
 }
 
 func (s *SlapdServer) run() error {
@@ -193,6 +198,13 @@ func (s *SlapdServer) ready(ctx context.Context) error {
 	return nil
 }
 
+// Modify applies changes in LDIF (RFC 2849; records without a changetype are
+// added) as the administrator, and fails t when slapd refuses one.
+func (s *SlapdServer) Modify(t testing.TB, changes string) {
+	t.Helper()
+	modify(t, s.CAFile, s.LDAPI, s.RootDN, s.RootPassword, changes)
+}
+
 // Process returns the running slapd.
 func (s *SlapdServer) Process() *Process { return s.process }
 
@@ -215,5 +227,25 @@ func (s *SlapdServer) Restart() {
 	_ = os.Remove(s.path("slapd.pid")) // a killed slapd leaves it, and it would look ready
 	if err := s.run(); err != nil {
 		s.t.Fatal(err)
+	}
+}
+
+// Backup keeps what the server holds now. The returned function brings it back,
+// as from a backup: what was changed in between is gone.
+func (s *SlapdServer) Backup() (restore func()) {
+	s.t.Helper()
+	s.Stop()
+	kept := s.path("backup")
+	if err := os.CopyFS(kept, os.DirFS(s.path("db"))); err != nil {
+		s.t.Fatal(err)
+	}
+	s.Restart()
+	return func() {
+		s.t.Helper()
+		s.Stop()
+		if err := errors.Join(os.RemoveAll(s.path("db")), os.CopyFS(s.path("db"), os.DirFS(kept))); err != nil {
+			s.t.Fatal(err)
+		}
+		s.Restart()
 	}
 }

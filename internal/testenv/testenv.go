@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,7 +24,7 @@ import (
 )
 
 // systemPaths are searched after $PATH: daemons live where users do not look.
-var systemPaths = []string{"/usr/sbin", "/usr/local/sbin", "/sbin", "/usr/libexec", "/usr/lib/dovecot", "/usr/libexec/dovecot"}
+var systemPaths = []string{"/usr/sbin", "/usr/local/sbin", "/sbin", "/usr/libexec", "/usr/lib/dovecot", "/usr/libexec/dovecot", cyrusPrograms}
 
 // Program returns the path of the first of names that is installed. When none
 // is, the test is skipped, or fails when CI=true.
@@ -101,19 +102,6 @@ func TempDir(t testing.TB) string {
 	return dir
 }
 
-// FreePort returns a port of 127.0.0.1 that was free a moment ago, for
-// programs that cannot listen on port 0. Another process may take it before
-// the program does: callers try again with another port.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // Command says how to start a program in the foreground.
 type Command struct {
 	Path string
@@ -127,17 +115,22 @@ type Command struct {
 	StartTimeout time.Duration
 	// StopSignal asks the program to end; 0 means SIGTERM.
 	StopSignal syscall.Signal
+	// OwnGroup gives it a process group of its own, for programs that signal
+	// all of theirs, and for those with children that outlive them: Kill ends
+	// the whole group.
+	OwnGroup bool
 }
 
 // Process is a running program. Its methods may be called concurrently.
 type Process struct {
-	t    testing.TB
-	name string
-	cmd  *exec.Cmd
-	log  *logBuffer
-	stop syscall.Signal
-	done chan struct{} // closed when the program has ended
-	err  error         // how it ended; valid once done is closed
+	t     testing.TB
+	name  string
+	cmd   *exec.Cmd
+	log   *logBuffer
+	stop  syscall.Signal
+	group bool          // it leads a process group of its own
+	done  chan struct{} // closed when the program has ended
+	err   error         // how it ended; valid once done is closed
 }
 
 // Start runs c and waits until it is ready. The program is ended when the
@@ -152,11 +145,11 @@ func Start(t testing.TB, c Command) *Process {
 	return p
 }
 
-// TryStart is Start for callers that can try again, on another port for
-// instance: a program that does not become ready is ended and is an error.
+// TryStart is Start for callers that can try again, or expect that it fails: a
+// program that does not become ready is ended and is an error.
 func TryStart(t testing.TB, c Command) (*Process, error) {
 	t.Helper()
-	p := &Process{t: t, name: filepath.Base(c.Path), log: &logBuffer{}, stop: c.StopSignal, done: make(chan struct{})}
+	p := &Process{t: t, name: filepath.Base(c.Path), log: &logBuffer{}, stop: c.StopSignal, group: c.OwnGroup, done: make(chan struct{})}
 	if p.stop == 0 {
 		p.stop = syscall.SIGTERM
 	}
@@ -166,13 +159,18 @@ func TryStart(t testing.TB, c Command) (*Process, error) {
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	// Children that hold our pipe must not keep Wait, and so the test, alive.
 	p.cmd.WaitDelay = 2 * time.Second
-	if err := p.cmd.Start(); err != nil {
+	dieWithParent(p.cmd)
+	if c.OwnGroup {
+		if p.cmd.SysProcAttr == nil {
+			p.cmd.SysProcAttr = &syscall.SysProcAttr{}
+		}
+		p.cmd.SysProcAttr.Setpgid = true
+	}
+	started := make(chan error)
+	go p.run(started)
+	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
-	go func() {
-		p.err = p.cmd.Wait()
-		close(p.done)
-	}()
 	if err := p.awaitReady(c); err != nil {
 		p.Kill()
 		return nil, fmt.Errorf("%s did not become ready: %w\n%s", p.name, err, p.Log())
@@ -184,6 +182,20 @@ func TryStart(t testing.TB, c Command) (*Process, error) {
 		}
 	})
 	return p, nil
+}
+
+// run starts the program and waits for its end, on a thread of its own that
+// lives as long: the kernel ends the program with the thread that started it.
+func (p *Process) run(started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := p.cmd.Start()
+	started <- err
+	if err != nil {
+		return
+	}
+	p.err = p.cmd.Wait()
+	close(p.done)
 }
 
 func (p *Process) awaitReady(c Command) error {
@@ -278,9 +290,13 @@ func (p *Process) mustSignal(s syscall.Signal) {
 	}
 }
 
-// Kill ends the program at once (SIGKILL) and waits until it is gone. It may
-// be called on a program that has ended.
+// Kill ends the program at once (SIGKILL), with its process group if that is
+// its own, and waits until it is gone. It may be called on a program that has
+// ended.
 func (p *Process) Kill() {
+	if p.group {
+		_ = syscall.Kill(-p.PID(), syscall.SIGKILL) // its members may all have ended
+	}
 	_ = p.Signal(syscall.SIGKILL) // it may have ended by itself: that is what we want
 	<-p.done
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/postern-mail/postern/internal/testenv"
 )
 
 // shortDir is a folder whose paths fit a socket's name.
@@ -37,10 +39,10 @@ func TestListen(t *testing.T) {
 		t.Fatalf("the first no longer answers: %v", err)
 	}
 	_ = conn.Close()
-	l.(*net.UnixListener).SetUnlinkOnClose(false) // as a killed server leaves it
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	testenv.DeadSocket(t, path)
 	again, err := Listen(path)
 	if err != nil {
 		t.Fatalf("after a crash: %v", err)

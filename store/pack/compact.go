@@ -36,17 +36,7 @@ func (b *Blobs) Compact(ctx context.Context) error {
 
 // pace waits as long as moving so many octets should have taken.
 func (b *Blobs) pace(ctx context.Context, octets int64) error {
-	if b.cfg.MoveOctets < 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(time.Duration(float64(octets) / float64(b.cfg.MoveOctets) * float64(time.Second)))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	return wait(ctx, octets, b.cfg.MoveOctets)
 }
 
 func (b *Blobs) compact(ctx context.Context, pace func(ctx context.Context, octets int64) error) error {

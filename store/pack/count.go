@@ -32,7 +32,10 @@ func (b *Blobs) VerifyReferences(ctx context.Context, owners Owners, report func
 }
 
 // references of a body, as counted in the store and as found.
-type references struct{ counted, found int64 }
+type references struct {
+	counted, found int64
+	marked         bool // there may be more than one
+}
 
 func (b *Blobs) verifyReferences(ctx context.Context, owners Owners, report func(Finding), atOnce int) error {
 	v := verifier{blobs: b, report: report}
@@ -60,7 +63,7 @@ func (b *Blobs) verifyReferences(ctx context.Context, owners Owners, report func
 // counts reads the counts of up to atOnce bodies and returns where the rest
 // begins, nil for none.
 func (v verifier) counts(ctx context.Context, from []byte, bodies map[store.Hash]references, atOnce int) (next []byte, err error) {
-	end := []byte{v.blobs.keys.tag, 'h' + 1}
+	first, end := from, []byte{v.blobs.keys.tag, 'h' + 1}
 	for len(bodies) < atOnce && from != nil {
 		limit := min(atOnce-len(bodies), verifyAtOnce)
 		n := 0
@@ -76,16 +79,7 @@ func (v verifier) counts(ctx context.Context, from []byte, bodies map[store.Hash
 				if len(pair.Key) != 2+len(store.Hash{}) || len(pair.Value) == 0 {
 					continue // Verify reports it
 				}
-				hash := store.Hash(pair.Key[2:])
-				r := references{counted: 1}
-				if pair.Value[0]&flagShared != 0 {
-					more, err := s.Counter(v.blobs.keys.more(hash))
-					if err != nil {
-						return err
-					}
-					r.counted += more
-				}
-				bodies[hash] = r
+				bodies[store.Hash(pair.Key[2:])] = references{counted: 1, marked: pair.Value[0]&flagShared != 0}
 			}
 			return nil
 		})
@@ -94,7 +88,31 @@ func (v verifier) counts(ctx context.Context, from []byte, bodies map[store.Hash
 		}
 		from = next
 	}
-	return from, nil
+	return from, v.countMore(ctx, first, from, bodies)
+}
+
+// countMore adds the references beyond the first of the bodies whose keys are
+// from first up to next, nil for the end. Few have any.
+func (v verifier) countMore(ctx context.Context, first, next []byte, bodies map[store.Hash]references) error {
+	of := func(bodyKey []byte) []byte { return append([]byte{v.blobs.keys.tag, 'n'}, bodyKey[2:]...) }
+	end := []byte{v.blobs.keys.tag, 'n' + 1}
+	if next != nil {
+		end = of(next)
+	}
+	return store.Scan(ctx, v.blobs.kv, of(first), end, verifyAtOnce, func(_ store.Snapshot, key, value []byte) error {
+		if len(key) != 2+len(store.Hash{}) {
+			return nil // Verify reports it
+		}
+		hash := store.Hash(key[2:])
+		r := bodies[hash]
+		if !r.marked {
+			return nil
+		}
+		more, err := store.DecodeCounter(value)
+		r.counted += more
+		bodies[hash] = r
+		return err
+	})
 }
 
 // compare reports the bodies whose counts differ, in order.

@@ -43,8 +43,8 @@ func (k keys) live(number uint64) []byte {
 const (
 	kindInline = 1 // the octets follow
 	kindPieces = 2 // pieces follow
-	// flagShared marks a body that had a second reference. It spares most
-	// bodies, which never have one, the look at their counter.
+	// flagShared marks a body that had a second reference, or is likely to get
+	// one (Config.Copied). It spares others the look at their counter.
 	flagShared = 0x80
 )
 

@@ -61,6 +61,11 @@ type Config struct {
 	// MoveOctets is how much Run moves in a second at most, read and written. 0
 	// means 8 MiB; negative means any.
 	MoveOctets int64
+	// Copied says that bodies are likely to get more references than their
+	// first, as those of mail that is copied do: they are marked for it when they
+	// are stored, rather than written once more with the second. The last unlink
+	// of each looks at one more key for that.
+	Copied bool
 }
 
 // The defaults of Config.

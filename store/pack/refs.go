@@ -35,10 +35,18 @@ func (b *Blobs) Link(batch *store.Batch, st store.Staged) {
 			w.Put(bodyKey, s.inline)
 			return nil
 		}
-		w.Put(bodyKey, appendPieces([]byte{kindPieces}, s.pieces))
+		w.Put(bodyKey, appendPieces([]byte{kindPieces | b.mark()}, s.pieces))
 		byPack(s.pieces, func(number uint64, in []piece) { b.list(w, hash, number, in) })
 		return nil
 	})
+}
+
+// mark is what the first octet of a new body has beside its kind.
+func (b *Blobs) mark() byte {
+	if b.cfg.Copied {
+		return flagShared
+	}
+	return 0
 }
 
 // Share implements store.Blobs. The commit fails with store.ErrNotFound when

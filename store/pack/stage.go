@@ -116,7 +116,7 @@ func fill(ctx context.Context, r io.Reader, buf []byte) (n int, ended bool, err 
 
 func (b *Blobs) stageInline(octets []byte) *staged {
 	value := make([]byte, 1+len(octets))
-	value[0] = kindInline
+	value[0] = kindInline | b.mark()
 	copy(value[1:], octets)
 	return &staged{
 		blobs:  b,

@@ -37,7 +37,8 @@ import (
 type Config struct {
 	// Dir is the directory of the database; it is created when absent.
 	Dir string
-	// CacheOctets is the memory for blocks read from disk; 0 means 64 MiB.
+	// CacheOctets is the memory for blocks read from disk, beside that of the
+	// memtables. It may take what two of these do not take yet. 0 means 64 MiB.
 	CacheOctets int64
 	// MemTableOctets is the memory that collects writes before they go to a
 	// table; up to four are in use while the disk is behind. 0 means 64 MiB.
@@ -46,6 +47,8 @@ type Config struct {
 	// store.ErrFull, but for those that may use the reserve; these are refused
 	// below an eighth of it. 0 means 256 MiB; negative means none.
 	ReserveOctets int64
+	// Private lets nobody but the owner read the files.
+	Private bool
 }
 
 // The defaults of Config.
@@ -169,14 +172,22 @@ func (cfg Config) withDefaults() Config {
 	return cfg
 }
 
+// cacheSize is what the engine calls the size of its cache: memtables count into
+// it, the one in use and the one that is kept for the next. Without them in the
+// sum nothing would be left for blocks as soon as the memtables are full grown.
+func (cfg Config) cacheSize() int64 { return cfg.CacheOctets + 2*cfg.MemTableOctets }
+
 func (s *Store) options(dbFS vfs.FS) *pebble.Options {
+	if s.cfg.Private && dbFS == vfs.Default {
+		dbFS = private{dbFS}
+	}
 	o := &pebble.Options{
 		FS:     dbFS,
 		Logger: pebbleLogger{s.log},
 		// Chosen, not the newest there is: raising it is one-way. This one has
 		// WAL records that tell a torn end from damage in the middle.
 		FormatMajorVersion:          pebble.FormatWALSyncChunks,
-		CacheSize:                   s.cfg.CacheOctets,
+		CacheSize:                   s.cfg.cacheSize(),
 		MemTableSize:                uint64(s.cfg.MemTableOctets),
 		MemTableStopWritesThreshold: 4,
 		LBaseMaxBytes:               64 << 20,

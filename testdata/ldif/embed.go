@@ -1,7 +1,7 @@
 // Package ldif holds Example Traders, a company small enough to read and odd
-// enough to test with, as three kinds of directory that mean the same. The
-// demo serves the OpenLDAP one; tests load all three in process and into
-// slapd. README.md tells who is who.
+// enough to test with, as the kinds of directory there are, which all mean the same.
+// The demo serves the OpenLDAP one; tests load all of them in process and into
+// slapd, and those of other servers into these. README.md tells who is who.
 package ldif
 
 import _ "embed"
@@ -16,6 +16,10 @@ type Tree struct {
 	// ExtraSchema is what OpenLDAP has not, in slapd's notation.
 	Schemas     []string
 	ExtraSchema []byte
+	// Schemas389 are files of the 389 Directory Server that it does not load by
+	// itself; ExtraSchema389 is what it has not, in its own notation.
+	Schemas389     []string
+	ExtraSchema389 []byte
 	// PasswordPolicy is the DN of slapd's default password policy, or "".
 	PasswordPolicy string
 	BaseDN         string
@@ -33,11 +37,29 @@ var freeipaLDIF []byte
 //go:embed freeipa.schema
 var freeipaSchema []byte
 
+//go:embed freeipa.389.ldif
+var freeipa389 []byte
+
 //go:embed ad.ldif
 var adLDIF []byte
 
 //go:embed ad.schema
 var adSchema []byte
+
+//go:embed qmail.ldif
+var qmailLDIF []byte
+
+//go:embed qmail.schema
+var qmailSchema []byte
+
+//go:embed postfix-book.ldif
+var postfixBookLDIF []byte
+
+//go:embed postfix-book.schema
+var postfixBookSchema []byte
+
+//go:embed 389ds.ldif
+var ds389LDIF []byte
 
 // Domain is the company's mail domain. It also has example.net, which one
 // person catches all mail of.
@@ -64,6 +86,8 @@ func FreeIPA() Tree {
 		LDIF:            freeipaLDIF,
 		Schemas:         []string{"core", "cosine", "inetorgperson", "nis"},
 		ExtraSchema:     freeipaSchema,
+		Schemas389:      []string{"60kerberos.ldif"},
+		ExtraSchema389:  freeipa389,
 		BaseDN:          "dc=example,dc=com",
 		ServiceDN:       "uid=mail,cn=sysaccounts,cn=etc,dc=example,dc=com",
 		ServicePassword: Password("mail"),
@@ -83,8 +107,48 @@ func AD() Tree {
 	}
 }
 
-// Trees returns all three.
-func Trees() []Tree { return []Tree{OpenLDAP(), FreeIPA(), AD()} }
+// Qmail returns the tree by the schema of qmail-ldap.
+func Qmail() Tree {
+	return Tree{
+		Preset:          "qmail",
+		LDIF:            qmailLDIF,
+		Schemas:         []string{"core", "cosine", "inetorgperson"},
+		ExtraSchema:     qmailSchema,
+		Schemas389:      []string{"60qmail.ldif"},
+		BaseDN:          "dc=example,dc=com",
+		ServiceDN:       "uid=mail,ou=services,dc=example,dc=com",
+		ServicePassword: Password("mail"),
+	}
+}
+
+// PostfixBook returns the tree by the postfix-book schema.
+func PostfixBook() Tree {
+	return Tree{
+		Preset:          "postfix-book",
+		LDIF:            postfixBookLDIF,
+		Schemas:         []string{"core", "cosine", "inetorgperson"},
+		ExtraSchema:     postfixBookSchema,
+		BaseDN:          "dc=example,dc=com",
+		ServiceDN:       "uid=mail,ou=services,dc=example,dc=com",
+		ServicePassword: Password("mail"),
+	}
+}
+
+// DS389 returns the tree by the mail classes of the 389 Directory Server.
+func DS389() Tree {
+	return Tree{
+		Preset:          "389ds",
+		LDIF:            ds389LDIF,
+		Schemas:         []string{"core", "cosine", "inetorgperson", "nis"},
+		ExtraSchema:     freeipaSchema,
+		BaseDN:          "dc=example,dc=com",
+		ServiceDN:       "uid=mail,ou=services,dc=example,dc=com",
+		ServicePassword: Password("mail"),
+	}
+}
+
+// Trees returns all of them.
+func Trees() []Tree { return []Tree{OpenLDAP(), FreeIPA(), AD(), Qmail(), PostfixBook(), DS389()} }
 
 // Password returns the password of a login in every tree.
 func Password(login string) string { return login + "-secret" }

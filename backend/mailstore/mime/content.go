@@ -2,6 +2,8 @@ package mime
 
 import (
 	"bytes"
+
+	"github.com/postern-mail/postern/backend/mailstore/transfer"
 )
 
 // content is what a part's Content-* fields say. Its slices are copies; nil
@@ -13,8 +15,10 @@ type content struct {
 	id, description       []byte
 	encoding              []byte
 	disposition, language []byte
-	location              []byte
+	location, md5         []byte
 	boundary              []byte
+	charset               string
+	attached              bool // its disposition is attachment
 	digest                bool // children default to message/rfc822 (RFC 2046 section 5.1.5)
 }
 
@@ -26,24 +30,14 @@ func (c *content) isMessage() bool {
 
 func (c *content) isText() bool { return foldEqual(c.mediaType, "text") }
 
-func (c *content) encodingKind() Encoding {
-	switch {
-	case c.encoding == nil, foldEqual(c.encoding, "7bit"), foldEqual(c.encoding, "8bit"), foldEqual(c.encoding, "binary"):
-		return Identity
-	case foldEqual(c.encoding, "base64"):
-		return Base64
-	case foldEqual(c.encoding, "quoted-printable"):
-		return QuotedPrintable
-	}
-	return OtherEncoding
-}
+func (c *content) encodingKind() Encoding { return transfer.Parse(c.encoding) }
 
 // readContent picks the Content-* fields out of a header block. Of a field
 // given twice the first counts.
 func (s *Scanner) readContent(header []byte, inDigest bool) content {
 	var c content
 	for f := range fields(header) {
-		if len(f.name) < len("content-id") || !foldEqual(f.name[:8], "content-") {
+		if len(f.name) < len("content-id") || !foldEqual(f.name[:8], "content-") { // the shortest of them
 			continue
 		}
 		switch rest := f.name[8:]; {
@@ -53,13 +47,15 @@ func (s *Scanner) readContent(header []byte, inDigest bool) content {
 			l := lexer{b: f.value}
 			c.encoding = s.keep(l.token())
 		case c.id == nil && foldEqual(rest, "id"):
-			c.id = s.keep(unfold(f.value))
+			c.id = s.keepText(f.value)
 		case c.description == nil && foldEqual(rest, "description"):
-			c.description = s.keep(unfold(f.value))
+			c.description = s.keepText(f.value)
 		case c.location == nil && foldEqual(rest, "location"):
-			c.location = s.keep(unfold(f.value))
+			c.location = s.keepText(f.value)
+		case c.md5 == nil && foldEqual(rest, "md5"):
+			c.md5 = s.keepText(f.value)
 		case c.disposition == nil && foldEqual(rest, "disposition"):
-			c.disposition = s.readDisposition(f.value)
+			s.readDisposition(&c, f.value)
 		case c.language == nil && foldEqual(rest, "language"):
 			c.language = s.readLanguage(f.value)
 		}
@@ -99,22 +95,29 @@ func (s *Scanner) readType(c *content, value []byte) {
 	}
 	c.digest = foldEqual(subtype, "digest") && c.isMultipart()
 	c.params = s.readParams(&l, func(name, value []byte) {
-		if c.boundary == nil && foldEqual(name, "boundary") && len(value) <= maxBoundaryOctets {
+		switch {
+		case c.boundary == nil && foldEqual(name, "boundary") && len(value) <= maxBoundaryOctets:
 			c.boundary = bytes.TrimRight(bytes.Clone(value), " \t")
+		case c.charset == "" && foldEqual(name, "charset") && len(value) <= maxCharsetOctets:
+			c.charset = string(value)
 		}
 	})
 }
 
-func (s *Scanner) readDisposition(value []byte) []byte {
+// maxCharsetOctets bounds the name of a charset.
+const maxCharsetOctets = 40
+
+func (s *Scanner) readDisposition(c *content, value []byte) {
 	l := lexer{b: value}
 	kind := l.token()
 	if len(kind) == 0 {
-		return nil
+		return
 	}
+	c.attached = foldEqual(kind, "attachment")
 	out := appendString([]byte{'('}, kind)
 	out = append(out, ' ')
 	out = append(appendList(out, s.readParams(&l, nil)), ')')
-	return s.keep(out)
+	c.disposition = s.keep(out)
 }
 
 func (s *Scanner) readLanguage(value []byte) []byte {
@@ -167,6 +170,14 @@ func (s *Scanner) readParams(l *lexer, see func(name, value []byte)) []byte {
 		return nil
 	}
 	return s.keep(append(out, ')'))
+}
+
+// keepText is keep for a field's text; an empty one counts as absent.
+func (s *Scanner) keepText(value []byte) []byte {
+	if text := unfold(value); len(text) > 0 {
+		return s.keep(text)
+	}
+	return nil
 }
 
 // keep copies b for the structure, or returns nil when the structure has grown

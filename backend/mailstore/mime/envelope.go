@@ -165,11 +165,11 @@ func (p *addressParser) domain() []byte {
 
 // angle reads what follows "<": a route, local-part, domain and ">".
 func (p *addressParser) angle(name []byte) {
-	var local, domain []byte
+	var route, local, domain []byte
 	p.space()
 	if len(p.b) > 0 && p.b[0] == '@' {
 		if i := bytes.IndexAny(p.b, ":>"); i >= 0 && p.b[i] == ':' {
-			p.b = p.b[i+1:] // a source route, obsolete
+			route, p.b = p.b[:i], p.b[i+1:] // obsolete
 		}
 	}
 	for {
@@ -192,7 +192,7 @@ func (p *addressParser) angle(name []byte) {
 		}
 	}
 	if len(name) > 0 || len(local) > 0 || len(domain) > 0 {
-		p.emit(name, local, domain)
+		p.emit(name, route, local, domain)
 	}
 	p.skipToDelimiter()
 }
@@ -227,17 +227,17 @@ func (p *addressParser) bare(local, domain []byte) {
 	if p.comment != nil {
 		name = bytes.TrimSpace(p.comment)
 	}
-	p.emit(name, local, domain)
+	p.emit(name, nil, local, domain)
 }
 
 // emit writes one address. The host is never NIL: that would mark a group.
-func (p *addressParser) emit(name, local, domain []byte) {
+func (p *addressParser) emit(name, route, local, domain []byte) {
 	if len(name) == 0 {
 		name = nil
 	}
 	p.dst = append(p.dst, '(')
-	p.dst = appendNString(p.dst, name)
-	p.dst = append(p.dst, " NIL "...)
+	p.dst = append(appendNString(p.dst, name), ' ')
+	p.dst = append(appendNString(p.dst, route), ' ')
 	p.dst = append(appendString(p.dst, local), ' ')
 	p.dst = append(appendString(p.dst, domain), ')')
 }

@@ -58,24 +58,53 @@ func isFieldName(name []byte) bool {
 }
 
 // Fields returns the fields of a header block whose names are listed, in the
-// order of the header, or with not those that are not listed, and the blank
-// line that ends HEADER.FIELDS (RFC 9051 section 6.4.5).
+// order of the header, or with not everything but those, and the blank line that
+// ends the block, if there is one (RFC 9051 section 6.4.5).
 func Fields(header []byte, names []string, not bool) []byte {
 	out := make([]byte, 0, min(len(header), 1<<10)+2)
-	for f := range fields(header) {
-		listed := false
-		for _, name := range names {
-			if len(name) == len(f.name) && strings.EqualFold(name, string(f.name)) {
-				listed = true
-				break
-			}
+	rest := header
+	for len(rest) > 0 {
+		raw := unfoldedLine(rest)
+		rest = rest[len(raw):]
+		if isBlank(raw) {
+			continue
 		}
-		if listed != not {
-			out = append(out, f.raw...)
+		if isListed(raw, names) != not {
+			out = append(out, raw...)
 		}
+	}
+	if !endsBlank(header) {
+		return out
 	}
 	if len(out) > 0 && out[len(out)-1] != '\n' {
 		out = append(out, '\r', '\n')
 	}
 	return append(out, '\r', '\n')
+}
+
+// isListed reports whether the line is a field with one of the names.
+func isListed(raw []byte, names []string) bool {
+	colon := bytes.IndexByte(raw, ':')
+	if colon <= 0 {
+		return false
+	}
+	name := bytes.TrimRight(raw[:colon], " \t")
+	for _, listed := range names {
+		if len(listed) == len(name) && strings.EqualFold(listed, string(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+func isBlank(line []byte) bool { return len(line) == 1 && line[0] == '\n' || string(line) == "\r\n" }
+
+// endsBlank reports whether a header block has its blank line.
+func endsBlank(header []byte) bool {
+	header, found := bytes.CutSuffix(header, newline)
+	if !found {
+		return false
+	}
+	header = bytes.TrimSuffix(header, []byte{'\r'})
+	return len(header) == 0 || header[len(header)-1] == '\n'
 }

@@ -130,17 +130,25 @@ func (l *lexer) quoted() []byte {
 	return v
 }
 
-// unfold returns a field's value on one line, without the white space around it.
+// unfold returns a field's value on one line, without the white space around it:
+// never nil, as it is that of a field that is there. A bare CR is a blank.
 func unfold(value []byte) []byte {
 	value = bytes.TrimSpace(value)
+	if len(value) == 0 {
+		return []byte{}
+	}
 	if bytes.IndexByte(value, '\n') < 0 && bytes.IndexByte(value, '\r') < 0 {
 		return value
 	}
 	out := make([]byte, 0, len(value))
-	for _, c := range value {
-		if c != '\r' && c != '\n' {
-			out = append(out, c)
+	for i, c := range value {
+		switch {
+		case c == '\r' && value[i+1] != '\n': // it is not the last: that is no blank
+			c = ' '
+		case c == '\r', c == '\n':
+			continue
 		}
+		out = append(out, c)
 	}
 	return out
 }

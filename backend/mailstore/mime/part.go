@@ -3,14 +3,18 @@
 //
 // What goes in: any octets at all, in one pass and bounded memory. What comes
 // out: a tree of parts with offsets and IMAP wire forms that are always well
-// formed, however broken the message is. What it leaves to others: decoding of
-// transfer encodings, charsets and encoded-words (RFC 2047), which go through
-// untouched as IMAP wants them.
+// formed, however broken the message is, and the preview of its text (package
+// preview). What it leaves to others: decoding of transfer encodings, charsets
+// and encoded-words (RFC 2047), which go through untouched as IMAP wants them.
 //
 // RFC 2045, 2046, 5322 (read tolerantly); RFC 9051 section 7.5.2, RFC 3501.
 package mime
 
-import "github.com/emersion/go-imap/v2"
+import (
+	"github.com/emersion/go-imap/v2"
+
+	"github.com/postern-mail/postern/backend/mailstore/transfer"
+)
 
 // Span is a range of octets of a message: [Start, End).
 type Span struct{ Start, End int64 }
@@ -42,14 +46,14 @@ const (
 )
 
 // Encoding is a Content-Transfer-Encoding.
-type Encoding uint8
+type Encoding = transfer.Encoding
 
 // The transfer encodings. Identity covers 7bit, 8bit and binary.
 const (
-	Identity Encoding = iota
-	Base64
-	QuotedPrintable
-	OtherEncoding
+	Identity        = transfer.Identity
+	Base64          = transfer.Base64
+	QuotedPrintable = transfer.QuotedPrintable
+	OtherEncoding   = transfer.Other
 )
 
 // Find resolves an IMAP part number (RFC 9051 section 6.4.5): every message

@@ -33,7 +33,9 @@ type Result struct {
 	Body          []byte
 	// SentDate is the Date field's day in unix seconds, 0 when unreadable.
 	SentDate int64
-	Root     *Part
+	// Preview is what RFC 8970 wants; see package preview.
+	Preview []byte
+	Root    *Part
 }
 
 // node is a part under construction: what its header said, kept until the
@@ -75,6 +77,8 @@ type Scanner struct {
 	carry    []byte // the start of a line that is not complete yet
 	carried  int64  // its length so far
 	lastByte byte
+
+	excerpt excerpt
 }
 
 // NewScanner returns a Scanner at the start of a message.
@@ -99,7 +103,9 @@ func (s *Scanner) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
 		if !s.inHeader && len(s.open) == 0 && s.carried == 0 {
-			p = s.skipLines(p)
+			rest := s.skipLines(p)
+			s.takeText(p[:len(p)-len(rest)])
+			p = rest
 			if len(p) == 0 {
 				break
 			}
@@ -124,6 +130,8 @@ func (s *Scanner) Write(p []byte) (int, error) {
 			if s.inHeader {
 				s.keepHeader(p[:i+1])
 			}
+			s.excerpt.line = len(s.excerpt.taken)
+			s.takeText(p[:i+1])
 			s.line(p[:min(i+1, linePrefix)], int64(i+1), eol)
 		}
 		p = p[i+1:]
@@ -149,6 +157,10 @@ func (s *Scanner) partial(p []byte) {
 		}
 		s.appendHeader(p)
 	}
+	if s.carried == 0 {
+		s.excerpt.line = len(s.excerpt.taken)
+	}
+	s.takeText(p)
 	if room := linePrefix - len(s.carry); room > 0 {
 		s.carry = append(s.carry, p[:min(room, len(p))]...)
 	}
@@ -219,6 +231,7 @@ func (s *Scanner) delimiter(line []byte, n int64) (index int, last bool) {
 func (s *Scanner) atDelimiter(i int, last bool, n int64) {
 	multipart := s.open[i]
 	end := s.offset - s.prevEOL
+	s.excerpt.dropLine()
 	if s.inHeader {
 		s.header = s.header[:min(s.headerLine, len(s.header))]
 		s.endHeader(max(end, s.cur.Header.Start))
@@ -253,6 +266,9 @@ func (s *Scanner) begin(parent *node, offset int64) {
 // close ends a part's body at end; dropEmpty says that its last line is only
 // the line end that belongs to the delimiter.
 func (s *Scanner) close(n *node, end int64, dropEmpty bool) {
+	if s.excerpt.from == n {
+		s.endText()
+	}
 	n.Body.End = max(end, n.Body.Start)
 	if len(n.children) > 0 {
 		n.Body.End = max(n.Body.End, n.children[len(n.children)-1].Body.End)
@@ -290,6 +306,8 @@ func (s *Scanner) endHeader(end int64) {
 		s.open = append(s.open, n)
 	case n.content.isMessage() || n.content.isMultipart():
 		n.opaque = true
+	default:
+		s.considerText(n)
 	}
 }
 
@@ -312,7 +330,7 @@ func (s *Scanner) Result() *Result {
 	for n := s.cur; n != nil; n = n.parent {
 		s.close(n, s.offset, false)
 	}
-	r := &Result{SentDate: s.sent, Envelope: s.root.envelope, Root: s.root.tree()}
+	r := &Result{SentDate: s.sent, Envelope: s.root.envelope, Root: s.root.tree(), Preview: s.excerpt.text}
 	if !s.headerTop {
 		r.Header = s.top
 	}

@@ -90,8 +90,7 @@ func (n *node) appendMultipart(dst []byte, extended bool) []byte {
 	return dst
 }
 
-// appendSingle writes what is special to a part that is no multipart, with
-// NIL for its Content-MD5.
+// appendSingle writes what is special to a part that is no multipart.
 func (n *node) appendSingle(dst []byte, extended bool) []byte {
 	c := &n.content
 	if n.opaque {
@@ -121,7 +120,7 @@ func (n *node) appendSingle(dst []byte, extended bool) []byte {
 		dst = strconv.AppendInt(dst, n.lines, 10)
 	}
 	if extended {
-		dst = append(dst, " NIL"...)
+		dst = appendNString(append(dst, ' '), c.md5)
 	}
 	return dst
 }

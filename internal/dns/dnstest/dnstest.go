@@ -34,8 +34,28 @@ type question struct {
 // New starts a server that knows nothing; it ends with the test.
 func New(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{t: t, records: make(map[string][]wire.RR), special: make(map[question]wire.Handler), asked: make(map[question]int)}
 	packets, stream := listenBoth(t)
+	return serve(t, packets, stream)
+}
+
+// NewAt is New at an address of the caller's choice, such as port 53 of a
+// private network.
+func NewAt(t testing.TB, address string) *Server {
+	t.Helper()
+	stream, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	packets, err := net.ListenPacket("udp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serve(t, packets, stream)
+}
+
+func serve(t testing.TB, packets net.PacketConn, stream net.Listener) *Server {
+	t.Helper()
+	s := &Server{t: t, records: make(map[string][]wire.RR), special: make(map[question]wire.Handler), asked: make(map[question]int)}
 	s.Addr = stream.Addr().String()
 	for _, server := range []*wire.Server{{PacketConn: packets, Handler: s}, {Listener: stream, Handler: s}} {
 		started, done := make(chan struct{}), make(chan struct{})

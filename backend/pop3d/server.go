@@ -1,0 +1,89 @@
+package pop3d
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime/debug"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/backend/sessions"
+)
+
+// Deps are the other rooms a server needs, all of them.
+type Deps struct {
+	Store    *mailstore.Store
+	Auth     sessions.Authenticator
+	Accounts sessions.Accounts
+	Audit    sessions.Auditor
+	// Sessions is where those of all servers are listed and counted.
+	Sessions *sessions.Registry
+	// Maildrops is what all POP3 servers share.
+	Maildrops *Maildrops
+}
+
+// Server serves POP3. Its methods may be called concurrently; those of the Door
+// take part: Serve, Sessions, Drain, Dismiss, Accounts and Disconnect.
+type Server struct {
+	*sessions.Door
+	deps Deps
+	log  hclog.Logger
+	cfg  atomic.Pointer[Config] // with defaults; sessions keep what they began with
+}
+
+// New returns a server for cfg.
+func New(cfg Config, deps Deps, log hclog.Logger) (*Server, error) {
+	if deps.Store == nil || deps.Auth == nil || deps.Accounts == nil || deps.Audit == nil || deps.Sessions == nil || deps.Maildrops == nil {
+		return nil, errors.New("pop3 server: store, authenticator, accounts, auditor, sessions and maildrops are needed")
+	}
+	s := &Server{deps: deps, log: log}
+	s.Door = sessions.NewDoor(deps.Sessions, sessions.Protocol{Name: "pop3", Serve: s.serve, TurnAway: turnAway}, deps.Audit, log)
+	return s, s.Reconfigure(cfg)
+}
+
+// Reconfigure replaces the configuration for new sessions; those under way
+// keep theirs. An invalid one changes nothing.
+func (s *Server) Reconfigure(cfg Config) error {
+	full, err := cfg.withDefaults()
+	if err != nil {
+		return fmt.Errorf("pop3 server: %w", err)
+	}
+	s.cfg.Store(&full)
+	s.Configure(full.Door())
+	return nil
+}
+
+// serve is one session, from the greeting to its end.
+func (s *Server) serve(ctx context.Context, handle *sessions.Session) (cause string) {
+	ses := newSession(s, s.cfg.Load(), handle)
+	defer ses.close()
+	return ses.protect(ctx)
+}
+
+// turnAway tells a client that there are too many.
+func turnAway(conn net.Conn) {
+	_, _ = io.WriteString(conn, "-ERR ["+codeTemporary+"] Too many connections\r\n")
+}
+
+// protect runs the session; a panic in it ends it, and nothing else.
+func (s *session) protect(ctx context.Context) (cause string) {
+	defer func() {
+		fault := recover()
+		if fault == nil {
+			return
+		}
+		s.log.Error("session panicked", "sid", s.client.Session, "command", s.running, "panic", fault, "stack", string(debug.Stack()))
+		s.w.buf = s.w.buf[:0]
+		if !s.streaming { // the line would be taken for one of the message
+			s.err(codeTemporary, "Internal error")
+		}
+		_ = s.w.flush()
+		cause = "internal error"
+	}()
+	return s.run(ctx)
+}
