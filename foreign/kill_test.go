@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/foreign/imap"
+	"github.com/postern-mail/postern/internal/testenv"
 )
 
 // changes does something to both sides and returns what must be there in the end.
@@ -122,8 +123,7 @@ func TestCutAnywhere(t *testing.T) {
 	})
 	s.must(s.people[Left].Create(t.Context(), "Box"))
 	s.must(s.people[Right].Create(t.Context(), "Box"))
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testenv.Seed(t)
 	random := rand.New(rand.NewPCG(seed, 0))
 	const rounds = 10
 	done := 0

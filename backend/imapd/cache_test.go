@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/internal/imaptest"
+	"github.com/postern-mail/postern/internal/testenv"
 )
 
 // TestCacheIsTheMailbox changes a mailbox while a client is away, and while it
@@ -18,8 +19,7 @@ import (
 // was told before, it then holds what a full listing shows.
 func TestCacheIsTheMailbox(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := testenv.Seed(t)
 	s := startServer(t, testConfig())
 	h := imaptest.NewHistory()
 	r := rand.New(rand.NewPCG(seed, 0))

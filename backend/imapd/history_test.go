@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/internal/imaptest"
+	"github.com/postern-mail/postern/internal/testenv"
 )
 
 var historySteps = flag.Int("imap.history", 60, "steps of each client of TestHistories and rounds of TestCacheIsTheMailbox")
@@ -41,8 +42,7 @@ var wandererBoxes = []string{"INBOX", "other"}
 func TestHistories(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig())
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := testenv.Seed(t)
 	h := imaptest.NewHistory()
 	client := func(name string) *imaptest.Client {
 		return newWandererClient(t, []string{s.addr}, h, name, nil)

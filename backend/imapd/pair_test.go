@@ -15,6 +15,7 @@ import (
 
 	"github.com/postern-mail/postern/backend/mailstore"
 	"github.com/postern-mail/postern/internal/imaptest"
+	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/store"
 	"github.com/postern-mail/postern/store/storetest"
@@ -249,8 +250,7 @@ func (p *pair) bring(from int, refs []store.Ref, load *freight) error {
 // node has, whichever it is.
 func TestHopping(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := testenv.Seed(t)
 	p := newPair(t, 10*time.Second)
 	ctx, stop := context.WithCancel(t.Context())
 	var pump, wait sync.WaitGroup

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/postern-mail/postern/internal/testenv"
 )
 
 func TestContexts(t *testing.T) {
@@ -197,7 +199,7 @@ func TestContextsStayTrue(t *testing.T) {
 			}
 			followers = append(followers, f)
 		}
-		seed := rand.Uint64()
+		seed := testenv.Seed(t)
 		r := rand.New(rand.NewPCG(seed, 0))
 		for range 60 {
 			for range 1 + r.IntN(3) {

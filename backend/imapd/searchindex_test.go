@@ -93,8 +93,7 @@ func randomKey(r *rand.Rand, depth int) string {
 // some, after copies and expunges, and after a rebuild.
 func TestIndexedSearch(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testenv.Seed(t)
 	r := rand.New(rand.NewPCG(seed, 1))
 	with, without := startIndexed(t, mailstore.SearchIndex{MaxOctets: 400}), startServer(t, testConfig())
 	indexed, plain := with.login("alice"), without.login("alice")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/postern-mail/postern/backend/imapd/sortkey"
 	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/internal/testenv"
 )
 
 // sortable is a message for SORT and THREAD.
@@ -111,7 +112,7 @@ func TestThread(t *testing.T) {
 // compares with one pass after the other of a plain stable sort.
 func TestSortLikeTheSlowModel(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
+	seed := testenv.Seed(t)
 	r := rand.New(rand.NewPCG(seed, 0))
 	word := func() string { return string(rune('a' + r.IntN(3))) }
 	for range 300 {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/mail"
 )
 
@@ -80,8 +81,7 @@ func TestManyClients(t *testing.T) {
 	s := startServer(t, testConfig())
 	l := &ledger{t: t, subjects: map[string]string{}, doomed: map[string]bool{}, copies: map[string]int{}}
 	s.login("alice").ok("CREATE other")
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := testenv.Seed(t)
 	clients := make([]*stressor, 4)
 	for i := range clients {
 		c := &stressor{

@@ -14,6 +14,7 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 
+	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
 	"github.com/postern-mail/postern/store"
@@ -177,8 +178,7 @@ func TestOneBadRequestAmongMany(t *testing.T) {
 // the time, repeating what failed: every message is there once.
 func TestRandomFaults(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testenv.Seed(t)
 	kv, blobs := storetest.Open(t)
 	f := &faulty{Store: kv}
 	s := openOn(t, Config{}, f, blobs)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/testdata/ldif"
 )
 
@@ -43,9 +44,8 @@ func TestKilledImport(t *testing.T) {
 	to := newSite(t, standard, nil)
 	to.start()
 	to.run("mailbox", "create", "-u", "alice", "-u", "bob", "-u", "carol", "Here")
-	seed := time.Now().UnixNano()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(uint64(seed), 0))
+	seed := testenv.Seed(t)
+	random := rand.New(rand.NewPCG(seed, 0))
 	want := toldOf(from, "alice", "uid,hdr.message-id,flags,size")
 	for _, of := range []struct {
 		user string

@@ -423,9 +423,8 @@ func TestServerFromABackup(t *testing.T) {
 // server now and then, and compares.
 func TestReplicaIsWhatASearchFinds(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
+	seed := testenv.Seed(t)
 	r := rand.New(rand.NewPCG(seed, 2))
-	t.Logf("seed %d", seed)
 	s := syncing(t, testenv.SlapdOptions{SyncConfig: "syncprov-sessionlog 5"})
 	f := follow(t, s.Tree, config(s, s.LDAPI), fast)
 	f.ready(t)

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/mail"
 )
 
@@ -24,7 +25,7 @@ func rates(event mail.ClientEvent, most int) Rates {
 func TestComeBackWhenTold(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		seed := rand.Uint64()
+		seed := testenv.Seed(t)
 		random := rand.New(rand.NewPCG(seed, 1))
 		addr := netip.MustParseAddr("192.0.2.1")
 		for range 200 {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-mail/postern/internal/fsx/fsxtest"
+	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/store"
 )
 
@@ -228,8 +229,7 @@ func TestDamage(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testenv.Seed(t)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	detected := 0
 	for range 25 {

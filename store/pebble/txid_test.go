@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/store"
 )
 
@@ -12,8 +13,7 @@ import (
 // start included, and none is kept for long after.
 func TestTxIDWindow(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testenv.Seed(t)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	start := time.Unix(1_000_000, 0)
 	now, group := start, uint64(1000)

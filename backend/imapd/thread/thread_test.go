@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/postern-mail/postern/internal/testenv"
 )
 
 func (f *Forest) String() string {
@@ -283,7 +285,7 @@ func random(r *rand.Rand) []Message {
 
 func TestReferencesLikeTheSlowModel(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
+	seed := testenv.Seed(t)
 	r := rand.New(rand.NewPCG(seed, 0))
 	for range 20_000 {
 		messages := random(r)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/mail"
 )
 
@@ -74,9 +75,8 @@ func TestBodies(t *testing.T) {
 		}
 		checkBody(t, body, nil)
 	}
-	seed := rand.Uint64()
+	seed := testenv.Seed(t)
 	random := rand.New(rand.NewPCG(seed, 0))
-	t.Logf("seed %d", seed)
 	for range 5000 {
 		body := make([]byte, random.IntN(60))
 		for i := range body {
