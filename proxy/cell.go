@@ -24,6 +24,7 @@ type Cell struct {
 	dialect Dialect
 	log     hclog.Logger
 	nodes   []*node
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // node is one server of a cell.
@@ -46,7 +47,7 @@ func NewCell(cfg CellConfig, dialect Dialect, log hclog.Logger) (*Cell, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cell{cfg: cfg, dialect: dialect, log: log.With("cell", cfg.Name)}
+	c := &Cell{cfg: cfg, dialect: dialect, log: log.With("cell", cfg.Name), dial: new(net.Dialer).DialContext}
 	for i, address := range cfg.Addresses {
 		n := &node{cell: c, network: "tcp", address: address, class: mail.HomeOf(uint8(i)), asked: make(chan struct{}, 1), relays: make(map[*relay]struct{})}
 		if path, ok := strings.CutPrefix(address, "unix:"); ok {
@@ -139,7 +140,7 @@ func (n *node) level() CellTLS {
 
 // connect opens a connection, with TLS if that comes first.
 func (n *node) connect(ctx context.Context) (*backend, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, n.network, n.address)
+	conn, err := n.cell.dial(ctx, n.network, n.address)
 	if err != nil {
 		return nil, err
 	}

@@ -97,12 +97,13 @@ func TestDovecotBehind(t *testing.T) {
 func TestDovecotDies(t *testing.T) {
 	t.Parallel()
 	d := startDovecot(t)
-	f := startProxyAs(t, sessions.Terms{}, CellConfig{Name: "cell", Addresses: []string{d.IMAP}, TLS: CellNone, User: d.Master, Secret: d.MasterPassword, Failover: patient, LoginTimeout: 2 * time.Second})
+	f := startProxyAs(t, sessions.Terms{}, CellConfig{Name: "cell", Addresses: []string{d.IMAP}, TLS: CellNone, User: d.Master, Secret: d.MasterPassword, Failover: patient, LoginTimeout: patient})
 	c := f.dial()
 	c.login("user0")
 	c.send("b NOOP\r\n")
 	c.want("b OK")
 	d.Process().Stop()
+	d.Process().Kill() // processes for logins outlive the first one, and greet
 	c.want("* BYE")
 	c.eof()
 	away := f.dial()

@@ -9,9 +9,11 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -23,7 +25,7 @@ import (
 	"github.com/postern-mail/postern/status"
 )
 
-const patient = 20 * time.Second // longer than any machine takes
+const patient = 2 * time.Minute // longer than any machine takes
 
 // people is an Authenticator and Places: everybody's password is "secret", the
 // login "down" meets an outage; who ends with a digit is at home there.
@@ -54,10 +56,10 @@ func (p people) Place(_ context.Context, identity mail.Identity) (Place, error) 
 type fakeNode struct {
 	name string
 	l    net.Listener
+	all  sync.WaitGroup
 
 	mu     sync.Mutex
 	conns  []net.Conn
-	calls  int
 	logins []string // "authzid authcid id"
 	dead   chan struct{}
 	hang   bool   // says nothing to anybody
@@ -66,34 +68,48 @@ type fakeNode struct {
 	pop3   bool   // the language it speaks
 }
 
+// startNode starts a node on a port of its own, at which nobody else answers
+// once the node is dead.
 func startNode(t *testing.T, name string) *fakeNode {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &fakeNode{name: name, l: l, dead: make(chan struct{})}
-	var all sync.WaitGroup
-	all.Go(func() {
+	n := newNode(t, name)
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(testenv.FreePort(t)))
+	testenv.Eventually(t, patient, func() (err error) {
+		n.l, err = net.Listen("tcp", addr)
+		return err
+	})
+	n.all.Go(func() {
 		for {
-			conn, err := l.Accept()
+			conn, err := n.l.Accept()
 			if err != nil {
 				return
 			}
-			n.mu.Lock()
-			n.conns = append(n.conns, conn)
-			n.calls++
-			n.mu.Unlock()
-			all.Go(func() { defer conn.Close(); n.serve(conn) })
+			n.take(conn)
 		}
 	})
-	t.Cleanup(func() { n.kill(); close(n.dead); all.Wait() })
 	return n
+}
+
+// newNode is a node that does not listen: its connections are brought by take.
+func newNode(t *testing.T, name string) *fakeNode {
+	n := &fakeNode{name: name, dead: make(chan struct{})}
+	t.Cleanup(func() { n.kill(); close(n.dead); n.all.Wait() })
+	return n
+}
+
+// take serves a connection.
+func (n *fakeNode) take(conn net.Conn) {
+	n.mu.Lock()
+	n.conns = append(n.conns, conn)
+	n.mu.Unlock()
+	n.all.Go(func() { defer conn.Close(); n.serve(conn) })
 }
 
 // kill ends all it has, as the end of its process would.
 func (n *fakeNode) kill() {
-	_ = n.l.Close()
+	if n.l != nil {
+		_ = n.l.Close()
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, conn := range n.conns {
@@ -185,6 +201,7 @@ type front struct {
 	*Server
 	t        *testing.T
 	addr     string
+	open     func() (net.Conn, error) // as a client
 	cell     *Cell
 	registry *sessions.Registry
 	stop     context.CancelFunc
@@ -209,7 +226,21 @@ func startProxyAs(t *testing.T, cfg sessions.Terms, cellCfg CellConfig) *front {
 
 func startProxyIn(t *testing.T, dialect Dialect, cfg sessions.Terms, cellCfg CellConfig) *front {
 	t.Helper()
-	cfg.MaxSessionsPerClient, cfg.Hostname, cfg.AllowInsecureAuth, cfg.AuthDelay = -1, "mail.example.com", true, -1
+	f := newFront(t, dialect, cfg, cellCfg)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.addr = l.Addr().String()
+	f.open = func() (net.Conn, error) { return net.Dial("tcp", f.addr) }
+	f.run(func(ctx context.Context) { _ = f.Serve(ctx, l) })
+	return f
+}
+
+// newFront is a proxy that does not run.
+func newFront(t *testing.T, dialect Dialect, cfg sessions.Terms, cellCfg CellConfig) *front {
+	t.Helper()
+	cfg.MaxSessionsPerClient, cfg.Hostname, cfg.AllowInsecureAuth, cfg.AuthDelay, cfg.Grace = -1, "mail.example.com", true, -1, patient
 	cell, err := NewCell(cellCfg, dialect, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
@@ -219,18 +250,18 @@ func startProxyIn(t *testing.T, dialect Dialect, cfg sessions.Terms, cellCfg Cel
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	return &front{Server: s, registry: registry, t: t, cell: cell, ended: make(chan struct{})}
+}
+
+// run runs the proxy until the test ends, with serve for its clients.
+func (f *front) run(serve func(context.Context)) {
 	ctx, stop := context.WithCancel(context.Background())
-	f := &front{Server: s, registry: registry, t: t, addr: l.Addr().String(), cell: cell, stop: stop, ended: make(chan struct{})}
+	f.stop = stop
 	var all sync.WaitGroup
-	all.Go(func() { _ = cell.Run(ctx) })
-	all.Go(func() { _ = s.Serve(ctx, l) })
+	all.Go(func() { _ = f.cell.Run(ctx) })
+	all.Go(func() { serve(ctx) })
 	go func() { all.Wait(); close(f.ended) }()
-	t.Cleanup(func() { stop(); <-f.ended })
-	return f
+	f.t.Cleanup(func() { stop(); <-f.ended })
 }
 
 // client speaks line by line.
@@ -250,7 +281,7 @@ func (f *front) dial() *client {
 // connect is dial without the greeting.
 func (f *front) connect() *client {
 	f.t.Helper()
-	conn, err := net.Dial("tcp", f.addr)
+	conn, err := f.open()
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -306,13 +337,36 @@ func (c *client) on(name string) {
 	c.want("x OK " + name)
 }
 
-// pair is two nodes behind a proxy.
-func pair(t *testing.T, failover time.Duration) (*front, [2]*fakeNode) {
+// pair is two nodes behind a proxy, which has all the time to reach them.
+func pair(t *testing.T) (*front, [2]*fakeNode) {
 	t.Helper()
 	nodes := [2]*fakeNode{startNode(t, "zero"), startNode(t, "one")}
 	f := startProxy(t, sessions.Terms{}, CellConfig{
-		Addresses: []string{nodes[0].l.Addr().String(), nodes[1].l.Addr().String()}, TLS: CellNone, Failover: failover,
+		Addresses: []string{nodes[0].l.Addr().String(), nodes[1].l.Addr().String()}, TLS: CellNone, Failover: patient,
 	})
+	return f, nodes
+}
+
+// pairInBubble is a pair without a network, for tests of how long a node may
+// take: in a bubble, where no node is ever slow but those that are to be.
+func pairInBubble(t *testing.T) (*front, [2]*fakeNode) {
+	t.Helper()
+	nodes := [2]*fakeNode{newNode(t, "zero"), newNode(t, "one")}
+	f := newFront(t, IMAP(), sessions.Terms{}, CellConfig{
+		Name: "cell", User: "proxy", Secret: "pw", Addresses: []string{"zero:143", "one:143"}, TLS: CellNone,
+	})
+	f.cell.dial = func(_ context.Context, _, address string) (net.Conn, error) {
+		near, far := net.Pipe()
+		nodes[map[string]int{"zero:143": 0, "one:143": 1}[address]].take(far)
+		return near, nil
+	}
+	var clients sync.WaitGroup
+	f.open = func() (net.Conn, error) {
+		near, far := net.Pipe()
+		clients.Go(func() { f.ServeConn(context.Background(), far) })
+		return near, nil
+	}
+	f.run(func(ctx context.Context) { <-ctx.Done(); clients.Wait() })
 	return f, nodes
 }
 
@@ -321,7 +375,7 @@ func pair(t *testing.T, failover time.Duration) (*front, [2]*fakeNode) {
 // and cannot be told otherwise by them.
 func TestLoginGoesHome(t *testing.T) {
 	t.Parallel()
-	f, nodes := pair(t, patient)
+	f, nodes := pair(t)
 	c := f.dial()
 	c.send(`i ID ("name" "Mail \"er" "X-Originating-IP" "192.0.2.66" "os" NIL)` + "\r\n")
 	c.want("* ID")
@@ -358,7 +412,7 @@ func TestLoginGoesHome(t *testing.T) {
 // the node, literals included, and in pieces too.
 func TestPipelined(t *testing.T) {
 	t.Parallel()
-	f, _ := pair(t, patient)
+	f, _ := pair(t)
 	for _, login := range []string{
 		"a LOGIN user0 secret\r\n",
 		"a LOGIN {5+}\r\nuser0 {6+}\r\nsecret\r\n",
@@ -388,7 +442,7 @@ func TestPipelined(t *testing.T) {
 // TestLargeTransfers: megabytes in both directions arrive whole.
 func TestLargeTransfers(t *testing.T) {
 	t.Parallel()
-	f, _ := pair(t, patient)
+	f, _ := pair(t)
 	c := f.dial()
 	c.login("user1")
 	text := strings.Repeat("0123456789abcdef", 1<<17)
@@ -401,7 +455,7 @@ func TestLargeTransfers(t *testing.T) {
 // TestRefusals: a wrong password is one; an outage is none.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
-	f, nodes := pair(t, patient)
+	f, nodes := pair(t)
 	c := f.dial()
 	c.send("a LOGIN user0 wrong\r\n")
 	c.want("a NO [AUTHENTICATIONFAILED]")
@@ -440,35 +494,49 @@ func TestRefusals(t *testing.T) {
 // TestPartnerTakesOver: the home is gone, hangs, or turns logins away.
 func TestPartnerTakesOver(t *testing.T) {
 	t.Parallel()
+	threeLogins := func(t *testing.T, f *front) {
+		for range 3 {
+			c := f.dial()
+			c.login("user1")
+			c.on("zero")
+		}
+		if got := f.Logins(); got[LoginPartner] != 3 {
+			t.Errorf("%v", got)
+		}
+		if stats := f.cell.Stats(); stats[1].Up || !stats[0].Up || stats[0].Sessions == 0 {
+			t.Errorf("%+v", stats)
+		}
+	}
 	for name, break_ := range map[string]func(n *fakeNode){
 		"killed":   func(n *fakeNode) { n.kill() },
-		"hangs":    func(n *fakeNode) { n.with(func() { n.hang = true }) },
 		"draining": func(n *fakeNode) { n.with(func() { n.bye = true }) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f, nodes := pair(t, 300*time.Millisecond)
+			f, nodes := pair(t)
 			break_(nodes[1])
-			for range 3 {
-				c := f.dial()
-				c.login("user1")
-				c.on("zero")
-			}
-			if got := f.Logins(); got[LoginPartner] != 3 {
-				t.Errorf("%v", got)
-			}
-			if stats := f.cell.Stats(); stats[1].Up || !stats[0].Up || stats[0].Sessions == 0 {
-				t.Errorf("%+v", stats)
-			}
+			threeLogins(t, f)
 		})
 	}
+	t.Run("hangs", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			f, nodes := pairInBubble(t)
+			nodes[1].with(func() { nodes[1].hang = true })
+			began := time.Now()
+			threeLogins(t, f)
+			if took := time.Since(began); took != f.cell.cfg.Failover {
+				t.Errorf("three logins took %s: the first waits, and the others know", took)
+			}
+		})
+	})
 }
 
 // TestNodeDiesUnderSessions: clients of a node that dies read BYE, but for one
 // in the middle of a line, come again and are on the partner.
 func TestNodeDiesUnderSessions(t *testing.T) {
 	t.Parallel()
-	f, nodes := pair(t, patient)
+	f, nodes := pair(t)
 	c, half := f.dial(), f.dial()
 	c.login("user1")
 	c.on("one")
@@ -491,36 +559,34 @@ func TestNodeDiesUnderSessions(t *testing.T) {
 // its clients are not left to it.
 func TestNodeHangsUnderSessions(t *testing.T) {
 	t.Parallel()
-	f, nodes := pair(t, 100*time.Millisecond)
-	idle, waits := f.dial(), f.dial()
-	idle.login("user1")
-	idle.on("one")
-	waits.login("user1")
-	nodes[1].with(func() { nodes[1].hang = true })
-	waits.send("w NOOP\r\n")
-	waits.want("* BYE [UNAVAILABLE]")
-	idle.want("* BYE [UNAVAILABLE]")
-	idle.eof()
+	synctest.Test(t, func(t *testing.T) {
+		f, nodes := pairInBubble(t)
+		idle, waits := f.dial(), f.dial()
+		idle.login("user1")
+		idle.on("one")
+		waits.login("user1")
+		nodes[1].with(func() { nodes[1].hang = true })
+		waits.send("w NOOP\r\n")
+		waits.want("* BYE [UNAVAILABLE]")
+		idle.want("* BYE [UNAVAILABLE]")
+		idle.eof()
+	})
 }
 
 // TestComesBack: a node that is back serves its people again.
 func TestComesBack(t *testing.T) {
 	t.Parallel()
-	f, nodes := pair(t, patient)
-	nodes[1].with(func() { nodes[1].bye = true })
-	c := f.dial()
-	c.login("user1")
-	c.on("zero")
-	nodes[1].with(func() { nodes[1].bye = false })
-	testenv.Eventually(t, patient, func() error {
+	synctest.Test(t, func(t *testing.T) {
+		f, nodes := pairInBubble(t)
+		nodes[1].with(func() { nodes[1].bye = true })
 		c := f.dial()
-		defer c.Close()
 		c.login("user1")
-		c.send("x NOOP\r\n")
-		if line := c.line(); line != "x OK one" {
-			return fmt.Errorf("still %q", line)
-		}
-		return nil
+		c.on("zero")
+		nodes[1].with(func() { nodes[1].bye = false })
+		time.Sleep((wellAfter + 1) * 2 * probeEvery)
+		again := f.dial()
+		again.login("user1")
+		again.on("one")
 	})
 }
 
@@ -528,7 +594,7 @@ func TestComesBack(t *testing.T) {
 // command under way is answered first.
 func TestShutdown(t *testing.T) {
 	t.Parallel()
-	f, nodes := pair(t, patient)
+	f, nodes := pair(t)
 	early, idle, busy := f.dial(), f.dial(), f.dial()
 	idle.login("user0")
 	idle.on("zero")
@@ -595,7 +661,7 @@ func TestLimits(t *testing.T) {
 // others stay.
 func TestListedAndKicked(t *testing.T) {
 	t.Parallel()
-	f, _ := pair(t, patient)
+	f, _ := pair(t)
 	c, other := f.dial(), f.dial()
 	c.login("user0")
 	other.login("user1")
@@ -624,6 +690,7 @@ func TestListedAndKicked(t *testing.T) {
 		t.Errorf("kicked %+v", kicked)
 	}
 	c.send("ne\r\n") // to a node that answers to it with the rest of the line
+	_ = c.SetReadDeadline(time.Now().Add(patient))
 	rest, _ := io.ReadAll(c.r)
 	if text := string(rest); !strings.HasPrefix(text, "* half a line OK zero\r\n") || !strings.Contains(text, "* BYE [UNAVAILABLE] Ended by the administrator") {
 		t.Errorf("kicked in the middle of a line: %q", text)

@@ -43,16 +43,18 @@ type relay struct {
 	idle    time.Duration
 	write   time.Duration
 
-	last    atomic.Int64 // when anything moved, in nanoseconds since 1970
-	waiting atomic.Bool  // the client said something and has no answer yet
-	octets  [2]atomic.Int64
-	overdue *time.Timer
-	ended   chan struct{} // closed when run returns
+	last   atomic.Int64 // when anything moved, in nanoseconds since 1970
+	octets [2]atomic.Int64
+	ended  chan struct{} // closed when run returns
 
-	mu    sync.Mutex
-	over  bool   // nobody shall wait for anything any more
-	left  bool   // the client said that it will say no more
-	cause string // the first reason to end; "" where one side left
+	mu sync.Mutex
+	// waiting says that the client said something and has no answer yet; overdue
+	// runs as long.
+	waiting bool
+	overdue *time.Timer
+	over    bool   // nobody shall wait for anything any more
+	left    bool   // the client said that it will say no more
+	cause   string // the first reason to end; "" where one side left
 	// tail is what the client was sent last.
 	tail    [2]byte
 	saidBye bool // a side said goodbye
@@ -63,8 +65,10 @@ type relay struct {
 func (r *relay) run(rest []byte) string {
 	defer close(r.ended)
 	r.touch()
+	r.mu.Lock()
 	r.overdue = time.AfterFunc(suspectAfter, r.lookAfter)
 	r.overdue.Stop()
+	r.mu.Unlock()
 	r.node.node.enter(r)
 	defer r.node.node.leave(r)
 	var upward sync.WaitGroup
@@ -142,7 +146,7 @@ const leaveTime = 10 * time.Second
 func (r *relay) quiet() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.waiting.Load() && r.tail == lineEnd
+	return !r.waiting && r.tail == lineEnd
 }
 
 // lookEvery is how often one that is to leave is looked at for a moment at which
@@ -172,7 +176,7 @@ func (r *relay) leave(cause string) {
 func (r *relay) lookAfter() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.waiting.Load() && !r.over {
+	if r.waiting && !r.over {
 		r.node.node.suspect()
 		r.overdue.Reset(suspectAfter)
 	}
@@ -201,14 +205,7 @@ func (r *relay) upward(rest []byte) {
 
 func (r *relay) toNode(p []byte) bool {
 	r.octets[0].Add(int64(len(p)))
-	if r.dialect.leaves(p) {
-		r.mu.Lock()
-		r.saidBye = true
-		r.mu.Unlock()
-	}
-	if r.waiting.CompareAndSwap(false, true) {
-		r.overdue.Reset(suspectAfter)
-	}
+	r.noteSaid(p)
 	_ = r.node.SetWriteDeadline(time.Now().Add(r.write))
 	_, err := r.node.Write(p)
 	return err == nil
@@ -229,20 +226,33 @@ func (r *relay) downward() {
 
 func (r *relay) toClient(p []byte) bool {
 	r.octets[1].Add(int64(len(p)))
-	if r.waiting.CompareAndSwap(true, false) {
-		r.overdue.Stop()
-	}
-	r.note(p)
+	r.noteAnswer(p)
 	_ = r.client.SetWriteDeadline(time.Now().Add(r.write))
 	_, err := r.client.Write(p)
 	return err == nil
 }
 
-// note remembers how the stream to the client stands: whether a line is whole,
-// and whether the node said goodbye.
-func (r *relay) note(p []byte) {
+// noteSaid remembers that the client waits for an answer, and whether it said
+// goodbye.
+func (r *relay) noteSaid(p []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.saidBye = r.saidBye || r.dialect.leaves(p)
+	if !r.waiting {
+		r.waiting = true
+		r.overdue.Reset(suspectAfter)
+	}
+}
+
+// noteAnswer remembers how the stream to the client stands: whether a line is
+// whole, and whether the node said goodbye.
+func (r *relay) noteAnswer(p []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting {
+		r.waiting = false
+		r.overdue.Stop()
+	}
 	word := []byte(r.dialect.farewell())
 	if len(word) > 0 && (r.tail == lineEnd && bytes.HasPrefix(p, word) || bytes.Contains(p, append([]byte("\r\n"), word...))) {
 		r.saidBye = true

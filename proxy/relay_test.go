@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,6 +51,24 @@ func TestLeavesBehindAMessage(t *testing.T) {
 		}
 		_, _ = client.Close(), far.Close()
 	})
+}
+
+// TestWhoWaitsIsWatched: a client that speaks at the very moment at which its
+// last answer comes waits for the next one, and somebody looks after the node.
+func TestWhoWaitsIsWatched(t *testing.T) {
+	t.Parallel()
+	r := &relay{dialect: IMAP(), tail: lineEnd, overdue: time.NewTimer(time.Hour)}
+	for range 20_000 {
+		var both sync.WaitGroup
+		both.Go(func() { r.noteSaid([]byte("a NOOP\r\n")) })
+		both.Go(func() { r.noteAnswer([]byte("b OK\r\n")) })
+		both.Wait()
+		if watched := r.overdue.Stop(); watched != r.waiting {
+			t.Fatalf("waiting %v, watched %v", r.waiting, watched)
+		} else if watched {
+			r.overdue.Reset(time.Hour)
+		}
+	}
 }
 
 // TestOriginWithoutZone: a node is told an address that means something to it.
