@@ -127,7 +127,7 @@ func TestGoIMAPClient(t *testing.T) {
 		if n != 1 {
 			t.Errorf("idle: %d messages", n)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(soon):
 		t.Error("idle tells nothing")
 	}
 	must("end of idle", idle.Close())
@@ -189,7 +189,7 @@ func TestPythonImaplib(t *testing.T) {
 	t.Parallel()
 	python := testenv.Program(t, "python3")
 	s := startServer(t, testConfig())
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, python, "-c", imaplibScript, s.addr)
 	var out bytes.Buffer
@@ -206,7 +206,7 @@ func TestCurl(t *testing.T) {
 	s := startServer(t, testConfig())
 	text := message("curl", "read by curl")
 	s.login("alice").append("INBOX", "", text)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, curl, "-s", "--user", "alice:secret", "imap://"+s.addr+"/INBOX/;UID=1").CombinedOutput()
 	if err != nil || string(out) != text {

@@ -17,7 +17,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/rogpeppe/go-internal/txtar"
@@ -482,8 +481,8 @@ func (s *seat) finish(orTag ...string) []string {
 
 func (s *seat) readTo(last func(string) bool) []string {
 	var lines []string
-	_ = s.conn.SetDeadline(time.Now().Add(5 * time.Second))
 	for {
+		s.patient()
 		line, err := s.read()
 		if err != nil {
 			if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {

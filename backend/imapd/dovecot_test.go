@@ -5,7 +5,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/postern-mail/postern/internal/testenv"
 )
@@ -29,11 +28,10 @@ func (b *beside) again(of *client) *client {
 
 func (b *beside) loginDovecot() *client {
 	b.t.Helper()
-	var conn net.Conn
-	testenv.Eventually(b.t, 20*time.Second, func() (err error) {
-		conn, err = net.Dial("tcp", b.dovecot.IMAP)
-		return err
-	})
+	conn, err := net.Dial("tcp", b.dovecot.IMAP)
+	if err != nil {
+		b.t.Fatal(err)
+	}
 	c := newClient(b.t, conn)
 	c.line()
 	c.ok("LOGIN alice@example.com " + b.dovecot.Password)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -40,14 +39,14 @@ func TestSearchOfNobody(t *testing.T) {
 	door.Configure(sessions.Config{MaxSessions: 1, MaxPerClient: -1})
 	go door.ServeConn(context.Background(), accepted)
 	far := <-served
-	r := &sessionSearch{session: &session{socket: far, w: writer{conn: far, timeout: time.Second}}}
+	r := &sessionSearch{session: &session{socket: far, w: writer{conn: far, timeout: soon}}}
 	if err := r.attend(); err != nil {
 		t.Errorf("an open connection: %v", err)
 	}
 	if err := near.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	testenv.Eventually(t, 10*time.Second, func() error {
+	testenv.Eventually(t, soon, func() error {
 		if err := r.attend(); err != nil {
 			return err
 		}
@@ -62,7 +61,7 @@ func TestSearchOfNobody(t *testing.T) {
 	}
 	r.spoken = false
 	_ = near.Close()
-	testenv.Eventually(t, 10*time.Second, func() error {
+	testenv.Eventually(t, soon, func() error {
 		if err := r.attend(); err == nil {
 			return errors.New("the search goes on")
 		} else if !ends(err) {

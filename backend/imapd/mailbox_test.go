@@ -2,6 +2,8 @@ package imapd
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -88,9 +90,13 @@ func play(t *testing.T, s *server, name, script string) []byte {
 			i++
 		}
 	}
-	_ = c.conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-	if extra, err := c.r.ReadString('\n'); err == nil {
-		t.Errorf("%s: more than expected: %q", name, extra)
+	// A client that says no more is told all there is to tell, and closed on.
+	c.patient()
+	if err := c.conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+	if extra, err := io.ReadAll(c.r); err != nil || len(extra) > 0 {
+		t.Errorf("%s: more than expected: %q, %v", name, extra, err)
 	}
 	return []byte(out.String())
 }
@@ -104,6 +110,7 @@ func stable(line string) string {
 
 func (c *client) textLine() string {
 	c.t.Helper()
+	c.patient()
 	line, err := c.r.ReadString('\n')
 	if err != nil {
 		c.t.Fatalf("read: %v after %q", err, line)
@@ -118,7 +125,7 @@ func (c *client) quiet() []string {
 		_ = c.conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
 		line, err := c.r.ReadString('\n')
 		if err != nil {
-			_ = c.conn.SetDeadline(time.Now().Add(soon))
+			c.patient()
 			return lines
 		}
 		lines = append(lines, stable(strings.TrimRight(line, "\r\n")))

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -183,7 +182,7 @@ func TestIndexSparesReading(t *testing.T) {
 		t.Error("the index was there before it was built")
 	}
 	go func() { ended <- st.RunIndex(ctx) }()
-	testenv.Eventually(t, 20*time.Second, func() error {
+	testenv.Eventually(t, soon, func() error {
 		if at, err := st.AccountIndex(ctx, "alice"); err != nil || at.Documents < n {
 			return fmt.Errorf("%d documents, %w", at.Documents, err)
 		}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/postern-mail/postern/backend/mailstore"
 )
@@ -44,7 +43,6 @@ func FuzzSearchOfMailbox(f *testing.F) {
 		var answers [2][]string
 		for i, c := range clients {
 			c.t = t
-			_ = c.conn.SetDeadline(time.Now().Add(time.Minute))
 			untagged, tagged = c.cmd(command)
 			answers[i] = append(slices.Clone(untagged), tagged)
 		}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/postern-mail/postern/backend/mailstore"
 	"github.com/postern-mail/postern/internal/testenv"
@@ -88,7 +87,6 @@ func TestManyClients(t *testing.T) {
 			model: model{client: s.login("alice")}, ledger: l, id: i, rand: rand.New(rand.NewPCG(seed, uint64(i))),
 			modseq: map[string]uint64{},
 		}
-		_ = c.conn.SetDeadline(time.Now().Add(2 * time.Minute))
 		c.open(s.t)
 		clients[i] = c
 	}

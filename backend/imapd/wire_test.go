@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/backend/sessions"
+	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/mail"
 )
 
@@ -260,11 +262,12 @@ func TestTooManySessions(t *testing.T) {
 	}
 	a.ok("LOGOUT")
 	a.closed()
-	for deadline := time.Now().Add(soon); s.Sessions() > 1; {
-		if time.Now().After(deadline) {
-			t.Fatal("the session does not end")
+	testenv.Eventually(t, soon, func() error {
+		if s.Sessions() > 1 {
+			return errors.New("the session does not end")
 		}
-	}
+		return nil
+	})
 	if line := s.dial().line(); !strings.HasPrefix(line, "* OK") {
 		t.Errorf("after one left: %s", line)
 	}
@@ -420,11 +423,12 @@ func TestAuditOfASession(t *testing.T) {
 	c.ok("CREATE x")
 	c.ok("LOGOUT")
 	c.closed()
-	for deadline := time.Now().Add(soon); len(s.audit.Find(mail.EventDisconnect)) == 0; {
-		if time.Now().After(deadline) {
-			t.Fatal("no disconnect")
+	testenv.Eventually(t, soon, func() error {
+		if len(s.audit.Find(mail.EventDisconnect)) == 0 {
+			return errors.New("no disconnect")
 		}
-	}
+		return nil
+	})
 	expunged := s.audit.Find(mail.EventExpunge)
 	if len(expunged) != 1 || expunged[0].UIDs != "1,3" || expunged[0].Login != "alice" || expunged[0].Mailbox != "INBOX" || expunged[0].Result != "ok" {
 		t.Errorf("expunge events: %+v", expunged)
@@ -447,7 +451,7 @@ func FuzzSession(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	s := newServer(f, Config{Terms: sessions.Terms{Hostname: "x", AllowInsecureAuth: true, AuthDelay: -1, MaxSessionsPerClient: 1 << 30, CommandTimeout: 5 * time.Second}}, openStore(f))
+	s := newServer(f, Config{Terms: sessions.Terms{Hostname: "x", AllowInsecureAuth: true, AuthDelay: -1, MaxSessionsPerClient: 1 << 30, CommandTimeout: 100 * time.Millisecond, AuthTimeout: time.Second}}, openStore(f))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		client, conn := net.Pipe()
 		go func() {
@@ -459,7 +463,7 @@ func FuzzSession(f *testing.F) {
 			defer close(done)
 			s.ServeConn(context.Background(), conn)
 		}()
-		_ = client.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		_ = client.SetReadDeadline(time.Now().Add(soon)) // the session ends before
 		out, _ := io.ReadAll(client)
 		_ = client.Close()
 		<-done
