@@ -102,7 +102,7 @@ func (m *Machine) Cut(seed uint64) *Machine {
 // TryOpenStore opens the store alone; the caller closes it.
 func (m *Machine) TryOpenStore(ctx context.Context) (store.Store, error) {
 	kv, err := pebble.OpenOn(ctx, pebble.Config{
-		Dir: "/store/meta", CacheOctets: 1 << 20, MemTableOctets: 8 << 20, ReserveOctets: -1,
+		Dir: "/store/meta", CacheOctets: 1 << 20, MemTableOctets: 8 << 20, ReserveOctets: -1, Unticked: true,
 	}, hclog.NewNullLogger(), gatedFS{FS: m.meta, machine: m}, m.bodies)
 	if err != nil {
 		return nil, err

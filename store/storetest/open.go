@@ -24,7 +24,7 @@ func OpenDir(t testing.TB, dir string) (store.Store, store.Blobs) {
 	t.Helper()
 	log := hclog.NewNullLogger()
 	kv, err := pebble.Open(context.Background(), pebble.Config{
-		Dir: filepath.Join(dir, "meta"), CacheOctets: 4 << 20, MemTableOctets: 8 << 20, ReserveOctets: -1,
+		Dir: filepath.Join(dir, "meta"), CacheOctets: 4 << 20, MemTableOctets: 8 << 20, ReserveOctets: -1, Unticked: true,
 	}, log)
 	if err != nil {
 		t.Fatal(err)
