@@ -28,7 +28,7 @@ const childDir = "QUEUE_TEST_CHILD_DIR"
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
 		// m.Run makes the testing flags known, which storetest needs.
-		os.Args = append(os.Args[:1], "-test.run=^TestChild$", "-test.timeout=60s")
+		os.Args = append(os.Args[:1], "-test.run=^TestChild$", "-test.timeout=10m")
 	}
 	os.Exit(m.Run())
 }

@@ -261,10 +261,10 @@ func (r *rig) accept(from string, to ...string) mail.QueueID {
 	return s.ID
 }
 
-// until polls for a condition.
+// until polls for a condition. The time is for a machine that does much else.
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

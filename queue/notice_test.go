@@ -32,6 +32,14 @@ func (p *postmaster) NoticeTo(class mail.NoticeClass) (mail.Address, bool) {
 func newNoticeRig(t *testing.T, cfg Config, classes ...mail.NoticeClass) *rig {
 	t.Helper()
 	kv, blobs := storetest.Open(t)
+	r := noticeRigOn(t, cfg, kv, blobs, classes...)
+	r.start()
+	return r
+}
+
+// noticeRigOn is newNoticeRig on a store of the caller's, and does not run yet.
+func noticeRigOn(t *testing.T, cfg Config, kv store.Store, blobs store.Blobs, classes ...mail.NoticeClass) *rig {
+	t.Helper()
 	r := newRigOn(t, cfg, kv, blobs)
 	r.deps.Notices = &postmaster{classes: classes}
 	r.transport.set(func(_ context.Context, _ mail.Delivery, to mail.Recipient) mail.Outcome {
@@ -43,7 +51,6 @@ func newNoticeRig(t *testing.T, cfg Config, classes ...mail.NoticeClass) *rig {
 		}
 		return fine
 	})
-	r.start()
 	return r
 }
 
@@ -196,6 +203,8 @@ func TestSoftwareNotice(t *testing.T) {
 	for range 3 * maxNotices {
 		r.accept("", "broken@else.example")
 	}
+	// The messages may be gone before the last notice is written.
+	r.until("all notices", func() bool { return len(r.transport.delivered("postmaster@ours.example")) >= maxNotices })
 	r.empty()
 	var told int
 	for _, made := range r.reports.all() {
@@ -263,7 +272,10 @@ func TestExpanded(t *testing.T) {
 // the message out.
 func TestExpandedIsNoBackscatter(t *testing.T) {
 	t.Parallel()
-	r := newNoticeRig(t, Config{})
+	kv, blobs := storetest.Open(t)
+	faulty := &faultyStore{Store: kv}
+	r := noticeRigOn(t, Config{}, faulty, blobs)
+	r.start()
 	group := []mail.Recipient{{Address: mail.MustAddress("staff@ours.example"), Notify: mail.NotifySuccess}}
 	s := r.submit("", "a@else.example", "b@else.example")
 	s.Expanded = group
@@ -283,7 +295,8 @@ func TestExpandedIsNoBackscatter(t *testing.T) {
 	r.reports.mu.Lock()
 	r.reports.fail = nil
 	r.reports.mu.Unlock()
-	r.deps.Store = refusing{r.deps.Store}
+	full := func(*store.Batch) error { return store.ErrFull }
+	faulty.refuse.Store(&full)
 	s = r.submit("s@far.example", "a@else.example", "b@else.example")
 	s.Expanded = group
 	if _, err := r.Submit(context.Background(), s); status.Of(err) != status.MailSystemFull {
@@ -291,13 +304,6 @@ func TestExpandedIsNoBackscatter(t *testing.T) {
 	}
 	r.until("nothing", func() bool { return r.Stats().Messages == 0 })
 	r.nothingStored()
-}
-
-// refusing is a store with a full disk.
-type refusing struct{ store.Store }
-
-func (refusing) Commit(context.Context, *store.Batch) (store.Result, error) {
-	return store.Result{}, store.ErrFull
 }
 
 // TestNotifyMatrix: which report each NOTIFY causes for each fate (RFC 3461
