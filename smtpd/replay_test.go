@@ -230,7 +230,7 @@ func dialPeer(t *testing.T, others *cast, dial func() (net.Conn, error)) *peer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return &peer{conn: conn, in: bufio.NewReader(conn), cast: others}
@@ -378,6 +378,7 @@ func TestReplay(t *testing.T) {
 		t.Errorf("%d dialogues are too few", count)
 	}
 	postfix := testenv.PostfixServices(t, slices.Concat(replayBase, withAuth(t)), services)
+	waitForLog(t, postfix, 1) // the connection that saw that it is there, and that must not be told of among the dialogues
 	var differences []difference
 	var same []loggedDialogue // whose replies are the same: their logs are compared
 	dialogues := 1            // one to see whether the server is there

@@ -75,7 +75,7 @@ func TestDisconnects(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 				t.Fatal(err)
 			}
 			buf := make([]byte, 4096)
@@ -91,7 +91,7 @@ func TestDisconnects(t *testing.T) {
 				}
 			}
 			conn.Close()
-			deadline := time.After(10 * time.Second)
+			deadline := time.After(time.Minute)
 			for !strings.Contains(st.audit.String(), "disconnect") {
 				select {
 				case <-deadline:
