@@ -32,7 +32,7 @@ func TestLMTPCyrus(t *testing.T) {
 		"alice": {Addresses: []string{"unix:" + server.LMTP}},
 		"bob":   {Addresses: []string{"localhost:" + port}, TLS: tlspolicy.Verify, CAFile: server.CAFile, Login: server.Login, PasswordFile: password},
 	} {
-		target.Timeouts.Greeting = 15 * time.Second
+		target.Timeouts.Greeting = 2 * time.Minute
 		tr := newLMTP(t, target)
 		for _, sent := range []string{small, text} {
 			got := tr.Deliver(t.Context(), messageOf(sent, name+"@example.com", "nobody@example.com"))

@@ -2,12 +2,13 @@ package delivery_test
 
 import (
 	"context"
-	"net"
 	"testing"
+	"testing/synctest"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/postern-mail/postern/delivery"
+	"github.com/postern-mail/postern/internal/smtptest"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/smtp"
 	"github.com/postern-mail/postern/status"
@@ -15,18 +16,15 @@ import (
 
 // newOwn starts the greeting of a server that drops repeats, as our backend
 // does, and refuses everything else.
-func newOwn(t *testing.T) string {
+func newOwn(t *testing.T, w *wires, address string) {
 	t.Helper()
 	server, err := smtp.NewServer(smtp.ServerConfig{Name: "own", Hostname: "own.example", Mode: smtp.ModeLMTP}, refusing{}, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := smtptest.NewListener()
 	running(t, func(ctx context.Context) error { return server.Serve(ctx, l) })
-	return l.Addr().String()
+	w.at(address, l.Dial)
 }
 
 // refusing embeds the Session it does not implement: nobody asks for the rest.
@@ -45,38 +43,44 @@ func (refusing) Close(error) {}
 // TestDirect: which targets mail is brought to while the client waits.
 func TestDirect(t *testing.T) {
 	t.Parallel()
-	other := newPeer(t, "tcp", nil)
 	for name, row := range map[string]struct {
 		address string
 		mode    delivery.CutThrough
 		want    bool
 	}{
-		"one that drops repeats":       {newOwn(t), "", true},
-		"one that drops repeats, auto": {newOwn(t), delivery.CutThroughAuto, true},
-		"one that does not":            {other.addr, "", false},
-		"any":                          {other.addr, delivery.CutThroughAlways, true},
-		"none":                         {newOwn(t), delivery.CutThroughNever, false},
-		"nobody there":                 {"unix:/nonexistent/lmtp", "", false},
+		"one that drops repeats":       {"/own", "", true},
+		"one that drops repeats, auto": {"/own", delivery.CutThroughAuto, true},
+		"one that does not":            {"/other", "", false},
+		"any":                          {"/other", delivery.CutThroughAlways, true},
+		"none":                         {"/own", delivery.CutThroughNever, false},
+		"nobody there":                 {"/nonexistent", "", false},
 	} {
-		target := delivery.Target{Name: "backend", Addresses: []string{row.address}, CutThrough: row.mode}
-		tr := newLMTP(t, target)
-		r, err := delivery.New(delivery.Config{
-			Targets: []delivery.Target{target}, Domains: map[mail.Domain]string{"example.com": "backend"},
-		}, map[string]delivery.Transport{"backend": tr, delivery.Outbound: &recorder{}}, hclog.NewNullLogger())
-		if err != nil {
-			t.Fatal(err)
-		}
-		destination := r.Destination(mail.Address{}, mail.Recipient{Address: mail.MustAddress("a@example.com")})
-		if got := r.Direct(destination); got != row.want {
-			t.Errorf("%s: direct before the first message: %t", name, got)
-		}
-		tr.Deliver(t.Context(), message("a@example.com"))
-		if got := r.Direct(destination); got != row.want {
-			t.Errorf("%s: direct after the first message: %t", name, got)
-		}
-		if r.Direct(r.Destination(mail.Address{}, mail.Recipient{Address: mail.MustAddress("a@elsewhere.example")})) {
-			t.Errorf("%s: direct to the world", name)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			var w wires
+			newOwn(t, &w, "/own")
+			other := &answering{taken: make(map[string]int), hangUp: make(chan struct{})}
+			w.listen(t, "/other", other.serve)
+			target := w.target(row.address)
+			target.Name, target.CutThrough = "backend", row.mode
+			tr := newLMTP(t, target)
+			r, err := delivery.New(delivery.Config{
+				Targets: []delivery.Target{target}, Domains: map[mail.Domain]string{"example.com": "backend"},
+			}, map[string]delivery.Transport{"backend": tr, delivery.Outbound: &recorder{}}, hclog.NewNullLogger())
+			if err != nil {
+				t.Fatal(err)
+			}
+			destination := r.Destination(mail.Address{}, mail.Recipient{Address: mail.MustAddress("a@example.com")})
+			if got := r.Direct(destination); got != row.want {
+				t.Errorf("%s: direct before the first message: %t", name, got)
+			}
+			tr.Deliver(t.Context(), message("a@example.com"))
+			if got := r.Direct(destination); got != row.want {
+				t.Errorf("%s: direct after the first message: %t", name, got)
+			}
+			if r.Direct(r.Destination(mail.Address{}, mail.Recipient{Address: mail.MustAddress("a@elsewhere.example")})) {
+				t.Errorf("%s: direct to the world", name)
+			}
+		})
 	}
 }
 

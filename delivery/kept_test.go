@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
-	"github.com/postern-mail/postern/delivery"
-	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/mail"
 )
 
@@ -60,51 +58,16 @@ func (s *keepServer) answer(line string) string {
 	return ""
 }
 
-func (s *keepServer) listen(t *testing.T, path string) (stop func()) {
-	t.Helper()
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	var conns []net.Conn
-	var served sync.WaitGroup
-	served.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			conns = append(conns, conn)
-			mu.Unlock()
-			served.Go(func() {
-				_, _ = io.WriteString(conn, "220 x\r\n")
-				r := bufio.NewReader(conn)
-				for {
-					line, err := r.ReadString('\n')
-					if err != nil {
-						return
-					}
-					_, _ = io.WriteString(conn, s.answer(line))
-				}
-			})
+func (s *keepServer) serve(conn net.Conn) {
+	_, _ = io.WriteString(conn, "220 x\r\n")
+	r := bufio.NewReader(conn)
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
 		}
-	})
-	var once sync.Once
-	stop = func() {
-		once.Do(func() {
-			_ = l.Close()
-			mu.Lock()
-			for _, c := range conns {
-				_ = c.Close()
-			}
-			mu.Unlock()
-			served.Wait()
-		})
+		_, _ = io.WriteString(conn, s.answer(line))
 	}
-	t.Cleanup(stop)
-	return stop
 }
 
 // TestKept: the node that has a message is asked whether its partner has it. It
@@ -112,48 +75,50 @@ func (s *keepServer) listen(t *testing.T, path string) (stop func()) {
 // know it, and to the partner where the node is gone.
 func TestKept(t *testing.T) {
 	t.Parallel()
-	dir := testenv.TempDir(t)
-	a, b := &keepServer{sign: "-"}, &keepServer{sign: "-"}
-	first, second := filepath.Join(dir, "a"), filepath.Join(dir, "b")
-	stop := a.listen(t, first)
-	b.listen(t, second)
-	tr := newLMTP(t, delivery.Target{Addresses: []string{"unix:" + first, "unix:" + second}})
-	d := message("a@example.com")
-	o := tr.Deliver(t.Context(), d)[0]
-	if !o.Kept() || o.Remote != first || !o.Final {
-		t.Fatalf("%+v", o)
-	}
-	ask := func() mail.Outcome {
-		d.Kept = []mail.Outcome{o}
-		return tr.Deliver(t.Context(), d)[0]
-	}
-	if got := ask(); got != o {
-		t.Errorf("not yet: %+v, want %+v", got, o)
-	}
-	a.set("?")
-	if got := ask(); !got.Kept() || got.Reply.Text != "Saved KEEP=t2" {
-		t.Errorf("unknown: %+v", got)
-	}
-	a.set("+")
-	var all sync.WaitGroup
-	for range 20 { // they share questions
-		all.Go(func() {
-			d := message("a@example.com")
+	synctest.Test(t, func(t *testing.T) {
+		var w wires
+		a, b := &keepServer{sign: "-"}, &keepServer{sign: "-"}
+		const first, second = "/a", "/b"
+		stop := w.listen(t, first, a.serve)
+		w.listen(t, second, b.serve)
+		tr := newLMTP(t, w.target(first, second))
+		d := message("a@example.com")
+		o := tr.Deliver(t.Context(), d)[0]
+		if !o.Kept() || o.Remote != first || !o.Final {
+			t.Fatalf("%+v", o)
+		}
+		ask := func() mail.Outcome {
 			d.Kept = []mail.Outcome{o}
-			if got := tr.Deliver(t.Context(), d)[0]; got.Class != mail.Delivered || !got.Final {
-				t.Errorf("replicated: %+v", got)
-			}
-		})
-	}
-	all.Wait()
-	if taken, tokens := a.seen(); taken != 2 || len(tokens) != 22 || tokens[0] != "t1" {
-		t.Errorf("%d messages, asked after %q", taken, tokens)
-	}
-	stop()
-	if got := ask(); !got.Kept() || got.Remote != second {
-		t.Errorf("gone: %+v", got)
-	}
-	if taken, _ := b.seen(); taken != 1 {
-		t.Errorf("the partner took %d", taken)
-	}
+			return tr.Deliver(t.Context(), d)[0]
+		}
+		if got := ask(); got != o {
+			t.Errorf("not yet: %+v, want %+v", got, o)
+		}
+		a.set("?")
+		if got := ask(); !got.Kept() || got.Reply.Text != "Saved KEEP=t2" {
+			t.Errorf("unknown: %+v", got)
+		}
+		a.set("+")
+		var all sync.WaitGroup
+		for range 20 { // they share questions
+			all.Go(func() {
+				d := message("a@example.com")
+				d.Kept = []mail.Outcome{o}
+				if got := tr.Deliver(t.Context(), d)[0]; got.Class != mail.Delivered || !got.Final {
+					t.Errorf("replicated: %+v", got)
+				}
+			})
+		}
+		all.Wait()
+		if taken, tokens := a.seen(); taken != 2 || len(tokens) != 22 || tokens[0] != "t1" {
+			t.Errorf("%d messages, asked after %q", taken, tokens)
+		}
+		stop()
+		if got := ask(); !got.Kept() || got.Remote != second {
+			t.Errorf("gone: %+v", got)
+		}
+		if taken, _ := b.seen(); taken != 1 {
+			t.Errorf("the partner took %d", taken)
+		}
+	})
 }

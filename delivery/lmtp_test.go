@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -94,32 +95,24 @@ func TestLMTPLargeMessage(t *testing.T) {
 // the next address is, without asking the primary each time.
 func TestLMTPFailover(t *testing.T) {
 	t.Parallel()
-	dir := testenv.TempDir(t)
-	socket := filepath.Join(dir, "primary")
-	partner := newPeer(t, "tcp", nil)
-	tr := newLMTP(t, delivery.Target{Addresses: []string{"unix:" + socket, partner.addr}, DownTime: 50 * time.Millisecond})
-	deliver := func() mail.Outcome {
-		t.Helper()
-		got := tr.Deliver(t.Context(), message("a@example.com"))
-		if got[0].Class != mail.Delivered {
-			t.Fatalf("%+v", got)
+	synctest.Test(t, func(t *testing.T) {
+		var w wires
+		w.listen(t, "/partner", newPairServer().serve)
+		tr := newLMTP(t, w.target("/primary", "/partner"))
+		wantAt := func(address string) {
+			t.Helper()
+			if got := tr.Deliver(t.Context(), message("a@example.com")); got[0].Class != mail.Delivered || got[0].Remote != address {
+				t.Errorf("%+v, want it delivered to %s", got, address)
+			}
 		}
-		return got[0]
-	}
-	if o := deliver(); o.Remote != partner.addr {
-		t.Errorf("delivered to %s", o.Remote)
-	}
-	primary := newPeerAt(t, "unix", socket, nil)
-	testenv.Eventually(t, 5*time.Second, func() error {
-		if o := deliver(); o.Remote != socket {
-			return fmt.Errorf("delivered to %s", o.Remote)
-		}
-		return nil
+		wantAt("/partner")
+		stop := w.listen(t, "/primary", newPairServer().serve)
+		wantAt("/partner") // it is too soon to ask the primary
+		time.Sleep(time.Minute)
+		wantAt("/primary")
+		stop()
+		wantAt("/partner")
 	})
-	primary.close()
-	if o := deliver(); o.Remote != partner.addr {
-		t.Errorf("delivered to %s", o.Remote)
-	}
 }
 
 func TestLMTPBoundedConnections(t *testing.T) {
@@ -134,7 +127,7 @@ func TestLMTPBoundedConnections(t *testing.T) {
 			}
 		})
 	}
-	testenv.Eventually(t, 5*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		if _, most := p.connections(); most < 3 {
 			return fmt.Errorf("%d connections", most)
 		}
@@ -156,13 +149,14 @@ func TestLMTPBoundedConnections(t *testing.T) {
 // TestLMTPStaleConnection: a server that closes idle connections costs no attempt.
 func TestLMTPStaleConnection(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t, "tcp", func(p *peer) { p.server.ReadTimeout = 20 * time.Millisecond })
+	p := newPeer(t, "tcp", nil)
 	tr := newLMTP(t, delivery.Target{Addresses: []string{p.addr}})
 	for n := 1; n <= 3; n++ {
 		if got := tr.Deliver(t.Context(), message("a@example.com")); got[0].Class != mail.Delivered {
 			t.Fatalf("%+v", got)
 		}
-		testenv.Eventually(t, 5*time.Second, func() error {
+		p.hangUp()
+		testenv.Eventually(t, time.Minute, func() error {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			if p.current > 0 {
@@ -230,7 +224,7 @@ func TestLMTPClosesIdleConnections(t *testing.T) {
 	if got := tr.Deliver(t.Context(), message("a@example.com")); got[0].Class != mail.Delivered {
 		t.Fatalf("%+v", got)
 	}
-	testenv.Eventually(t, 5*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.current > 0 {
@@ -448,7 +442,7 @@ func TestLMTPDovecot(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	server.Process().Kill()
-	testenv.Eventually(t, 10*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		// Dovecot's children may outlive it for a moment.
 		if got := tr.Deliver(t.Context(), message("bob@example.com")); got[0].Class != mail.Deferred {
 			return fmt.Errorf("%+v", got)

@@ -61,7 +61,7 @@ func (s *answering) listen(t *testing.T, network string) (address string) {
 				s.open.Add(1)
 				defer s.open.Add(-1)
 				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+				_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
 				s.serve(conn)
 			})
 		}
@@ -230,7 +230,7 @@ func TestLMTPMatrix(t *testing.T) {
 				return
 			}
 			s.endIdle()
-			testenv.Eventually(t, 10*time.Second, func() error {
+			testenv.Eventually(t, time.Minute, func() error {
 				if s.open.Load() > 0 {
 					return errors.New("connection still open")
 				}

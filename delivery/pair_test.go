@@ -2,18 +2,15 @@ package delivery_test
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/postern-mail/postern/delivery"
-	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/mail"
 )
 
@@ -31,7 +28,8 @@ func newPairServer() *pairServer {
 	return s
 }
 
-func (s *pairServer) serve(conn net.Conn, r *bufio.Reader) {
+func (s *pairServer) serve(conn net.Conn) {
+	r := bufio.NewReader(conn)
 	if !s.greets.Load() {
 		_, _ = r.ReadString('\n') // until the client hangs up
 		return
@@ -58,71 +56,40 @@ func (s *pairServer) serve(conn net.Conn, r *bufio.Reader) {
 	}
 }
 
-// listenAt serves a path until stop is called.
-func listenAt(t *testing.T, path string, s *pairServer) (stop func()) {
-	t.Helper()
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			end := context.AfterFunc(ctx, func() { _ = conn.Close() })
-			go func() {
-				defer end()
-				defer conn.Close()
-				s.serve(conn, bufio.NewReader(conn))
-			}()
-		}
-	}()
-	stop = func() { cancel(); _ = l.Close(); <-done }
-	t.Cleanup(stop)
-	return stop
-}
-
 // TestPairKeepsDoubtfulDeliveries: a message that the primary may have is not
 // offered to the partner while the primary is away, other messages are; when
 // the primary is back it gets the message again, and nobody else.
 func TestPairKeepsDoubtfulDeliveries(t *testing.T) {
 	t.Parallel()
-	dir := testenv.TempDir(t)
-	path := filepath.Join(dir, "1")
-	primary, partner := newPairServer(), newPairServer()
-	stop := listenAt(t, path, primary)
-	listenAt(t, filepath.Join(dir, "2"), partner)
-	tr := newLMTP(t, delivery.Target{Addresses: []string{"unix:" + path, "unix:" + filepath.Join(dir, "2")}, DownTime: time.Millisecond})
-	primary.lose.Store(true)
-	doubtful, other := message("a@example.com"), message("a@example.com")
-	other.ID = "Q2-0"
-	if got := tr.Deliver(t.Context(), doubtful); got[0].Class != mail.Deferred || primary.taken.Load() != 1 {
-		t.Fatalf("%+v after %d messages", got, primary.taken.Load())
-	}
-	stop()
-	for range 3 {
-		if got := tr.Deliver(t.Context(), doubtful); got[0].Class != mail.Deferred || got[0].Remote != path {
-			t.Fatalf("offered elsewhere while the primary may have it: %+v", got)
+	synctest.Test(t, func(t *testing.T) {
+		var w wires
+		primary, partner := newPairServer(), newPairServer()
+		stop := w.listen(t, "/1", primary.serve)
+		w.listen(t, "/2", partner.serve)
+		tr := newLMTP(t, w.target("/1", "/2"))
+		primary.lose.Store(true)
+		doubtful, other := message("a@example.com"), message("a@example.com")
+		other.ID = "Q2-0"
+		if got := tr.Deliver(t.Context(), doubtful); got[0].Class != mail.Deferred || primary.taken.Load() != 1 {
+			t.Fatalf("%+v after %d messages", got, primary.taken.Load())
 		}
-	}
-	if got := tr.Deliver(t.Context(), other); got[0].Class != mail.Delivered || got[0].Remote == path {
-		t.Errorf("another message: %+v", got)
-	}
-	listenAt(t, path, primary)
-	testenv.Eventually(t, 5*time.Second, func() error {
-		if got := tr.Deliver(t.Context(), doubtful); got[0].Class != mail.Delivered || got[0].Remote != path {
-			return fmt.Errorf("%+v", got)
+		stop()
+		for range 3 {
+			if got := tr.Deliver(t.Context(), doubtful); got[0].Class != mail.Deferred || got[0].Remote != "/1" {
+				t.Fatalf("offered elsewhere while the primary may have it: %+v", got)
+			}
 		}
-		return nil
+		if got := tr.Deliver(t.Context(), other); got[0].Class != mail.Delivered || got[0].Remote == "/1" {
+			t.Errorf("another message: %+v", got)
+		}
+		w.listen(t, "/1", primary.serve)
+		if got := tr.Deliver(t.Context(), doubtful); got[0].Class != mail.Delivered || got[0].Remote != "/1" {
+			t.Errorf("when the primary is back: %+v", got)
+		}
+		if n := partner.taken.Load(); n != 1 {
+			t.Errorf("the partner took %d messages, want the other one only", n)
+		}
 	})
-	if n := partner.taken.Load(); n != 1 {
-		t.Errorf("the partner took %d messages, want the other one only", n)
-	}
 }
 
 // TestPairStaleConnectionThatMayHaveIt: the idle connection breaks after the
@@ -130,75 +97,65 @@ func TestPairKeepsDoubtfulDeliveries(t *testing.T) {
 // asked, although the primary drops repeats.
 func TestPairStaleConnectionThatMayHaveIt(t *testing.T) {
 	t.Parallel()
-	dir := testenv.TempDir(t)
-	path := filepath.Join(dir, "1")
-	partner := newPairServer()
-	listenAt(t, filepath.Join(dir, "2"), partner)
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		r := bufio.NewReader(conn)
-		_, _ = io.WriteString(conn, "220 x\r\n")
-		for messages := 0; messages < 2; {
-			line, err := r.ReadString('\n')
-			switch {
-			case err != nil:
-				return
-			case strings.HasPrefix(line, "LHLO"):
-				_, _ = io.WriteString(conn, "250-x\r\n250-XPOSTERN\r\n250-CHUNKING\r\n250 PIPELINING\r\n")
-			case strings.HasPrefix(line, "BDAT"):
-				if _, err := r.Discard(len(body)); err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		var w wires
+		partner := newPairServer()
+		w.listen(t, "/2", partner.serve)
+		w.listen(t, "/1", func(conn net.Conn) {
+			r := bufio.NewReader(conn)
+			_, _ = io.WriteString(conn, "220 x\r\n")
+			for messages := 0; messages < 2; {
+				line, err := r.ReadString('\n')
+				switch {
+				case err != nil:
 					return
-				}
-				if messages++; messages == 1 {
-					_, _ = io.WriteString(conn, "250 ok\r\n250 ok\r\n250 ok\r\n") // MAIL, RCPT, BDAT
-				} else {
-					_ = l.Close()
+				case strings.HasPrefix(line, "LHLO"):
+					_, _ = io.WriteString(conn, "250-x\r\n250-XPOSTERN\r\n250-CHUNKING\r\n250 PIPELINING\r\n")
+				case strings.HasPrefix(line, "BDAT"):
+					if _, err := r.Discard(len(body)); err != nil {
+						return
+					}
+					if messages++; messages == 1 {
+						_, _ = io.WriteString(conn, "250 ok\r\n250 ok\r\n250 ok\r\n") // MAIL, RCPT, BDAT
+					} else {
+						w.at("/1", nil)
+					}
 				}
 			}
+		})
+		tr := newLMTP(t, w.target("/1", "/2"))
+		if got := tr.Deliver(t.Context(), message("a@example.com")); got[0].Class != mail.Delivered {
+			t.Fatalf("%+v", got)
 		}
-	}()
-	t.Cleanup(func() { _ = l.Close(); <-served })
-	tr := newLMTP(t, delivery.Target{Addresses: []string{"unix:" + path, "unix:" + filepath.Join(dir, "2")}})
-	if got := tr.Deliver(t.Context(), message("a@example.com")); got[0].Class != mail.Delivered {
-		t.Fatalf("%+v", got)
-	}
-	second := message("a@example.com")
-	second.ID = "Q2-0"
-	if got := tr.Deliver(t.Context(), second); got[0].Class != mail.Deferred || partner.taken.Load() != 0 {
-		t.Errorf("%+v, and the partner took %d", got, partner.taken.Load())
-	}
+		second := message("a@example.com")
+		second.ID = "Q2-0"
+		if got := tr.Deliver(t.Context(), second); got[0].Class != mail.Deferred || partner.taken.Load() != 0 {
+			t.Errorf("%+v, and the partner took %d", got, partner.taken.Load())
+		}
+	})
 }
 
 // TestPairHungPrimary: a primary that accepts connections and says nothing
 // costs seconds, once, not the minutes a lone server is given.
 func TestPairHungPrimary(t *testing.T) {
 	t.Parallel()
-	hung, alive := newPairServer(), newPairServer()
-	hung.greets.Store(false)
-	dir := testenv.TempDir(t)
-	listenAt(t, filepath.Join(dir, "1"), hung)
-	listenAt(t, filepath.Join(dir, "2"), alive)
-	target := delivery.Target{Addresses: []string{"unix:" + filepath.Join(dir, "1"), "unix:" + filepath.Join(dir, "2")}}
-	target.Timeouts.Greeting = 100 * time.Millisecond
-	tr := newLMTP(t, target)
-	for n := range 3 {
-		d := message("a@example.com")
-		d.ID = fmt.Sprint(n)
-		if got := tr.Deliver(t.Context(), d); got[0].Class != mail.Delivered {
-			t.Fatalf("%+v", got)
+	synctest.Test(t, func(t *testing.T) {
+		var w wires
+		hung, alive := newPairServer(), newPairServer()
+		hung.greets.Store(false)
+		w.listen(t, "/1", hung.serve)
+		w.listen(t, "/2", alive.serve)
+		tr := newLMTP(t, w.target("/1", "/2"))
+		began := time.Now()
+		for n := range 3 {
+			d := message("a@example.com")
+			d.ID = fmt.Sprint(n)
+			if got := tr.Deliver(t.Context(), d); got[0].Class != mail.Delivered {
+				t.Fatalf("%+v", got)
+			}
 		}
-	}
-	if n := alive.taken.Load(); n != 3 {
-		t.Errorf("the partner took %d", n)
-	}
+		if n, took := alive.taken.Load(), time.Since(began); n != 3 || took > 10*time.Second {
+			t.Errorf("the partner took %d, in %v", n, took)
+		}
+	})
 }

@@ -2,20 +2,19 @@ package delivery_test
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/postern-mail/postern/delivery"
 	"github.com/postern-mail/postern/delivery/lmtp"
-	"github.com/postern-mail/postern/internal/testenv"
+	"github.com/postern-mail/postern/delivery/tlspolicy"
 	"github.com/postern-mail/postern/mail"
 )
 
@@ -108,36 +107,10 @@ func (n *node) serve(conn net.Conn) {
 	}
 }
 
-// listen serves a path until stop is called.
-func (n *node) listen(t *testing.T, path string) (stop func()) {
+// listen serves an address until stop is called.
+func (n *node) listen(t *testing.T, w *wires, address string) (stop func()) {
 	t.Helper()
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	var conns []net.Conn
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			conns = append(conns, conn)
-			mu.Unlock()
-			all.Go(func() { defer conn.Close(); n.serve(conn) })
-		}
-	})
-	stop = sync.OnceFunc(func() {
-		_ = l.Close()
-		mu.Lock()
-		for _, conn := range conns {
-			_ = conn.Close()
-		}
-		mu.Unlock()
-	})
+	stop = w.listen(t, address, n.serve)
 	t.Cleanup(func() {
 		n.with(func(n *node) {
 			select {
@@ -146,8 +119,6 @@ func (n *node) listen(t *testing.T, path string) (stop func()) {
 				close(n.hung)
 			}
 		})
-		stop()
-		all.Wait()
 	})
 	return stop
 }
@@ -155,23 +126,25 @@ func (n *node) listen(t *testing.T, path string) (stop func()) {
 // aPair is two nodes, class 0 first, and a transport that has met both.
 type aPair struct {
 	*lmtp.Transport
+	wires  wires
 	nodes  [2]*node
 	paths  [2]string
 	stop   [2]func()
 	target delivery.Target
 }
 
-func newPair(t *testing.T, failover time.Duration) *aPair {
+// withPair runs a test on a pair in synthetic time.
+func withPair(t *testing.T, test func(t *testing.T, p *aPair)) {
 	t.Helper()
-	p := &aPair{nodes: [2]*node{newNode("0"), newNode("1")}}
-	dir := testenv.TempDir(t)
-	for i := range p.nodes {
-		p.paths[i] = filepath.Join(dir, fmt.Sprint(i))
-		p.stop[i] = p.nodes[i].listen(t, p.paths[i])
-	}
-	p.target = delivery.Target{Addresses: []string{"unix:" + p.paths[0], "unix:" + p.paths[1]}, Failover: failover}
-	p.restart(t)
-	return p
+	synctest.Test(t, func(t *testing.T) {
+		p := &aPair{nodes: [2]*node{newNode("0"), newNode("1")}, paths: [2]string{"/0", "/1"}}
+		for i := range p.nodes {
+			p.stop[i] = p.nodes[i].listen(t, &p.wires, p.paths[i])
+		}
+		p.target = p.wires.target(p.paths[:]...)
+		p.restart(t)
+		test(t, p)
+	})
 }
 
 // restart makes a transport that remembers nothing.
@@ -212,44 +185,40 @@ func wantDelivered(t *testing.T, outcomes []mail.Outcome, remotes ...string) {
 	}
 }
 
-const patient = 20 * time.Second // longer than any machine takes
-
 // TestPairMailGoesHome: to the home of each recipient, one message to both
 // where it has recipients at both, in order, under one id; and all of it to
 // the node that is left, by one conversation.
 func TestPairMailGoesHome(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, patient)
-	wantDelivered(t, p.Deliver(t.Context(), to("Q1.0", "a0")), p.paths[0])
-	wantDelivered(t, p.Deliver(t.Context(), to("Q2.0", "a1")), p.paths[1])
-	wantDelivered(t, p.Deliver(t.Context(), to("Q3.0", "a1", "b0", "c1")), p.paths[1], p.paths[0], p.paths[1])
-	wantTaken(t, "class 0", p.nodes[0], "Q1.0 a0", "Q3.0 b0")
-	wantTaken(t, "class 1", p.nodes[1], "Q2.0 a1", "Q3.0 a1,c1")
-	p.stop[1]()
-	wantDelivered(t, p.Deliver(t.Context(), to("Q4.0", "a1")), p.paths[0])
-	wantDelivered(t, p.Deliver(t.Context(), to("Q5.0", "a1", "b0")), p.paths[0], p.paths[0])
-	wantTaken(t, "class 0", p.nodes[0], "Q1.0 a0", "Q3.0 b0", "Q4.0 a1", "Q5.0 a1,b0")
+	withPair(t, func(t *testing.T, p *aPair) {
+		wantDelivered(t, p.Deliver(t.Context(), to("Q1.0", "a0")), p.paths[0])
+		wantDelivered(t, p.Deliver(t.Context(), to("Q2.0", "a1")), p.paths[1])
+		wantDelivered(t, p.Deliver(t.Context(), to("Q3.0", "a1", "b0", "c1")), p.paths[1], p.paths[0], p.paths[1])
+		wantTaken(t, "class 0", p.nodes[0], "Q1.0 a0", "Q3.0 b0")
+		wantTaken(t, "class 1", p.nodes[1], "Q2.0 a1", "Q3.0 a1,c1")
+		p.stop[1]()
+		wantDelivered(t, p.Deliver(t.Context(), to("Q4.0", "a1")), p.paths[0])
+		wantDelivered(t, p.Deliver(t.Context(), to("Q5.0", "a1", "b0")), p.paths[0], p.paths[0])
+		wantTaken(t, "class 0", p.nodes[0], "Q1.0 a0", "Q3.0 b0", "Q4.0 a1", "Q5.0 a1,b0")
+	})
 }
 
 // TestPairPinnedHome: a host of the directory counts for more than the class.
 func TestPairPinnedHome(t *testing.T) {
 	t.Parallel()
-	zero, one := newNode("0"), newNode("1")
-	dir := testenv.TempDir(t)
-	zero.listen(t, filepath.Join(dir, "0"))
-	one.listen(t, filepath.Join(dir, "1"))
-	tr := newLMTP(t, delivery.Target{
-		Addresses: []string{"box0.example:24", "box1.example:24"}, Failover: patient,
-		Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, address[3:4]))
-		},
+	synctest.Test(t, func(t *testing.T) {
+		var w wires
+		zero, one := newNode("0"), newNode("1")
+		zero.listen(t, &w, "box0.example:24")
+		one.listen(t, &w, "box1.example:24")
+		tr := newLMTP(t, delivery.Target{Addresses: []string{"box0.example:24", "box1.example:24"}, TLS: tlspolicy.None, Dial: w.connect})
+		tr.Direct("")
+		d := to("Q1.0", "a0", "b0")
+		d.Envelope.Recipients[0].Home = "Box1.example"
+		wantDelivered(t, tr.Deliver(t.Context(), d))
+		wantTaken(t, "class 0", zero, "Q1.0 b0")
+		wantTaken(t, "class 1", one, "Q1.0 a0")
 	})
-	tr.Direct("")
-	d := to("Q1.0", "a0", "b0")
-	d.Envelope.Recipients[0].Home = "Box1.example"
-	wantDelivered(t, tr.Deliver(t.Context(), d))
-	wantTaken(t, "class 0", zero, "Q1.0 b0")
-	wantTaken(t, "class 1", one, "Q1.0 a0")
 }
 
 // TestPairLostReply: the home hangs up in place of its reply. The partner has
@@ -257,29 +226,31 @@ func TestPairPinnedHome(t *testing.T) {
 // restarted in between, and cannot know, repeats it under that id too.
 func TestPairLostReply(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, patient)
-	p.nodes[1].with(func(n *node) { n.lose = true })
-	wantDelivered(t, p.Deliver(t.Context(), to("Q1.0", "a1")), p.paths[0])
-	p.restart(t)
-	p.stop[1]()
-	wantDelivered(t, p.Deliver(t.Context(), to("Q1.0", "a1")), p.paths[0])
-	wantTaken(t, "class 1", p.nodes[1], "Q1.0 a1")
-	wantTaken(t, "class 0", p.nodes[0], "Q1.0 a1", "Q1.0 a1")
+	withPair(t, func(t *testing.T, p *aPair) {
+		p.nodes[1].with(func(n *node) { n.lose = true })
+		wantDelivered(t, p.Deliver(t.Context(), to("Q1.0", "a1")), p.paths[0])
+		p.restart(t)
+		p.stop[1]()
+		wantDelivered(t, p.Deliver(t.Context(), to("Q1.0", "a1")), p.paths[0])
+		wantTaken(t, "class 1", p.nodes[1], "Q1.0 a1")
+		wantTaken(t, "class 0", p.nodes[0], "Q1.0 a1", "Q1.0 a1")
+	})
 }
 
 // TestPairDoubtGoesBackFirst: whoever may have a message is asked first when
 // both lost their replies, so that no more copies have to be merged than need.
 func TestPairDoubtGoesBackFirst(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, patient)
-	for _, n := range p.nodes {
-		n.with(func(n *node) { n.lose = true })
-	}
-	if got := p.Deliver(t.Context(), to("Q1.0", "a1")); got[0].Class != mail.Deferred {
-		t.Fatalf("%+v", got)
-	}
-	wantDelivered(t, p.Deliver(t.Context(), to("Q1.0", "a1")), p.paths[0]) // the last that may have it
-	wantTaken(t, "class 1", p.nodes[1], "Q1.0 a1")
+	withPair(t, func(t *testing.T, p *aPair) {
+		for _, n := range p.nodes {
+			n.with(func(n *node) { n.lose = true })
+		}
+		if got := p.Deliver(t.Context(), to("Q1.0", "a1")); got[0].Class != mail.Deferred {
+			t.Fatalf("%+v", got)
+		}
+		wantDelivered(t, p.Deliver(t.Context(), to("Q1.0", "a1")), p.paths[0]) // the last that may have it
+		wantTaken(t, "class 1", p.nodes[1], "Q1.0 a1")
+	})
 }
 
 // TestPairNodeThatHangs: a home that took the message and is stopped before it
@@ -287,85 +258,86 @@ func TestPairDoubtGoesBackFirst(t *testing.T) {
 // message. The others do not ask the home first.
 func TestPairNodeThatHangs(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, 100*time.Millisecond)
-	p.nodes[1].with(func(n *node) { n.mute, n.dead = true, true })
-	wantDelivered(t, p.Deliver(t.Context(), to("Q1.0", "a1")), p.paths[0])
-	called := p.nodes[1].called()
-	for i := range 5 {
-		wantDelivered(t, p.Deliver(t.Context(), to(fmt.Sprint("Q2.", i), "b1")), p.paths[0])
-	}
-	wantTaken(t, "class 1", p.nodes[1], "Q1.0 a1")
-	if again := p.nodes[1].called(); again > called+2 { // the health's own calls
-		t.Errorf("the dead node was called %d times for 5 messages", again-called)
-	}
+	withPair(t, func(t *testing.T, p *aPair) {
+		p.nodes[1].with(func(n *node) { n.mute, n.dead = true, true })
+		wantDelivered(t, p.Deliver(t.Context(), to("Q1.0", "a1")), p.paths[0])
+		called := p.nodes[1].called()
+		for i := range 5 {
+			wantDelivered(t, p.Deliver(t.Context(), to(fmt.Sprint("Q2.", i), "b1")), p.paths[0])
+		}
+		wantTaken(t, "class 1", p.nodes[1], "Q1.0 a1")
+		if again := p.nodes[1].called(); again > called+2 { // the health's own calls
+			t.Errorf("the dead node was called %d times for 5 messages", again-called)
+		}
+	})
 }
 
 // TestPairSlowNode: a home that is slow to store but greets is alive: the
 // partner does not get what it will answer.
 func TestPairSlowNode(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, 200*time.Millisecond)
-	p.nodes[1].with(func(n *node) { n.mute = true })
-	before := p.nodes[1].called()
-	done := make(chan []mail.Outcome, 1)
-	go func() { done <- p.Deliver(t.Context(), to("Q1.0", "a1")) }()
-	testenv.Eventually(t, patient, func() error {
+	withPair(t, func(t *testing.T, p *aPair) {
+		p.nodes[1].with(func(n *node) { n.mute = true })
+		before := p.nodes[1].called()
+		done := make(chan []mail.Outcome, 1)
+		go func() { done <- p.Deliver(t.Context(), to("Q1.0", "a1")) }()
+		time.Sleep(4 * time.Second) // as many failover times
+		synctest.Wait()
 		if n := p.nodes[1].called(); n < before+3 {
-			return fmt.Errorf("the node was called %d times only", n-before)
+			t.Errorf("the node was called %d times only", n-before)
 		}
-		return nil
+		close(p.nodes[1].hung)
+		wantDelivered(t, <-done, p.paths[1])
+		wantTaken(t, "class 0", p.nodes[0])
 	})
-	close(p.nodes[1].hung)
-	wantDelivered(t, <-done, p.paths[1])
-	wantTaken(t, "class 0", p.nodes[0])
 }
 
 // TestPairComesBack: a home that is back gets its mail again once it has
 // answered for a while.
 func TestPairComesBack(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, patient)
-	p.stop[1]()
-	wantDelivered(t, p.Deliver(t.Context(), to("Q0", "a1")), p.paths[0])
-	back := newNode("1")
-	back.listen(t, p.paths[1])
-	n := 0
-	testenv.Eventually(t, patient, func() error {
-		n++
-		got := p.Deliver(t.Context(), to(fmt.Sprint("Q", n), "a1"))
-		wantDelivered(t, got)
-		if got[0].Remote != p.paths[1] {
-			return fmt.Errorf("still goes to %s", got[0].Remote)
+	withPair(t, func(t *testing.T, p *aPair) {
+		p.stop[1]()
+		wantDelivered(t, p.Deliver(t.Context(), to("Q0", "a1")), p.paths[0])
+		back := newNode("1")
+		back.listen(t, &p.wires, p.paths[1])
+		home := false
+		for n := 1; n < 100 && !home; n++ {
+			got := p.Deliver(t.Context(), to(fmt.Sprint("Q", n), "a1"))
+			wantDelivered(t, got)
+			home = got[0].Remote == p.paths[1]
+			time.Sleep(100 * time.Millisecond)
 		}
-		return nil
+		if calls := back.called(); !home || calls < 3 {
+			t.Errorf("mail went home: %t, after %d calls", home, calls)
+		}
 	})
-	if calls := back.called(); calls < 3 {
-		t.Errorf("mail went home after %d calls", calls)
-	}
 }
 
 // TestPairDrainedNode: 421 sends the message to the partner at once, and all
 // that follow.
 func TestPairDrainedNode(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, patient)
-	p.nodes[0].with(func(n *node) { n.farewell = true })
-	for i := range 3 {
-		wantDelivered(t, p.Deliver(t.Context(), to(fmt.Sprint("Q", i), "a0")), p.paths[1])
-	}
-	wantTaken(t, "class 0", p.nodes[0])
+	withPair(t, func(t *testing.T, p *aPair) {
+		p.nodes[0].with(func(n *node) { n.farewell = true })
+		for i := range 3 {
+			wantDelivered(t, p.Deliver(t.Context(), to(fmt.Sprint("Q", i), "a0")), p.paths[1])
+		}
+		wantTaken(t, "class 0", p.nodes[0])
+	})
 }
 
 // TestOtherServersAreNoPair: servers that do not say that they are a pair get
 // mail in the order of their addresses.
 func TestOtherServersAreNoPair(t *testing.T) {
 	t.Parallel()
-	dir := testenv.TempDir(t)
-	first, second := newPairServer(), newPairServer()
-	listenAt(t, filepath.Join(dir, "0"), first)
-	listenAt(t, filepath.Join(dir, "1"), second)
-	tr := newLMTP(t, delivery.Target{Addresses: []string{"unix:" + filepath.Join(dir, "0"), "unix:" + filepath.Join(dir, "1")}})
-	tr.Direct("")
-	wantDelivered(t, tr.Deliver(t.Context(), to("Q1", "a0")), filepath.Join(dir, "0"))
-	wantDelivered(t, tr.Deliver(t.Context(), to("Q2", "a1")), filepath.Join(dir, "0"))
+	synctest.Test(t, func(t *testing.T) {
+		var w wires
+		w.listen(t, "/0", newPairServer().serve)
+		w.listen(t, "/1", newPairServer().serve)
+		tr := newLMTP(t, w.target("/0", "/1"))
+		tr.Direct("")
+		wantDelivered(t, tr.Deliver(t.Context(), to("Q1", "a0")), "/0")
+		wantDelivered(t, tr.Deliver(t.Context(), to("Q2", "a1")), "/0")
+	})
 }

@@ -34,6 +34,7 @@ type peer struct {
 	refuseRcpt, refuseData map[string]*gosmtp.SMTPError
 	greeting               *gosmtp.SMTPError
 	hold                   chan struct{} // when set, DATA waits for it
+	conns                  []net.Conn    // ever accepted
 }
 
 type letter struct {
@@ -61,7 +62,7 @@ func newPeerAt(t testing.TB, network, address string, change func(*peer)) *peer 
 	p.server.LMTP = true
 	p.server.EnableSMTPUTF8 = true
 	p.server.AllowInsecureAuth = true
-	p.server.ReadTimeout, p.server.WriteTimeout = 10*time.Second, 10*time.Second
+	p.server.ReadTimeout, p.server.WriteTimeout = time.Minute, time.Minute
 	p.server.ErrorLog = discard{}
 	if change != nil {
 		change(p)
@@ -124,9 +125,19 @@ func (p *peer) connections() (total, most int) {
 	return p.sessions, p.most
 }
 
-func (p *peer) newSession(*gosmtp.Conn) (gosmtp.Session, error) {
+// hangUp ends the connections there are.
+func (p *peer) hangUp() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for _, conn := range p.conns {
+		_ = conn.Close() // some are closed already
+	}
+}
+
+func (p *peer) newSession(c *gosmtp.Conn) (gosmtp.Session, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns = append(p.conns, c.Conn())
 	if p.greeting != nil {
 		return nil, p.greeting
 	}

@@ -84,7 +84,7 @@ func newRelay(t *testing.T, target delivery.Target, resolver relay.Resolver) *re
 	t.Helper()
 	target.Name, target.Protocol = "test", delivery.SMTP
 	if target.Timeouts.Connect == 0 {
-		target.Timeouts.Connect = 2 * time.Second
+		target.Timeouts.Connect = time.Minute
 	}
 	tr, err := relay.New(target, "mx.example.com", resolver, nil, hclog.NewNullLogger())
 	if err != nil {

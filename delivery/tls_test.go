@@ -136,7 +136,7 @@ func (i *internet) publishSTS(policy string) {
 func (i *internet) resolver() *dns.Resolver {
 	i.t.Helper()
 	none := filepath.Join(i.dir, "none")
-	r, err := dns.New(dns.Config{Servers: []string{i.dns.Addr}, ResolvConf: none, HostsFile: none, Timeout: time.Second, Attempts: 1})
+	r, err := dns.New(dns.Config{Servers: []string{i.dns.Addr}, ResolvConf: none, HostsFile: none, Timeout: time.Minute, Attempts: 1})
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func (i *internet) resolver() *dns.Resolver {
 func (i *internet) relay(target delivery.Target) *relay.Transport {
 	i.t.Helper()
 	target.Name, target.Protocol, target.CAFile = "test", delivery.SMTP, i.ca.WriteFile(i.dir)
-	target.Timeouts.Connect = 2 * time.Second
+	target.Timeouts.Connect = time.Minute
 	tr, err := relay.New(target, "gateway.example.net", i.resolver(), i.sts, hclog.NewNullLogger())
 	if err != nil {
 		i.t.Fatal(err)
