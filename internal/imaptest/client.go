@@ -27,7 +27,7 @@ type Config struct {
 	// Known writes what stands in SELECT behind QRESYNC's mod-sequence, beginning
 	// with a space. Nil: the UIDs that the client knows.
 	Known func(*Cache) string
-	// Timeout bounds each wait for the server. Zero: 30 seconds.
+	// Timeout bounds each wait for the server. Zero: two minutes.
 	Timeout time.Duration
 }
 
@@ -49,7 +49,7 @@ var errNotConnected = errors.New("not connected")
 // NewClient returns a client that is not connected.
 func NewClient(cfg Config) *Client {
 	if cfg.Timeout <= 0 {
-		cfg.Timeout = 30 * time.Second
+		cfg.Timeout = 2 * time.Minute
 	}
 	if cfg.Known == nil {
 		cfg.Known = knownUIDs
