@@ -136,8 +136,12 @@ func newPool(max int, idleTimeout time.Duration, dial func(context.Context) (*co
 }
 
 // get returns a connection for the caller's sole use, an idle one if there is
-// one, which may turn out to be stale. put or drop gives it back.
+// one, which may turn out to be stale. put or drop gives it back. Who has given
+// up gets none, however quick the answer would be.
 func (p *pool) get(ctx context.Context) (c *conn, reused bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, false, err
+	}
 	select {
 	case p.tokens <- struct{}{}:
 	case <-ctx.Done():
