@@ -79,7 +79,7 @@ func (s *CyrusServer) greets(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(conn, "QUIT\r\n"); err != nil {

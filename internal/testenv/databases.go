@@ -76,7 +76,7 @@ func (d *Database) path(name string) string { return filepath.Join(d.dir, name) 
 func (d *Database) run(path string, args ...string) {
 	d.t.Helper()
 	path, args = unprivileged(path, args...)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = d.dir
@@ -150,14 +150,14 @@ func PostgreSQL(t testing.TB) *Database {
 	database := "postgres"
 	d.query = func(sql string) *exec.Cmd {
 		cmd := exec.Command(psql, "-h", d.dir, "-p", strconv.Itoa(d.port), "-U", "postgres", "-d", database, "-v", "ON_ERROR_STOP=1", "-qc", sql)
-		cmd.Env = append(os.Environ(), "PGCONNECT_TIMEOUT=5")
+		cmd.Env = append(os.Environ(), "PGCONNECT_TIMEOUT=60")
 		return cmd
 	}
 	d.command = func(port int) Command {
 		d.port = port
 		path, args := unprivileged(filepath.Join(bin, "postgres"), "-D", data, "-k", d.dir, "-p", strconv.Itoa(port), "-h", "127.0.0.1",
 			"-c", "ssl=on", "-c", "ssl_cert_file="+certFile, "-c", "ssl_key_file="+keyFile, "-c", "fsync=off", "-c", "max_connections=20", "-c", "shared_buffers=1MB")
-		return Command{Path: path, Args: args, Dir: d.dir, Ready: d.ready, StopSignal: syscall.SIGINT, StartTimeout: time.Minute}
+		return Command{Path: path, Args: args, Dir: d.dir, Ready: d.ready, StopSignal: syscall.SIGINT, StartTimeout: 5 * time.Minute}
 	}
 	d.first()
 	d.Socket = filepath.Join(d.dir, ".s.PGSQL."+strconv.Itoa(d.port))
@@ -178,13 +178,13 @@ func MariaDB(t testing.TB) *Database {
 	d.Socket = d.path("sock")
 	database := "mysql"
 	d.query = func(sql string) *exec.Cmd {
-		return exec.Command(client, "--no-defaults", "--connect-timeout=5", "-S", d.Socket, "-u", "root", "-D", database, "-e", sql)
+		return exec.Command(client, "--no-defaults", "--connect-timeout=60", "-S", d.Socket, "-u", "root", "-D", database, "-e", sql)
 	}
 	d.command = func(port int) Command {
 		path, args := unprivileged(server, "--no-defaults", "--datadir="+data, "--socket="+d.Socket, "--port="+strconv.Itoa(port), "--bind-address=127.0.0.1",
 			"--pid-file="+d.path("pid"), "--ssl-cert="+certFile, "--ssl-key="+keyFile, "--ssl-ca="+d.CAFile, "--innodb-buffer-pool-size=8M",
 			"--innodb-flush-log-at-trx-commit=2", "--innodb-log-file-size=4M", "--skip-name-resolve", "--lower-case-table-names=0")
-		return Command{Path: path, Args: args, Dir: d.dir, Ready: d.ready, StartTimeout: time.Minute}
+		return Command{Path: path, Args: args, Dir: d.dir, Ready: d.ready, StartTimeout: 5 * time.Minute}
 	}
 	d.first()
 	d.Exec("CREATE DATABASE mail CHARACTER SET utf8mb4; CREATE USER postern IDENTIFIED BY '" + d.Password + "'; GRANT ALL ON mail.* TO postern; GRANT PROCESS ON *.* TO postern")

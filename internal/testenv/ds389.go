@@ -259,7 +259,7 @@ func (s *DS389Server) run() error {
 		Path:         s.program,
 		Args:         []string{"-D", s.dir, "-i", s.path("run/pid"), "-d", "0"},
 		Ready:        s.ready,
-		StartTimeout: time.Minute,
+		StartTimeout: 5 * time.Minute,
 	})
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, s.ErrorLog())

@@ -70,11 +70,11 @@ func LocalUser(t testing.TB, hash string) (login string) {
 	rand.Read(unique[:])
 	login = "pt" + hex.EncodeToString(unique[:])
 	// Another test may hold the lock on the password file.
-	Eventually(t, 20*time.Second, func() error {
+	Eventually(t, 2*time.Minute, func() error {
 		return exec.Command(add, "--no-create-home", "--shell", "/usr/sbin/nologin", "--password", hash, login).Run()
 	})
 	t.Cleanup(func() {
-		Eventually(t, 20*time.Second, func() error { return exec.Command(remove, login).Run() })
+		Eventually(t, 2*time.Minute, func() error { return exec.Command(remove, login).Run() })
 	})
 	return login
 }

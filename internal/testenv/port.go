@@ -67,12 +67,24 @@ func claimPort(dir string, port int) (*os.File, error) {
 		return nil, err
 	}
 	// A program that knows nothing of the locks may listen there.
-	l, err := net.Listen("tcp", loopback(port))
-	if err != nil {
+	if tryPort(loopback(port)) != nil {
 		_ = claim.Close()
 		return nil, nil
 	}
-	return claim, l.Close()
+	return claim, nil
+}
+
+// tryPort tells why nobody can listen at address now. No program may start
+// meanwhile: until it runs it would hold a copy of the listener, and who is
+// given the port could not listen there.
+func tryPort(address string) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }
 
 // firstOwnPort returns where the system begins to give ports by itself.
@@ -95,11 +107,5 @@ func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.It
 // that had it was killed: its descriptors are closed a little later.
 func awaitPort(t testing.TB, address string) {
 	t.Helper()
-	Eventually(t, 10*time.Second, func() error {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			return err
-		}
-		return l.Close()
-	})
+	Eventually(t, time.Minute, func() error { return tryPort(address) })
 }

@@ -52,7 +52,7 @@ func (p *PostfixTables) Write(name, content string) string {
 // is "" without an error; an error is one that makes Postfix put mail off.
 func (p *PostfixTables) Query(table, key string) (string, error) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	c := exec.CommandContext(ctx, p.program, "-c", p.dir, "-q", key, table)
 	var said bytes.Buffer

@@ -130,12 +130,12 @@ options {
 }
 logging { type = "console"; level = "notice"; color = false; }
 actions { reject = 15; "add header" = 6; greylist = 4; quarantine = 800; discard = 900; }
-worker "normal" { bind_socket = "%[2]s"; count = 1; task_timeout = 8s; }
+worker "normal" { bind_socket = "%[2]s"; count = 1; task_timeout = 60s; }
 worker "rspamd_proxy" {
   bind_socket = "%[3]s mode=0666";
   count = 1;
   milter = yes;
-  timeout = 10s;
+  timeout = 80s;
   upstream "local" { default = yes; hosts = "%[2]s"; }
 }
 `, dir, address, s.Milter)

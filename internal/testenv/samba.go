@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf16"
@@ -83,8 +85,11 @@ func Samba(t testing.TB, o SambaOptions) *SambaServer {
 	}
 	s.CAFile = s.CA.WriteFile(s.dir)
 	s.ServicePasswordFile = writeFile(t, s.path("service.password"), []byte(s.Tree.ServicePassword+"\n"), 0o600)
-	s.provideDomain(o.Crowd)
+	s.provideDomain()
 	writeFile(t, s.path("smb.conf"), []byte(s.config(*o.Certificate)), 0o600)
+	if o.Crowd > 0 {
+		s.ldb("ldbadd", s.path("smb.conf"), "crowd.ldif", crowdEntries(o.Crowd))
+	}
 	s.LDAP, s.LDAPS = "ldap://"+s.address, "ldaps://"+s.address
 	s.Catalog, s.Secure = s.LDAP+":3268", s.LDAPS+":3269"
 	if err := s.run(); err != nil {
@@ -100,14 +105,9 @@ func (s *SambaServer) freeAddress() string {
 	s.t.Helper()
 	for range 20 {
 		address := fmt.Sprintf("127.%d.%d.%d", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
-		l, err := net.Listen("tcp", net.JoinHostPort(address, "389"))
-		if err != nil {
-			continue
+		if tryPort(net.JoinHostPort(address, "389")) == nil {
+			return address
 		}
-		if err := l.Close(); err != nil {
-			s.t.Fatal(err)
-		}
-		return address
 	}
 	Missing(s.t, "a loopback address with a free port 389, which Samba's domain controller needs,")
 	return ""
@@ -117,15 +117,18 @@ func (s *SambaServer) freeAddress() string {
 const noSync = "--option=ldb:nosync=true"
 
 // provideDomain puts the domain's database into the directory. To make one
-// takes ten seconds and more, so the first of those with the same content is
-// kept in the user's cache directory, and later ones are copies of it. A copy
-// of an unfinished one is impossible: it gets its name last.
-func (s *SambaServer) provideDomain(crowd int) {
+// takes ten seconds and more of a processor, so the first one is kept in the
+// user's cache directory, and others are copies of it, also those of test
+// binaries that run at the same time: they wait for it. A copy of an unfinished
+// one is impossible: it gets its name last.
+func (s *SambaServer) provideDomain() {
 	s.t.Helper()
-	kept := s.keptDomain(crowd)
+	kept := s.keptDomain()
+	release := s.await(kept + ".lock")
+	defer release()
 	if _, err := os.Stat(kept); err != nil {
 		s.provision()
-		s.fill(crowd)
+		s.fill()
 		s.keep(kept)
 		return
 	}
@@ -139,9 +142,29 @@ func (s *SambaServer) provideDomain(crowd int) {
 	}
 }
 
+// await waits until no other test, of this binary or of another one, has the
+// lock, and returns what gives it back.
+func (s *SambaServer) await(path string) (release func()) {
+	s.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		s.t.Fatal(err)
+	}
+	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for err = syscall.EINTR; errors.Is(err, syscall.EINTR); {
+		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return func() { _ = lock.Close() }
+}
+
 // keptDomain returns where a database with this content is kept: the name tells
 // Samba's version and all that went into it.
-func (s *SambaServer) keptDomain(crowd int) string {
+func (s *SambaServer) keptDomain() string {
 	s.t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -149,21 +172,17 @@ func (s *SambaServer) keptDomain(crowd int) string {
 	}
 	schema, entries, links := s.Tree.LDIFForSamba()
 	h := sha256.New()
-	fmt.Fprintln(h, domainFormat, Run(s.t, s.program, "--version"), schema, entries, links, ldif.SambaClasses(), crowd)
+	fmt.Fprintln(h, domainFormat, Run(s.t, s.program, "--version"), schema, entries, links, ldif.SambaClasses())
 	return filepath.Join(cache, "postern-tests", fmt.Sprintf("samba-%x", h.Sum(nil)[:12]))
 }
 
 // domainFormat changes with provision and fill: what was kept before is then
 // not used any more.
-const domainFormat = 1
+const domainFormat = 2
 
-// keep copies the database to where later servers find it, unless another test
-// was faster.
+// keep copies the database to where later servers find it.
 func (s *SambaServer) keep(kept string) {
 	s.t.Helper()
-	if err := os.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
-		s.t.Fatal(err)
-	}
 	unfinished, err := os.MkdirTemp(filepath.Dir(kept), "unfinished")
 	if err != nil {
 		s.t.Fatal(err)
@@ -172,9 +191,7 @@ func (s *SambaServer) keep(kept string) {
 		Run(s.t, Program(s.t, "cp"), "-a", s.path(name), filepath.Join(unfinished, name))
 	}
 	if err := os.Rename(unfinished, kept); err != nil {
-		if err := os.RemoveAll(unfinished); err != nil {
-			s.t.Fatal(err)
-		}
+		s.t.Fatal(err)
 	}
 }
 
@@ -191,23 +208,24 @@ func (s *SambaServer) provision() {
 
 // fill writes into the database while nobody serves it: the attributes of
 // Exchange, the people, and then who belongs to what.
-func (s *SambaServer) fill(crowd int) {
+func (s *SambaServer) fill() {
 	s.t.Helper()
 	schema, entries, links := s.Tree.LDIFForSamba()
-	s.ldb("ldbadd", "attributes.ldif", schema, "--option=dsdb:schema update allowed=yes")
-	s.ldb("ldbmodify", "classes.ldif", ldif.SambaClasses(), "--option=dsdb:schema update allowed=yes")
+	conf := s.path("etc/smb.conf")
+	s.ldb("ldbadd", conf, "attributes.ldif", schema, "--option=dsdb:schema update allowed=yes")
+	s.ldb("ldbmodify", conf, "classes.ldif", ldif.SambaClasses(), "--option=dsdb:schema update allowed=yes")
 	for i := range entries {
 		entries[i] = withUnicodePassword(entries[i])
 	}
-	s.ldb("ldbadd", "entries.ldif", strings.Join(entries, "\n\n")+"\n\n"+crowdEntries(crowd))
-	s.ldb("ldbmodify", "links.ldif", links)
+	s.ldb("ldbadd", conf, "entries.ldif", strings.Join(entries, "\n\n"))
+	s.ldb("ldbmodify", conf, "links.ldif", links)
 }
 
 // ldb runs one of the tools of Samba's database on LDIF.
-func (s *SambaServer) ldb(tool, name, content string, options ...string) {
+func (s *SambaServer) ldb(tool, conf, name, content string, options ...string) {
 	s.t.Helper()
 	file := writeFile(s.t, s.path(name), []byte(content), 0o600)
-	args := append([]string{"--configfile=" + s.path("etc/smb.conf"), "-H", s.path("private/sam.ldb"), noSync}, options...)
+	args := append([]string{"--configfile=" + conf, "-H", s.path("private/sam.ldb"), noSync}, options...)
 	Run(s.t, Program(s.t, tool), append(args, file)...)
 }
 
@@ -228,9 +246,6 @@ func withUnicodePassword(entry string) string {
 
 // crowdEntries returns a group with many members, which are contacts.
 func crowdEntries(count int) string {
-	if count == 0 {
-		return ""
-	}
 	var contacts, members strings.Builder
 	for i := range count {
 		dn := fmt.Sprintf("CN=crowd%d,CN=Users,DC=example,DC=com", i)
@@ -275,7 +290,7 @@ func (s *SambaServer) run() error {
 		Path:         s.program,
 		Args:         []string{"-F", "--no-process-group", "-M", "single", "-s", s.path("smb.conf"), "--debug-stdout"},
 		Ready:        s.ready,
-		StartTimeout: time.Minute,
+		StartTimeout: 5 * time.Minute,
 	})
 	return err
 }

@@ -183,19 +183,16 @@ func (s *SlapdServer) run() error {
 }
 
 // ready succeeds when slapd says so itself and accepts connections: a port
-// alone may be somebody else's.
+// alone may be somebody else's. It connects once, for tests count connections.
 func (s *SlapdServer) ready(ctx context.Context) error {
+	if _, err := os.Stat(s.path("slapd.pid")); err != nil {
+		return errors.New("slapd has not written its pid")
+	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", s.path("s"))
 	if err != nil {
 		return err
 	}
-	if err := conn.Close(); err != nil {
-		return err
-	}
-	if _, err := os.Stat(s.path("slapd.pid")); err != nil {
-		return errors.New("slapd has not written its pid")
-	}
-	return nil
+	return conn.Close()
 }
 
 // Modify applies changes in LDIF (RFC 2849; records without a changetype are

@@ -111,7 +111,8 @@ type Command struct {
 	// Ready is polled until it returns nil; nil means ready at once. It must
 	// return soon: its context ends with the time allowed for the start.
 	Ready func(ctx context.Context) error
-	// StartTimeout bounds the wait for Ready; 0 means 20 s.
+	// StartTimeout bounds the wait for Ready; 0 means two minutes, of a machine
+	// that does much else.
 	StartTimeout time.Duration
 	// StopSignal asks the program to end; 0 means SIGTERM.
 	StopSignal syscall.Signal
@@ -204,7 +205,7 @@ func (p *Process) awaitReady(c Command) error {
 	}
 	timeout := c.StartTimeout
 	if timeout == 0 {
-		timeout = 20 * time.Second
+		timeout = 2 * time.Minute
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -257,7 +258,7 @@ func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s
 func (p *Process) Pause() {
 	p.t.Helper()
 	p.mustSignal(syscall.SIGSTOP)
-	Eventually(p.t, 5*time.Second, p.stopped)
+	Eventually(p.t, time.Minute, p.stopped)
 }
 
 // stopped returns nil when all threads are in state T; also where there is no
@@ -329,7 +330,7 @@ func (p *Process) Err() error {
 // what it wrote to standard output and error.
 func Run(t testing.TB, path string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
 	if err != nil {
