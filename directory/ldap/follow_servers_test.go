@@ -18,7 +18,7 @@ import (
 func TestFollow389(t *testing.T) {
 	t.Parallel()
 	s := testenv.DS389(t, testenv.DS389Options{})
-	cfg := ldap.Config{URIs: []string{s.LDAPI}, CAFile: s.CAFile, BindDN: s.Tree.ServiceDN, BindPasswordFile: s.ServicePasswordFile, Timeout: 20 * time.Second}
+	cfg := ldap.Config{URIs: []string{s.LDAPI}, CAFile: s.CAFile, BindDN: s.Tree.ServiceDN, BindPasswordFile: s.ServicePasswordFile, Timeout: time.Minute}
 	f := follow(t, s.Tree, cfg, ldap.FeedConfig{Heartbeat: time.Second})
 	f.ready(t)
 	if st := f.Status(); st.Mode != ldap.FollowSync {
@@ -56,7 +56,7 @@ func TestFollow389(t *testing.T) {
 func TestFollowSamba(t *testing.T) {
 	t.Parallel()
 	s := testenv.Samba(t, testenv.SambaOptions{})
-	cfg := ldap.Config{URIs: []string{s.LDAPS}, CAFile: s.CAFile, BindDN: s.Tree.ServiceDN, BindPasswordFile: s.ServicePasswordFile, Timeout: 20 * time.Second}
+	cfg := ldap.Config{URIs: []string{s.LDAPS}, CAFile: s.CAFile, BindDN: s.Tree.ServiceDN, BindPasswordFile: s.ServicePasswordFile, Timeout: time.Minute}
 	f := follow(t, s.Tree, cfg, ldap.FeedConfig{PollInterval: 100 * time.Millisecond})
 	f.ready(t)
 	if st := f.Status(); st.Mode != ldap.FollowDirSync {

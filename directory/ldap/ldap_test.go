@@ -29,7 +29,7 @@ func config(s *testenv.SlapdServer, uris ...string) ldap.Config {
 		CAFile:           s.CAFile,
 		BindDN:           s.Tree.ServiceDN,
 		BindPasswordFile: s.ServicePasswordFile,
-		Timeout:          10 * time.Second, // of a busy machine; what waits for it sets its own
+		Timeout:          time.Minute, // of a busy machine; what waits for it sets its own
 	}
 }
 
@@ -44,7 +44,7 @@ func open(t testing.TB, cfg ldap.Config) *ldap.Client {
 }
 
 func ctx(t testing.TB) context.Context {
-	c, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	c, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return c
 }
@@ -218,8 +218,8 @@ func TestServerDiesAndComesBack(t *testing.T) {
 		}
 	}
 	s.Restart()
-	testenv.Eventually(t, 10*time.Second, func() error { return lookup(t, c) })
-	testenv.Eventually(t, 10*time.Second, func() error { return c.Bind(ctx(t), "uid=alice"+people, "alice-secret") })
+	testenv.Eventually(t, time.Minute, func() error { return lookup(t, c) })
+	testenv.Eventually(t, time.Minute, func() error { return c.Bind(ctx(t), "uid=alice"+people, "alice-secret") })
 }
 
 func TestStaleConnectionsAreReplacedUnnoticed(t *testing.T) {
@@ -250,26 +250,32 @@ func TestFrozenServerMeetsTheDeadline(t *testing.T) {
 	cfg.MaxPause = time.Second
 	c := open(t, cfg)
 	// A busy machine may not meet so short a deadline at once.
-	testenv.Eventually(t, 10*time.Second, func() error { return lookup(t, c) })
+	testenv.Eventually(t, time.Minute, func() error { return lookup(t, c) })
 	s.Pause()
-	started := time.Now()
-	for range 10 {
-		if err := lookup(t, c); status.Of(err) != status.DirectoryDown {
-			t.Errorf("search on a frozen server = %v, want DirectoryDown", err)
+	failed := c.States()[0].Failed
+	// Three deadlines, then the server is left alone for a second, within which a
+	// machine mostly comes to the next search.
+	for range 50 {
+		err := lookup(t, c)
+		if status.Of(err) != status.DirectoryDown {
+			t.Fatalf("search on a frozen server = %v, want DirectoryDown", err)
+		}
+		if strings.Contains(err.Error(), "left alone") {
+			break
+		}
+		if c.States()[0].Failed == failed+50 {
+			t.Error("the frozen server is asked again and again")
 		}
 	}
-	// Three deadlines, then the server is left alone.
-	if took := time.Since(started); took > 3*time.Second {
-		t.Errorf("ten searches took %v: the frozen server is asked again and again", took)
-	}
 	s.Resume()
-	testenv.Eventually(t, 10*time.Second, func() error { return lookup(t, c) })
+	testenv.Eventually(t, time.Minute, func() error { return lookup(t, c) })
 }
 
 func TestCallerMayGiveUp(t *testing.T) {
 	t.Parallel()
 	s := testenv.Slapd(t, testenv.SlapdOptions{})
-	c := open(t, config(s, s.LDAP))
+	cfg := config(s, s.LDAP)
+	c := open(t, cfg)
 	if err := lookup(t, c); err != nil {
 		t.Fatal(err)
 	}
@@ -278,8 +284,8 @@ func TestCallerMayGiveUp(t *testing.T) {
 	defer cancel()
 	started := time.Now()
 	_, err := c.Search(short, directory.Request{Base: "dc=example,dc=com", Filter: directory.Present("mail")})
-	if status.Of(err) != status.DirectoryDown || time.Since(started) > time.Second {
-		t.Errorf("search = %v after %v", err, time.Since(started))
+	if took := time.Since(started); status.Of(err) != status.DirectoryDown || took > cfg.Timeout/2 {
+		t.Errorf("search = %v after %v", err, took)
 	}
 	s.Resume()
 	if err := lookup(t, c); err != nil {
@@ -291,9 +297,7 @@ func TestFailover(t *testing.T) {
 	t.Parallel()
 	first := testenv.Slapd(t, testenv.SlapdOptions{})
 	second := testenv.Slapd(t, testenv.SlapdOptions{CA: first.CA})
-	cfg := config(first, first.LDAPS, second.LDAPS)
-	cfg.Timeout = time.Second
-	c := open(t, cfg)
+	c := open(t, config(first, first.LDAPS, second.LDAPS))
 	done := make(chan error, 1)
 	running, stop := context.WithCancel(context.Background())
 	go func() { done <- c.Run(running) }()
@@ -315,7 +319,7 @@ func TestFailover(t *testing.T) {
 	first.Restart()
 	second.Kill()
 	// Run finds out that the first one is back; nobody is ever told "no".
-	testenv.Eventually(t, 15*time.Second, func() error { return lookup(t, c) })
+	testenv.Eventually(t, time.Minute, func() error { return lookup(t, c) })
 }
 
 func TestConnectionsAreBounded(t *testing.T) {
@@ -366,24 +370,30 @@ func TestGarbageIsNoAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
+	var served sync.WaitGroup
+	served.Go(func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
+			defer conn.Close() // at the end: a message that is waited for is waited for long
 			// A message of 1 GiB is announced: it must not be waited for.
 			_, _ = conn.Write([]byte{0x30, 0x84, 0x40, 0, 0, 0, 2, 1, 1})
 		}
-	}()
-	c := open(t, ldap.Config{URIs: []string{"ldap://" + l.Addr().String()}, Timeout: 2 * time.Second})
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		served.Wait()
+	})
+	cfg := ldap.Config{URIs: []string{"ldap://" + l.Addr().String()}, Timeout: time.Minute}
+	c := open(t, cfg)
 	started := time.Now()
 	if err := lookup(t, c); status.Of(err) != status.DirectoryDown {
 		t.Errorf("search = %v, want DirectoryDown", err)
 	}
-	if time.Since(started) > time.Second {
-		t.Errorf("took %v: the oversized message was waited for", time.Since(started))
+	if took := time.Since(started); took > cfg.Timeout/2 {
+		t.Errorf("took %v: the oversized message was waited for", took)
 	}
 }
 

@@ -104,7 +104,7 @@ const (
 )
 
 func scriptedConfig(uris ...string) ldap.Config {
-	return ldap.Config{URIs: uris, Timeout: time.Second}
+	return ldap.Config{URIs: uris, Timeout: time.Minute} // of a busy machine
 }
 
 func TestBindResults(t *testing.T) {
@@ -173,23 +173,28 @@ func TestSearchResults(t *testing.T) {
 		name      string
 		responses []*ber.Packet
 		cause     error // the error must be this one, and DirectoryDown
+		silence   bool  // nothing ends the answer but the timeout
 	}{
-		{"half an answer, then busy", []*ber.Packet{bob, result(5, 51, "busy")}, nil},
-		{"half an answer, then the size limit", []*ber.Packet{bob, result(5, 4, "")}, directory.ErrSizeLimit},
-		{"half an answer, then the time limit", []*ber.Packet{bob, result(5, 3, "")}, nil},
-		{"half an answer, then silence", []*ber.Packet{bob}, nil},
-		{"an empty entry", []*ber.Packet{ber.Encode(ber.ClassApplication, ber.TypeConstructed, 4, nil, "")}, nil},
-		{"no such base", []*ber.Packet{result(5, 32, "")}, directory.ErrNoSuchBase},
-		{"referral", []*ber.Packet{result(5, 10, "")}, nil},
-		{"operations error", []*ber.Packet{result(5, 1, "000004DC: a successful bind must be completed")}, nil},
-		{"a flood", []*ber.Packet{bob, bob, bob, bob, bob, bob, bob, result(5, 0, "")}, directory.ErrSizeLimit},
-		{"a bind's response", []*ber.Packet{result(1, 0, "")}, nil},
-		{"closed", nil, nil},
+		{"half an answer, then busy", []*ber.Packet{bob, result(5, 51, "busy")}, nil, false},
+		{"half an answer, then the size limit", []*ber.Packet{bob, result(5, 4, "")}, directory.ErrSizeLimit, false},
+		{"half an answer, then the time limit", []*ber.Packet{bob, result(5, 3, "")}, nil, false},
+		{"half an answer, then silence", []*ber.Packet{bob}, nil, true},
+		{"an empty entry", []*ber.Packet{ber.Encode(ber.ClassApplication, ber.TypeConstructed, 4, nil, "")}, nil, false},
+		{"no such base", []*ber.Packet{result(5, 32, "")}, directory.ErrNoSuchBase, false},
+		{"referral", []*ber.Packet{result(5, 10, "")}, nil, false},
+		{"operations error", []*ber.Packet{result(5, 1, "000004DC: a successful bind must be completed")}, nil, false},
+		{"a flood", []*ber.Packet{bob, bob, bob, bob, bob, bob, bob, result(5, 0, "")}, directory.ErrSizeLimit, false},
+		{"a bind's response", []*ber.Packet{result(1, 0, "")}, nil, true},
+		{"closed", nil, nil, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := script(t, func(*ber.Packet) []*ber.Packet { return c.responses })
-			err := lookup(t, open(t, scriptedConfig(s.uri)))
+			cfg := scriptedConfig(s.uri)
+			if c.silence {
+				cfg.Timeout = 300 * time.Millisecond
+			}
+			err := lookup(t, open(t, cfg))
 			if status.Of(err) != status.DirectoryDown || c.cause != nil && !errors.Is(err, c.cause) {
 				t.Errorf("search = %v, want DirectoryDown because of %v", err, c.cause)
 			}
@@ -260,7 +265,9 @@ func TestSickServerIsFollowedByTheNext(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := sick.connections.Load(); n > 4 {
+	// Twice, and again after each pause that is over before the test is: after
+	// one, two, four and eight seconds.
+	if n := sick.connections.Load(); n > 6 {
 		t.Errorf("the sick server was asked %d times in a row", n)
 	}
 }
@@ -288,9 +295,7 @@ func TestLongAttributesAreReadWhole(t *testing.T) {
 		}
 		return []*ber.Packet{result(5, 0, "")}
 	})
-	cfg := scriptedConfig(s.uri)
-	cfg.Timeout = 10 * time.Second // three answers of some size on a busy machine
-	entries, err := open(t, cfg).Search(ctx(t), directory.Request{Base: dn, Scope: directory.ScopeBase,
+	entries, err := open(t, scriptedConfig(s.uri)).Search(ctx(t), directory.Request{Base: dn, Scope: directory.ScopeBase,
 		Filter: directory.Present("objectClass"), Attributes: []string{"member"}, SizeLimit: 1})
 	if err != nil || len(entries) != 1 || len(entries[0].Values("member")) != 3100 {
 		t.Fatalf("search = %d entries, %v", len(entries), err)
@@ -315,9 +320,7 @@ func TestHugeGroupIsReadWhole(t *testing.T) {
 		}
 		return []*ber.Packet{entry(dn, fmt.Sprintf("member;range=%d-%s", from, end), values...), result(5, 0, "")}
 	})
-	cfg := scriptedConfig(s.uri)
-	cfg.Timeout = 20 * time.Second
-	entries, err := open(t, cfg).Search(ctx(t), directory.Request{Base: dn, Scope: directory.ScopeBase,
+	entries, err := open(t, scriptedConfig(s.uri)).Search(ctx(t), directory.Request{Base: dn, Scope: directory.ScopeBase,
 		Filter: directory.Present("objectClass"), Attributes: []string{"member"}, SizeLimit: 1})
 	if err != nil || len(entries) != 1 || len(entries[0].Values("member")) != all {
 		t.Fatalf("search = %d entries, %v", len(entries), err)
@@ -354,8 +357,8 @@ func TestServerThatNeverReads(t *testing.T) {
 	huge := directory.DN("cn=" + strings.Repeat("x", 16<<20)) // more than socket buffers hold
 	started := time.Now()
 	_, err = c.Search(ctx(t), directory.Request{Base: huge, Filter: directory.Present("mail")})
-	if status.Of(err) != status.DirectoryDown || time.Since(started) > 30*time.Second {
-		t.Errorf("search = %.200v after %v", err, time.Since(started))
+	if took := time.Since(started); status.Of(err) != status.DirectoryDown || took > time.Minute {
+		t.Errorf("search = %.200v after %v", err, took)
 	}
 }
 

@@ -31,12 +31,12 @@ var (
 // of389 and ofSamba return how to reach a server as the tree's service account.
 func of389(s *testenv.DS389Server, uris ...string) ldap.Config {
 	return ldap.Config{URIs: uris, CAFile: s.CAFile, BindDN: s.Tree.ServiceDN,
-		BindPasswordFile: s.ServicePasswordFile, Timeout: 10 * time.Second}
+		BindPasswordFile: s.ServicePasswordFile, Timeout: time.Minute}
 }
 
 func ofSamba(s *testenv.SambaServer, uris ...string) ldap.Config {
 	return ldap.Config{URIs: uris, CAFile: s.CAFile, BindDN: s.Tree.ServiceDN,
-		BindPasswordFile: s.ServicePasswordFile, Timeout: 10 * time.Second}
+		BindPasswordFile: s.ServicePasswordFile, Timeout: time.Minute}
 }
 
 // TestConformanceOf389 holds the 389 Directory Server to what slapd answers,
