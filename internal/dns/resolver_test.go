@@ -25,7 +25,7 @@ import (
 func quiet(t *testing.T, servers ...string) dns.Config {
 	t.Helper()
 	none := filepath.Join(t.TempDir(), "none")
-	return dns.Config{Servers: servers, ResolvConf: none, HostsFile: none, Timeout: 2 * time.Second, Attempts: 1}
+	return dns.Config{Servers: servers, ResolvConf: none, HostsFile: none, Timeout: time.Minute, Attempts: 1}
 }
 
 func newResolver(t *testing.T, cfg dns.Config) *dns.Resolver {
@@ -166,7 +166,9 @@ func TestFailureIsNotNo(t *testing.T) {
 			s := dnstest.New(t)
 			s.Answer("a.example", "MX", row.answer)
 			cfg := quiet(t, s.Addr)
-			cfg.Timeout = 300 * time.Millisecond
+			if errors.Is(row.want, dns.ErrNoAnswer) {
+				cfg.Timeout = 300 * time.Millisecond
+			}
 			a, err := newResolver(t, cfg).MX(context.Background(), "a.example")
 			if !errors.Is(err, row.want) {
 				t.Errorf("got %v %v, %v; want %v", a.Outcome, a.Records, err, row.want)
@@ -304,9 +306,9 @@ func TestNextServer(t *testing.T) {
 	t.Parallel()
 	bad, good := dnstest.New(t), dnstest.New(t)
 	bad.Fail("a.example", "TXT", "SERVFAIL")
-	good.Add("a.example. 300 IN TXT good", "b.example. 300 IN TXT good", "c.example. 300 IN TXT good")
+	good.Add("a.example. 300 IN TXT good", "b.example. 300 IN TXT good")
 	cfg := quiet(t, bad.Addr, good.Addr)
-	cfg.Timeout = 200 * time.Millisecond
+	cfg.Timeout, cfg.Attempts = time.Second, 10 // the good one may be slow on a busy machine, too
 	r := newResolver(t, cfg)
 	if a, err := r.TXT(context.Background(), "a.example"); err != nil || len(a.Records) != 1 {
 		t.Errorf("after SERVFAIL: %v, %v", a, err)
@@ -315,9 +317,20 @@ func TestNextServer(t *testing.T) {
 	if a, err := r.TXT(context.Background(), "b.example"); err != nil || len(a.Records) != 1 {
 		t.Errorf("after silence: %v, %v", a, err)
 	}
-	if a, err := r.TXT(context.Background(), "c.example"); err != nil || len(a.Records) != 1 || bad.Asked("c.example", "TXT") != 0 {
-		t.Errorf("the silent server was asked first again: %v, %v", a, err)
+	// It is not asked first again, unless the good one was as slow on a busy
+	// machine: then the next question shows it.
+	for i := range 5 {
+		name := fmt.Sprintf("c%d.example", i)
+		good.Add(name + ". 300 IN TXT good")
+		bad.Answer(name, "TXT", func(wire.ResponseWriter, *wire.Msg) {})
+		if a, err := r.TXT(context.Background(), name); err != nil || len(a.Records) != 1 {
+			t.Fatalf("%s: %v, %v", name, a, err)
+		}
+		if bad.Asked(name, "TXT") == 0 {
+			return
+		}
 	}
+	t.Error("the silent server was asked first again")
 }
 
 func TestOneQuestionForMany(t *testing.T) {
@@ -372,7 +385,7 @@ func TestFilesOfTheHost(t *testing.T) {
 	s := dnstest.New(t)
 	s.Add("mail.corp.example. 300 IN A 192.0.2.7")
 	dir := t.TempDir()
-	cfg := dns.Config{ResolvConf: filepath.Join(dir, "resolv.conf"), HostsFile: filepath.Join(dir, "hosts"), Servers: []string{s.Addr}, Timeout: time.Second}
+	cfg := dns.Config{ResolvConf: filepath.Join(dir, "resolv.conf"), HostsFile: filepath.Join(dir, "hosts"), Servers: []string{s.Addr}, Timeout: time.Minute}
 	for name, text := range map[string]string{
 		cfg.ResolvConf: "# comment\nnameserver 192.0.2.53\nsearch other.example corp.example.\noptions ndots:2 trust-ad timeout:1\n",
 		cfg.HostsFile:  "192.0.2.9 Fixed.example fixed # the fixed one\nnonsense\n",

@@ -39,8 +39,14 @@ type fixture struct {
 func start(t *testing.T, cfg Config) *fixture {
 	t.Helper()
 	f := &fixture{dns: dnstest.New(t), log: new(bytes.Buffer), reg: prometheus.NewRegistry()}
+	for _, list := range []string{"rbl.example", "wl.example", "rhs.example", "rhswl.example", "deadfail.example", "deadwlfail.example", "l.example", "gone.example", "big.example"} {
+		cfg.Lists = append(cfg.Lists, ListConfig{Domain: list, Timeout: time.Minute}) // of a busy machine
+	}
+	for _, list := range []string{"dead.example", "deadwl.example"} {
+		cfg.Lists = append(cfg.Lists, ListConfig{Domain: list, Timeout: 200 * time.Millisecond})
+	}
 	none := t.TempDir() + "/none"
-	resolver, err := dns.New(dns.Config{Servers: []string{f.dns.Addr}, ResolvConf: none, HostsFile: none, Timeout: 200 * time.Millisecond, Attempts: 1})
+	resolver, err := dns.New(dns.Config{Servers: []string{f.dns.Addr}, ResolvConf: none, HostsFile: none, Timeout: time.Minute, Attempts: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

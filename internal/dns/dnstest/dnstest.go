@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	wire "github.com/miekg/dns"
 )
@@ -57,7 +58,11 @@ func serve(t testing.TB, packets net.PacketConn, stream net.Listener) *Server {
 	t.Helper()
 	s := &Server{t: t, records: make(map[string][]wire.RR), special: make(map[question]wire.Handler), asked: make(map[question]int)}
 	s.Addr = stream.Addr().String()
-	for _, server := range []*wire.Server{{PacketConn: packets, Handler: s}, {Listener: stream, Handler: s}} {
+	const patient = time.Minute // with a client on a busy machine
+	for _, server := range []*wire.Server{
+		{PacketConn: packets, Handler: s},
+		{Listener: stream, Handler: s, ReadTimeout: patient, WriteTimeout: patient, IdleTimeout: func() time.Duration { return patient }},
+	} {
 		started, done := make(chan struct{}), make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
 		go func() {
@@ -131,6 +136,20 @@ func (s *Server) Fail(name, qtype, rcode string) {
 	s.Answer(name, qtype, func(w wire.ResponseWriter, q *wire.Msg) {
 		m := new(wire.Msg).SetRcode(q, wire.StringToRcode[rcode])
 		m.RecursionAvailable = true
+		_ = w.WriteMsg(m) // the client is gone
+	})
+}
+
+// HangUp leaves a question without an answer, and keeps nobody waiting for it: a
+// client is told to come by TCP, and there the connection ends.
+func (s *Server) HangUp(name, qtype string) {
+	s.Answer(name, qtype, func(w wire.ResponseWriter, q *wire.Msg) {
+		if w.RemoteAddr().Network() != "udp" {
+			_ = w.Close()
+			return
+		}
+		m := new(wire.Msg).SetReply(q)
+		m.RecursionAvailable, m.Truncated = true, true
 		_ = w.WriteMsg(m) // the client is gone
 	})
 }

@@ -8,8 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	wire "github.com/miekg/dns"
-
 	"github.com/postern-mail/postern/internal/dns"
 	"github.com/postern-mail/postern/internal/dns/dnstest"
 )
@@ -17,7 +15,7 @@ import (
 func resolver(t *testing.T, server *dnstest.Server) *dns.Resolver {
 	t.Helper()
 	none := t.TempDir() + "/none"
-	r, err := dns.New(dns.Config{Servers: []string{server.Addr}, ResolvConf: none, HostsFile: none, Timeout: 300 * time.Millisecond, Attempts: 1})
+	r, err := dns.New(dns.Config{Servers: []string{server.Addr}, ResolvConf: none, HostsFile: none, Timeout: time.Minute, Attempts: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +26,6 @@ func resolver(t *testing.T, server *dnstest.Server) *dns.Resolver {
 // whichever lookup it shows.
 func TestOutages(t *testing.T) {
 	t.Parallel()
-	silent := func(wire.ResponseWriter, *wire.Msg) {}
 	for _, row := range []struct {
 		record, name, qtype string
 		want                Result
@@ -44,13 +41,13 @@ func TestOutages(t *testing.T) {
 		{"v=spf1 -all exp=host.example", "host.example", "TXT", Fail},
 		{"v=spf1 ip4:192.0.2.1 a:host.example -all", "host.example", "A", Pass},
 	} {
-		for _, how := range []string{"SERVFAIL", "REFUSED", "silence"} {
+		for _, how := range []string{"SERVFAIL", "REFUSED", "no answer"} {
 			t.Run(row.record+" "+how, func(t *testing.T) {
 				t.Parallel()
 				server := dnstest.New(t)
 				server.Add(`example.com. 60 TXT "`+row.record+`"`, "both.example. 60 MX 10 host.example.", `other.example. 60 TXT "v=spf1 -all"`)
-				if how == "silence" {
-					server.Answer(row.name, row.qtype, silent)
+				if how == "no answer" {
+					server.HangUp(row.name, row.qtype)
 				} else {
 					server.Fail(row.name, row.qtype, how)
 				}
