@@ -46,6 +46,6 @@ AddHeader Replace
 ReportHostname mx.example.com
 `, s.Milter, socket, dir), 0o644)
 	s.Scanner = Start(t, Command{Path: scanner, Args: []string{"--config-file=" + filepath.Join(dir, "clamd.conf")}, Ready: DialReady("unix", socket)})
-	s.Filter = Start(t, Command{Path: filter, Args: []string{"--config-file=" + filepath.Join(dir, "milter.conf")}, Ready: DialReady("unix", s.Milter)})
+	s.Filter = Start(t, Command{Path: filter, Args: []string{"--config-file=" + filepath.Join(dir, "milter.conf")}, Ready: DialReady("unix", s.Milter), Expendable: true})
 	return s
 }

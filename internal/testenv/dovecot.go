@@ -112,7 +112,7 @@ func (s *DovecotServer) start(owner dovecotAccount, cert, key string) {
 func (s *DovecotServer) command() Command {
 	lmtp, imap, pop3, auth := DialReady("unix", s.LMTP), DialReady("tcp", s.IMAP), DialReady("tcp", s.POP3), DialReady("unix", s.Auth)
 	ready := func(ctx context.Context) error { return errors.Join(lmtp(ctx), imap(ctx), pop3(ctx), auth(ctx)) } // its sockets open one after the other
-	return Command{Path: s.program, Args: []string{"-F", "-c", s.path("dovecot.conf")}, Ready: ready, OwnGroup: true}
+	return Command{Path: s.program, Args: []string{"-F", "-c", s.path("dovecot.conf")}, Ready: ready, OwnGroup: true, Expendable: true}
 }
 
 func (s *DovecotServer) config(owner dovecotAccount, cert, key string, lmtp, imap, pop3 int) string {

@@ -152,7 +152,7 @@ const gssapiHeader = "/usr/include/gssapi/gssapi.h"
 func GSSAPIHelper(t testing.TB) string {
 	t.Helper()
 	needGSSAPI(t)
-	return buildC(t, "gssapi", "github.com/postern-mail/postern/authn/helper/process/testdata")
+	return buildC(t, "github.com/postern-mail/postern/authn/helper/process/testdata")
 }
 
 // GSSAPIClient builds the client's side of the mechanism, see its source, and
@@ -160,7 +160,7 @@ func GSSAPIHelper(t testing.TB) string {
 func GSSAPIClient(t testing.TB) string {
 	t.Helper()
 	needGSSAPI(t)
-	return buildC(t, "gssapi", "github.com/postern-mail/postern/authn/gssapi/testdata/initiator")
+	return buildC(t, "github.com/postern-mail/postern/authn/gssapi/testdata/initiator")
 }
 
 func needGSSAPI(t testing.TB) {

@@ -62,6 +62,6 @@ AuthservID %[5]s
 AlwaysAddARHeader yes
 TemporaryDirectory %[3]s
 `, s.Domain, s.Selector, dir, s.Milter, s.AuthservID), 0o644)
-	s.Process = Start(t, Command{Path: program, Args: []string{"-f", "-x", filepath.Join(dir, "opendkim.conf")}, Ready: DialReady("unix", s.Milter)})
+	s.Process = Start(t, Command{Path: program, Args: []string{"-f", "-x", filepath.Join(dir, "opendkim.conf")}, Ready: DialReady("unix", s.Milter), Expendable: true})
 	return s
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,18 +17,29 @@ import (
 // with: only a C compiler and libpam's headers must be there.
 func PAMHelper(t testing.TB) string {
 	t.Helper()
-	if _, err := os.Stat("/usr/include/security/pam_appl.h"); err != nil {
+	if _, err := os.Stat(pamHeader); err != nil {
 		Missing(t, "header security/pam_appl.h (libpam0g-dev)")
 	}
-	return buildC(t, "pam", "github.com/postern-mail/postern/authn/helper/process/testdata")
+	return buildC(t, "github.com/postern-mail/postern/authn/helper/process/testdata")
 }
 
-// buildC builds a program with C in it and returns its path.
-func buildC(t testing.TB, tags, program string) string {
+// pamHeader is what programs with PAM are built with.
+const pamHeader = "/usr/include/security/pam_appl.h"
+
+// buildC builds a program with C in it, as the tests are built, and returns its
+// path.
+func buildC(t testing.TB, program string) string {
 	t.Helper()
 	Program(t, "cc", "gcc", "clang")
+	var tags []string
+	for _, c := range []struct{ tag, header string }{{"pam", pamHeader}, {"gssapi", gssapiHeader}} {
+		if _, err := os.Stat(c.header); err == nil {
+			tags = append(tags, c.tag)
+		}
+	}
 	binary := filepath.Join(TempDir(t), "program")
-	cmd := exec.Command(Program(t, "go"), "build", "-tags", tags, "-o", binary, program)
+	args := slices.Concat([]string{"build", "-tags", strings.Join(tags, ","), "-ldflags=-w", "-o", binary}, buildMode, []string{program})
+	cmd := exec.Command(Program(t, "go"), args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", program, err, out)

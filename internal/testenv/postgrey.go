@@ -29,7 +29,7 @@ func Postgrey(t testing.TB, delay int) string {
 			"--inet=" + address, "--dbdir=" + dir, "--user=" + me.Username, "--group=" + group.Name, "--delay=" + strconv.Itoa(delay),
 			"--whitelist-clients=" + none, "--whitelist-recipients=" + none, "--pidfile=" + filepath.Join(dir, "pid"),
 		},
-		Ready: DialReady("tcp", address),
+		Ready: DialReady("tcp", address), Expendable: true,
 	})
 	return address
 }

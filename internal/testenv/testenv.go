@@ -120,6 +120,9 @@ type Command struct {
 	// all of theirs, and for those with children that outlive them: Kill ends
 	// the whole group.
 	OwnGroup bool
+	// Expendable programs are killed when the test ends, not asked to end: they
+	// take seconds for that, and have nothing to bring to an end.
+	Expendable bool
 }
 
 // Process is a running program. Its methods may be called concurrently.
@@ -177,7 +180,11 @@ func TryStart(t testing.TB, c Command) (*Process, error) {
 		return nil, fmt.Errorf("%s did not become ready: %w\n%s", p.name, err, p.Log())
 	}
 	t.Cleanup(func() {
-		p.Stop()
+		if c.Expendable {
+			p.Kill()
+		} else {
+			p.Stop()
+		}
 		if t.Failed() {
 			t.Logf("output of %s (pid %d):\n%s", p.name, p.PID(), p.Log())
 		}
@@ -302,12 +309,13 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
-// Stop asks the program to end, and kills it when it has not within five
-// seconds. It may be called on a program that has ended.
+// Stop asks the program to end, and kills it when it has not within twenty
+// seconds, of a machine that does much else. It may be called on a program that
+// has ended.
 func (p *Process) Stop() {
 	_ = p.Signal(syscall.SIGCONT) // a paused program would not see the next signal
 	_ = p.Signal(p.stop)
-	timer := time.NewTimer(5 * time.Second)
+	timer := time.NewTimer(20 * time.Second)
 	defer timer.Stop()
 	select {
 	case <-p.done:

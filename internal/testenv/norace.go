@@ -1,0 +1,5 @@
+//go:build !race
+
+package testenv
+
+var buildMode []string // see race.go
