@@ -195,7 +195,7 @@ func (f *filter) has(line string) bool { return slices.Contains(f.all(), line) }
 // waitFor waits until a line was heard that nobody answers.
 func (f *filter) waitFor(line string) {
 	f.t.Helper()
-	testenv.Eventually(f.t, 10*time.Second, func() error {
+	testenv.Eventually(f.t, time.Minute, func() error {
 		if !f.has(line) {
 			return fmt.Errorf("%q was not heard: %q", line, f.all())
 		}
@@ -209,7 +209,7 @@ func (f *filter) milter(change func(*Config)) *Milter {
 	cfg := Config{
 		Name: "test", Network: "unix", Address: f.address, Hostname: "mx.example.com", Software: "Postern",
 		MaxIdle:        16,
-		ConnectTimeout: 10 * time.Second, CommandTimeout: 10 * time.Second, ContentTimeout: 10 * time.Second,
+		ConnectTimeout: time.Minute, CommandTimeout: time.Minute, ContentTimeout: time.Minute,
 	}
 	if change != nil {
 		change(&cfg)

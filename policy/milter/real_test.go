@@ -98,7 +98,7 @@ func TestClamAVHangs(t *testing.T) {
 		t.Errorf("while it hangs: %+v", v)
 	}
 	s.Filter.Resume()
-	m.cfg.CommandTimeout, m.cfg.ContentTimeout = 30*time.Second, 30*time.Second
+	m.cfg.CommandTimeout, m.cfg.ContentTimeout = 2*time.Minute, 2*time.Minute
 	if v := d.transaction(); v.Action != mail.Dunno || v.Detail != "" {
 		t.Errorf("when it is back: %+v", v)
 	}
@@ -171,7 +171,7 @@ func TestOpenDKIMSignsByMacro(t *testing.T) {
 func TestRspamdProxy(t *testing.T) {
 	t.Parallel()
 	s := rspamd.Get(t)
-	m := real(t, s.Milter, func(c *Config) { c.MaxIdle, c.CommandTimeout = 1, time.Second })
+	m := real(t, s.Milter, func(c *Config) { c.MaxIdle = 1 })
 	m.dialogue(t).session(2) // on one connection
 	d := m.dialogue(t)
 	ask := func(fields ...mail.Field) mail.Verdict {

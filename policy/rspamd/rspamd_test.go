@@ -343,7 +343,7 @@ func TestManyMessagesAtASilentServer(t *testing.T) { //nolint:paralleltest // se
 	}
 	close(hang)
 	silent.Close()
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, 2*time.Minute, func() error {
 		if n := runtime.NumGoroutine(); n > before {
 			return fmt.Errorf("%d goroutines, %d before", n, before)
 		}
@@ -375,7 +375,9 @@ func TestSeveralServers(t *testing.T) {
 			t.Errorf("fields %q", l.fields)
 		}
 	}
-	if n := asked.Load(); n != 3 {
+	// Three times, and again after each pause that is over before the test is:
+	// after one, two and four seconds.
+	if n := asked.Load(); n < 3 || n > 6 {
 		t.Errorf("the first was asked %d times", n)
 	}
 	if n := strings.Count(lines.String(), "\n"); n != 1 || !strings.Contains(lines.String(), "rspamd is down") {
