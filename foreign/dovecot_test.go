@@ -23,6 +23,10 @@ import (
 
 const person = "anna@example.com"
 
+// patience bounds each single wait: what takes longer hangs, however many share
+// the machine.
+const patience = 2 * time.Minute
+
 // events keeps what was audited.
 type events struct {
 	mu  sync.Mutex
@@ -70,7 +74,7 @@ func siteOf(t *testing.T, address [2]string, password string, change func(*Confi
 	acct := Account{Name: person}
 	for side := range sides {
 		acct.Logins[side] = Login{person, password}
-		s.cfg.Servers[side] = Server{Address: address[side], Protection: Cleartext, Timeout: 30 * time.Second}
+		s.cfg.Servers[side] = Server{Address: address[side], Protection: Cleartext, Timeout: patience}
 	}
 	s.cfg.Name = "test"
 	s.cfg.RetryMin, s.cfg.Settle = 20*time.Millisecond, 300*time.Millisecond
@@ -88,7 +92,7 @@ func siteOf(t *testing.T, address [2]string, password string, change func(*Confi
 func (s *site) person(side Side) *imap.Client {
 	s.t.Helper()
 	ctx := s.t.Context()
-	c, err := imap.Dial(ctx, s.address[side], nil, 30*time.Second)
+	c, err := imap.Dial(ctx, s.address[side], nil, patience)
 	s.must(err)
 	acct, err := s.cfg.Accounts(ctx)
 	s.must(err)
@@ -219,14 +223,14 @@ func (s *site) wantSame(want map[string][]string) {
 // eventually waits until ok.
 func (s *site) eventually(what string, ok func() bool) {
 	s.t.Helper()
-	deadline := time.After(40 * time.Second)
-	tick := time.NewTicker(20 * time.Millisecond)
+	deadline := time.After(patience)
+	tick := time.NewTicker(30 * time.Millisecond) // what is asked is work for the servers
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			s.t.Fatalf("not within 40 s: %s", what)
+			s.t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }
@@ -479,7 +483,7 @@ type cuttable struct {
 	to string
 
 	mu    sync.Mutex
-	conns map[net.Conn]bool
+	conns map[net.Conn]bool // true for those to the server
 	down  bool
 	after int64 // octets towards the server until it is cut; 0 for never
 }
@@ -505,31 +509,43 @@ func newCuttable(t *testing.T, to string) *cuttable {
 	return c
 }
 
-func (c *cuttable) keep(conn net.Conn) bool {
+func (c *cuttable) keep(conn net.Conn, toServer bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.down {
 		_ = conn.Close()
 		return false
 	}
-	c.conns[conn] = true
+	c.conns[conn] = toServer
 	return true
 }
 
+// end closes a connection that was kept.
+func (c *cuttable) end(conn net.Conn) {
+	_ = conn.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.conns, conn)
+}
+
 func (c *cuttable) serve(client net.Conn) {
-	if !c.keep(client) {
+	if !c.keep(client, false) {
 		return
 	}
-	defer client.Close()
+	defer c.end(client)
 	server, err := net.Dial("tcp", c.to)
-	if err != nil || !c.keep(server) {
+	if err != nil || !c.keep(server, true) {
 		return
 	}
-	defer server.Close()
+	defer c.end(server)
 	var back sync.WaitGroup
-	back.Go(func() { _, _ = io.Copy(client, server); _ = client.Close() })
+	back.Go(func() {
+		_, _ = io.Copy(client, server)
+		_ = client.Close()
+		_, _ = io.Copy(io.Discard, server) // until the server is done with what it was sent
+	})
 	_, _ = io.Copy(counting{server, c}, client)
-	_ = server.Close()
+	_ = server.(*net.TCPConn).CloseWrite()
 	back.Wait()
 }
 
@@ -550,10 +566,34 @@ func (w counting) Write(b []byte) (int, error) {
 	w.c.mu.Unlock()
 	n, err := w.Writer.Write(b)
 	if cut {
-		w.c.cut(false)
+		w.c.sever()
 		return n, io.ErrClosedPipe
 	}
 	return n, err
+}
+
+// sever takes all clients away. The servers finish what they were sent whole.
+func (c *cuttable) sever() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn, toServer := range c.conns {
+		if !toServer {
+			_ = conn.Close()
+		}
+	}
+}
+
+// settled waits until the server is done with all that came this way.
+func (c *cuttable) settled(t *testing.T) {
+	t.Helper()
+	testenv.Eventually(t, patience, func() error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if n := len(c.conns); n > 0 {
+			return fmt.Errorf("%d connections are there", n)
+		}
+		return nil
+	})
 }
 
 // cut ends all connections; with down new ones end, too.
@@ -564,7 +604,6 @@ func (c *cuttable) cut(down bool) {
 	for conn := range c.conns {
 		_ = conn.Close()
 	}
-	c.conns = make(map[net.Conn]bool)
 }
 
 func (c *cuttable) heal() {

@@ -29,6 +29,8 @@ type between struct {
 	// replace are pairs of what the server says and what we make of it.
 	replace []string
 	said    []string // lines of the client
+	conns   []net.Conn
+	over    bool
 }
 
 func newBetween(t *testing.T, to string) *between {
@@ -48,22 +50,52 @@ func newBetween(t *testing.T, to string) *between {
 			all.Go(func() { b.serve(t, client, to) })
 		}
 	})
-	t.Cleanup(func() { _ = l.Close() })
+	t.Cleanup(func() { _ = l.Close(); b.end(); all.Wait() })
 	return b
+}
+
+// keep has a connection closed at the end, or now when that has come.
+func (b *between) keep(conn net.Conn) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over {
+		_ = conn.Close()
+		return false
+	}
+	b.conns = append(b.conns, conn)
+	return true
+}
+
+func (b *between) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = true
+	for _, conn := range b.conns {
+		_ = conn.Close()
+	}
 }
 
 func (b *between) serve(t *testing.T, client net.Conn, to string) {
 	defer client.Close()
+	if !b.keep(client) {
+		return
+	}
 	server, err := net.Dial("tcp", to)
 	if err != nil {
 		t.Error(err)
 		return
 	}
 	defer server.Close()
-	go func() {
-		_, _ = io.Copy(changing{b, client}, server)
+	if !b.keep(server) {
+		return
+	}
+	var back sync.WaitGroup
+	defer back.Wait()
+	defer server.Close()
+	back.Go(func() {
+		_, _ = io.Copy(&changing{b: b, w: client}, server)
 		_ = client.Close()
-	}()
+	})
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := client.Read(buf)
@@ -98,13 +130,21 @@ func (b *between) set(refuse string) {
 	b.refuse = refuse
 }
 
+// changing changes whole lines: what is to be replaced may come in two pieces.
 type changing struct {
-	b *between
-	w io.Writer
+	b    *between
+	w    io.Writer
+	half []byte
 }
 
-func (c changing) Write(text []byte) (int, error) {
-	out := text
+func (c *changing) Write(text []byte) (int, error) {
+	whole := bytes.LastIndexByte(text, '\n') + 1
+	out := append(c.half, text[:whole]...)
+	c.half = nil
+	if whole == 0 {
+		c.half, out = out, nil
+	}
+	c.half = append(c.half, text[whole:]...)
 	for i := 0; i+1 < len(c.b.replace); i += 2 {
 		out = bytes.ReplaceAll(out, []byte(c.b.replace[i]), []byte(c.b.replace[i+1]))
 	}

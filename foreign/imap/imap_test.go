@@ -38,7 +38,7 @@ func script(t *testing.T, greeting string, answers map[string]string) *Client {
 		}
 	}()
 	t.Cleanup(func() { _ = client.Close(); <-ended })
-	c, err := newClient(t.Context(), client, 10*time.Second)
+	c, err := newClient(t.Context(), client, 2*time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
