@@ -48,3 +48,56 @@ func TestUIDExpungeOfWhatIsThere(t *testing.T) {
 	client.ok("UID EXPUNGE 1:3")
 	expect(t, "what is left", other.ok("UID SEARCH ALL"), "* 2 EXPUNGE", "* 1 EXPUNGE", "* SEARCH 3")
 }
+
+// TestShownBeforeExpungeStays: a client that is not told of what others do may ask
+// for it. What it was shown of a message that goes then is what that stays: no
+// mod-sequence goes back.
+func TestShownBeforeExpungeStays(t *testing.T) {
+	t.Parallel()
+	const show = "FETCH 3 (UID FLAGS MODSEQ)"
+	for _, notify := range []string{"NONE", "SET (selected NONE)", "SET (selected-delayed (MessageNew MessageExpunge))"} {
+		t.Run(notify, func(t *testing.T) {
+			t.Parallel()
+			c, other := notified(t, 4, "")
+			c.ok("ENABLE CONDSTORE")
+			c.ok("NOTIFY " + notify)
+			other.expunge(1) // from here on the client's picture stays behind
+			before := modSeqIn(t, c.ok(show), "MODSEQ")
+			other.ok(`UID STORE 3 +FLAGS.SILENT (\Flagged \Deleted)`)
+			shown := c.ok(show)
+			if modSeqIn(t, shown, "MODSEQ") <= before {
+				t.Fatalf("a change of flags is not shown: %q", shown)
+			}
+			other.ok("UID EXPUNGE 3")
+			expect(t, "behind the expunge", c.ok(show), shown...)
+			other.expunge(2)
+			expect(t, "behind another", c.ok(show), shown...)
+			expect(t, "SEARCH", c.ok("SEARCH FLAGGED"), "* SEARCH 3")
+		})
+	}
+}
+
+// TestResyncAfterShownUnderNotify: a client that does not want to be told of what
+// others do, and asks for a message's state, is told that it knows no more of the
+// mailbox for that. Else it would miss an expunge for ever.
+func TestResyncAfterShownUnderNotify(t *testing.T) {
+	t.Parallel()
+	for _, notify := range []string{"NONE", "SET (selected (MessageNew MessageExpunge))"} {
+		t.Run(notify, func(t *testing.T) {
+			t.Parallel()
+			r := newResyncer(t, 3)
+			r.ok("NOTIFY " + notify)
+			known := r.modSeq
+			r.other.ok(`UID STORE 2 +FLAGS.SILENT (\Answered)`)
+			r.other.ok(`UID STORE 3 +FLAGS.SILENT (\Flagged)`)
+			shown := r.ok("UID FETCH 3 (FLAGS)")
+			if len(fetches(shown)) != 1 {
+				t.Fatalf("shown %q", shown)
+			}
+			last := modSeqTold.FindStringSubmatch(shown[len(shown)-1])
+			if last == nil || last[1] != known {
+				t.Errorf("behind FETCH %q, and the client knows the mailbox up to %s", shown, known)
+			}
+		})
+	}
+}

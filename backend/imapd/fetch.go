@@ -285,6 +285,7 @@ func (s *session) fetchMessage(ctx context.Context, f *fetchPlan, i int, m *mail
 	if marked := f.marked[m.UID]; marked != nil {
 		now = marked
 	}
+	s.box.noteShown(now)
 	s.fetchHead(i, m)
 	for k := range f.items {
 		if k > 0 {
@@ -303,7 +304,7 @@ func (s *session) fetchMessage(ctx context.Context, f *fetchPlan, i int, m *mail
 
 // fetchMarked adds the flags that the FETCH itself changed.
 func (s *session) fetchMarked(f *fetchPlan, m *mailstore.Message) {
-	s.noteAhead(m)
+	s.box.noteAhead(m)
 	if !f.shown {
 		s.w.str(" FLAGS ")
 		s.w.flags(m)

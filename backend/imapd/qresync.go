@@ -370,14 +370,25 @@ func (s *session) tellVanished(told mailstore.View, gone []int) {
 	w.end()
 }
 
+// noteShown notes that FETCH shows a message as it is now, which may be later than
+// all that the client knows of the mailbox: where it does not want to be told, it
+// asks for itself.
+func (b *selection) noteShown(m *mailstore.Message) {
+	b.beyond = b.beyond || m.ModSeq > b.knownModSeq()
+}
+
 // withheld tells a client that keeps a state, when expunges could not be told
-// in this command, that the mod-sequences it has just seen are beyond what it
-// knows: without this it would skip the expunges after a lost connection (RFC
-// 7162 section 3.2).
+// in this command, or flags it did not want to be told of, that the mod-sequences
+// it has just seen are beyond what it knows: without this it would skip the rest
+// after a lost connection (RFC 7162 section 3.2).
 func (s *session) withheld() {
-	if s.qresync && s.box != nil && s.box.now != s.box.told && (s.box.beyond || !s.quiet()) {
+	b := s.box
+	if !s.qresync || b == nil {
+		return
+	}
+	if b.beyond || b.now != b.told && !s.quiet() {
 		s.highestModSeq()
-		s.box.beyond = false
+		b.beyond = false
 	}
 }
 

@@ -58,6 +58,7 @@ func (s *session) sync(mode syncMode) error {
 		s.log.Error("view is not a successor", "sid", s.client.Session, "login", s.login(), "error", err)
 		return errGone
 	}
+	b.keepGone(gone, now)
 	b.now = now
 	quiet := s.quiet() && !mode.whole
 	if quiet && mode.stored == nil {
@@ -94,7 +95,7 @@ func (s *session) sync(mode syncMode) error {
 	if mode.whole {
 		b.behind = 0
 	}
-	b.told, b.ahead = now, nil
+	b.told, b.ahead, b.beyond = now, nil, b.beyond && b.behind > 0
 	return nil
 }
 
@@ -170,7 +171,7 @@ func (s *session) tellFlags(now mailstore.View, mode syncMode, stays, shifted bo
 			continue
 		}
 		if changed && stays {
-			s.noteAhead(after)
+			s.box.noteAhead(after)
 			s.box.beyond = true
 		}
 		number := i
@@ -188,12 +189,30 @@ func (s *session) tellFlags(now mailstore.View, mode syncMode, stays, shifted bo
 	}
 }
 
-// noteAhead notes what the client is told of a message before told can move.
-func (s *session) noteAhead(m *mailstore.Message) {
-	if s.box.ahead == nil {
-		s.box.ahead = make(map[imap.UID]*mailstore.Message)
+// keepGone notes the messages of told that went between the View looked at last
+// and the present one, as they were there: what FETCH and SEARCH showed of them
+// meanwhile is what they stay, and no mod-sequence goes back.
+func (b *selection) keepGone(gone []int, now mailstore.View) {
+	if b.now == b.told || b.now == now {
+		return
 	}
-	s.box.ahead[m.UID] = m
+	for _, i := range gone {
+		k, there := b.now.Find(mailstore.UIDAt(b.told, i))
+		if !there {
+			continue // it went earlier
+		}
+		if last := b.now.At(k); last.ModSeq > b.known(b.told.At(i)).ModSeq {
+			b.noteAhead(last)
+		}
+	}
+}
+
+// noteAhead notes what the client is told of a message before told can move.
+func (b *selection) noteAhead(m *mailstore.Message) {
+	if b.ahead == nil {
+		b.ahead = make(map[imap.UID]*mailstore.Message)
+	}
+	b.ahead[m.UID] = m
 }
 
 // owed is what the client must be told of a message.
