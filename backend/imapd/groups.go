@@ -58,7 +58,8 @@ const (
 
 // refreshGroups asks the directory which groups the client belongs to, where it
 // may say otherwise than when it was asked last. While it does not answer, what
-// it said before holds, and it is asked again at a later command.
+// it said before holds, and it is asked again at a later command, or before the
+// client is told something of mailboxes without one.
 func (s *session) refreshGroups(ctx context.Context) {
 	age := s.server.accountsAge.Load()
 	if s.account == nil || s.cfg.Sharing.GroupAttribute == "" || s.groupsAge == age || time.Now().Before(s.groupsAgain) {
@@ -79,8 +80,14 @@ func (s *session) refreshGroups(ctx context.Context) {
 	if s.box != nil {
 		s.box.who = s.who
 	}
-	if s.notify != nil && s.notify.reachesOthers(s) && !slices.Equal(before, s.who.Identifiers()) {
+	switch {
+	case s.notify == nil:
+	case s.notify.reachesOthers(s) && !slices.Equal(before, s.who.Identifiers()):
 		s.overflow() // it watches what others shared with whom the client was
+	default:
+		for _, w := range s.notify.watches {
+			w.who = s.who
+		}
 	}
 }
 

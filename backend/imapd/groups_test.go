@@ -2,6 +2,7 @@ package imapd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -137,6 +138,65 @@ func TestGroupsChangeUnderNotify(t *testing.T) {
 	alice.append("Plans", "", message("four", "text"))
 	if line := bob.line(); !strings.HasPrefix(line, "* STATUS "+plans) {
 		t.Errorf("a member again reads %q", line)
+	}
+}
+
+// asks returns how often the directory was asked.
+func (g *grouped) asks() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.asked
+}
+
+// NOTIFY of the selected mailbox alone tells nothing of it either, though nobody
+// but who changes it wakes the session.
+func TestGroupsChangeUnderNotifySelected(t *testing.T) {
+	t.Parallel()
+	s, people, alice := groupedServer(t)
+	people.set(false, "staff")
+	bob := s.login("bob")
+	bob.ok("SELECT " + plans)
+	bob.ok("NOTIFY SET (selected (MessageNew (UID) MessageExpunge FlagChange))")
+	alice.append("Plans", "", message("two", "text"))
+	expect(t, "a member", bob.told(2), "* 2 EXISTS", "* 2 FETCH (UID 2)")
+	people.set(false)
+	asked := people.asks()
+	s.AccountsChanged()
+	alice.append("Plans", "", message("three", "text"))
+	people.waitAsked(t, asked+1)
+	if lines := bob.ok("CAPABILITY"); len(lines) != 1 {
+		t.Errorf("who is no member is told %q", lines)
+	}
+}
+
+// A directory that does not answer at the moment of the change is asked again
+// before more is told: what it said before does not hold until the client says
+// something.
+func TestGroupsChangeDuringOutageUnderNotify(t *testing.T) {
+	t.Parallel()
+	s, people, alice := groupedServer(t)
+	people.set(false, "staff")
+	bob := s.login("bob")
+	bob.ok("NOTIFY SET (subtree \"Other Users\" (MessageNew MessageExpunge))")
+	people.set(true)
+	asked := people.asks()
+	s.AccountsChanged()
+	people.waitAsked(t, asked+1)
+	people.set(false)
+	asked = people.asks()
+	testenv.Eventually(t, 30*time.Second, func() error {
+		alice.append("Plans", "", message("more", "text"))
+		if people.asks() == asked {
+			return errors.New("the directory is not asked again")
+		}
+		return nil
+	})
+	for line := ""; !strings.HasPrefix(line, "* OK [NOTIFICATIONOVERFLOW]"); {
+		line = bob.line() // what was told while the directory was not asked again yet
+	}
+	alice.append("Plans", "", message("last", "text"))
+	if lines := bob.ok("NOOP"); len(lines) != 0 {
+		t.Errorf("who is no member is told %q", lines)
 	}
 }
 

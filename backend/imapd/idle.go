@@ -98,10 +98,10 @@ func (s *session) aliveInIdle() (<-chan time.Time, func()) {
 // tellIdle tells what changed. To a client that keeps a state it says how far
 // that goes: no tagged response does, for as long as IDLE lasts.
 func (s *session) tellIdle(ctx context.Context) error {
-	s.refreshGroups(ctx)
 	if s.notify != nil {
 		return s.tellNotified(ctx, false)
 	}
+	s.refreshGroups(ctx)
 	var before mailstore.View
 	if s.box != nil {
 		before = s.box.told

@@ -161,9 +161,31 @@ func (s *session) watchOthers(ctx context.Context, n *notification) (fresh []*ob
 		if err != nil {
 			return nil, err
 		}
-		fresh = append(fresh, n.watches[len(n.watches)-1])
+		if w := n.watches[len(n.watches)-1]; !n.leave(ctx, w) {
+			fresh = append(fresh, w)
+		}
 	}
 	return fresh, nil
+}
+
+// leave ends the watch of an account in which the client is not to see anything,
+// or no longer, and reports that. Once it is, the change of the list rings, and the
+// account is watched anew. Public accounts are few, and may show something by
+// their configuration alone.
+func (n *notification) leave(ctx context.Context, w *observed) bool {
+	if w.own() || w.public != nil || len(w.known) > 0 {
+		return false
+	}
+	// What was granted before this look may have rung in vain, for the account was
+	// watched: it waits in the watch then.
+	list, err := w.account.List(ctx)
+	if err != nil || slices.ContainsFunc(list, func(m mailstore.MailboxInfo) bool { return m.Exists && w.rightsIn(m.GUID).Has(toList) }) {
+		return false
+	}
+	w.watcher.Close()
+	w.place.close()
+	n.watches = slices.DeleteFunc(n.watches, func(o *observed) bool { return o == w })
+	return true
 }
 
 // reachesBelow reports whether a group may be about mailboxes below top.
@@ -324,9 +346,10 @@ func (g *eventGroup) covers(s *session, name string, subscribed bool) bool {
 // that this is no time for expunges where the client wants these kept back.
 func (s *session) tellNotified(ctx context.Context, outside bool) error {
 	s.began = time.Now()
-	if s.notify.regrouped.Swap(false) {
-		s.refreshGroups(ctx)
-	}
+	// Asked whatever woke the session: the selected mailbox may be shared with a
+	// group, and the directory may not have answered when it was asked last.
+	s.notify.regrouped.Store(false)
+	s.refreshGroups(ctx)
 	ctx = mailstore.As(ctx, s)
 	n, quietly := s.notify, len(s.w.buf)
 	if n.pending() {
@@ -380,6 +403,9 @@ func (s *session) tellOthers(ctx context.Context, taken []mailstore.Changes) err
 	}
 	if err := news.tell(ctx); err != nil {
 		return s.noNews(ctx, err)
+	}
+	for _, w := range slices.Clone(n.watches) {
+		n.leave(ctx, w)
 	}
 	return nil
 }

@@ -295,19 +295,7 @@ func TestNotifyOverflow(t *testing.T) {
 	if line := c.line(); !strings.HasPrefix(line, "+") {
 		t.Fatal(line)
 	}
-	account, err := s.store.Account(t.Context(), mail.Account{Name: "alice"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer account.Close()
-	for i := range 2001 {
-		if err := account.Subscribe(t.Context(), fmt.Sprint(i%200, "/", i), true); err != nil {
-			t.Fatal(err)
-		}
-		if err := account.Subscribe(t.Context(), fmt.Sprint(i%200, "/", i), false); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s.changeMuch("alice")
 	c.send("A: b\r\n\r\nc\r\n\r\n")
 	c.until("a")
 	if line := c.line(); !strings.HasPrefix(line, "* OK [NOTIFICATIONOVERFLOW]") {
@@ -318,6 +306,72 @@ func TestNotifyOverflow(t *testing.T) {
 	c.ok("NOTIFY SET (personal (SubscriptionChange))")
 	other.ok("UNSUBSCRIBE x")
 	expect(t, "another NOTIFY", c.told(1), `* LIST (\NonExistent \HasNoChildren) "/" x`)
+}
+
+// changeMuch does more in an account than a watcher keeps.
+func (s *server) changeMuch(name string) {
+	s.t.Helper()
+	account, err := s.store.Account(s.t.Context(), mail.Account{Name: name})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer account.Close()
+	box, err := account.Find(inbox)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, mailbox := range []mailstore.GUID{{}, box.GUID} {
+		for some := range mailstore.MaxEntries / 100 {
+			var list []mailstore.Entry
+			for i := range 100 {
+				list = append(list, mailstore.Entry{Space: mailstore.SpaceMetadata, Mailbox: mailbox, Key: fmt.Sprintf("/shared/vendor/test/%d", 100*some+i), Value: []byte("x")})
+			}
+			if err := account.SetEntries(s.t.Context(), list); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+	if err := account.Subscribe(s.t.Context(), "one/more", true); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := account.Subscribe(s.t.Context(), "one/more", false); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// TestNotifyUnshared: an account that shares nothing any more is not watched, so
+// that not even how much happens there can be seen. What it shares again is told.
+func TestNotifyUnshared(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, sharingConfig())
+	alice, bob := s.login("alice"), s.login("bob")
+	alice.ok("CREATE Team")
+	alice.ok("SETACL Team bob lr")
+	bob.ok(`NOTIFY SET (subtree "Other Users" (MessageNew MessageExpunge MailboxName))`)
+	for _, withdraw := range []string{"DELETEACL Team bob", "SETACL Team bob p", "DELETE Team"} {
+		alice.ok(withdraw)
+		if told := bob.told(2); !strings.HasSuffix(told[0], `\NonExistent \HasNoChildren) "/" "Other Users/alice/Team"`) || !strings.HasSuffix(told[1], `"Other Users/alice"`) {
+			t.Errorf("%s: told %q", withdraw, told)
+		}
+		// The client's command is under way while more happens than is kept.
+		bob.send("a APPEND INBOX {10}\r\n")
+		if line := bob.line(); !strings.HasPrefix(line, "+") {
+			t.Fatal(line)
+		}
+		s.changeMuch("alice")
+		bob.send("A: b\r\n\r\nc\r\n\r\n")
+		bob.until("a")
+		bob.nothing(withdraw)
+		if withdraw == "DELETE Team" {
+			alice.ok("CREATE Team")
+		}
+		alice.ok("SETACL Team bob lr")
+		expect(t, "shared again", bob.told(2), `* LIST (\HasNoChildren) "/" "Other Users/alice/Team"`, `* LIST (\NonExistent \HasChildren) "/" "Other Users/alice"`)
+		alice.append("Team", "", message("m", "x"))
+		if line := bob.line(); !strings.HasPrefix(line, `* STATUS "Other Users/alice/Team" (MESSAGES `) {
+			t.Errorf("watched again: %q", line)
+		}
+	}
 }
 
 // TestNotifySharing: mailboxes of others, as far as the rights go, which change
