@@ -127,7 +127,6 @@ func TestSharedMailboxIsChanged(t *testing.T) {
 	bob.append(`"Other Users/alice/Work"`, `\Flagged`, message("one", "hello"))
 	bob.ok(`CREATE "Other Users/alice/Work/Sub"`)
 	bob.ok(`RENAME "Other Users/alice/Work/Sub" "Other Users/alice/Work/Below"`)
-	bob.fails(`RENAME "Other Users/alice/Work/Below" Mine`, "NO [CANNOT]")
 	bob.fails(`CREATE "Other Users/alice/Elsewhere"`, "NO [NOPERM]")
 	bob.ok(`SELECT "Other Users/alice/Work"`)
 	bob.ok(`STORE 1 +FLAGS (\Deleted)`)
@@ -146,6 +145,38 @@ func TestSharedMailboxIsChanged(t *testing.T) {
 	if !found {
 		t.Errorf("the audit does not say who expunged: %+v", s.audit.Find(mail.EventExpunge))
 	}
+}
+
+// TestRenameAcrossAccounts: mailboxes stay in their account, whatever rights
+// somebody has, and the answer says what to do. It tells nothing of mailboxes that
+// are not to be seen.
+func TestRenameAcrossAccounts(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, sharingConfig())
+	alice, bob := s.login("alice"), s.login("bob")
+	alice.ok("CREATE Work/Below")
+	alice.ok("CREATE Secret")
+	alice.ok("CREATE Read")
+	bob.ok("CREATE Mine")
+	bob.ok("CREATE Shared/News")
+	s.share("alice", "Work/Below", "bob", "lrswikxte")
+	s.share("alice", "Read", "bob", "lr")
+	for _, names := range []string{
+		`"Other Users/alice/Work/Below" Moved`, `"Other Users/alice/Work/Below" Shared/Moved`, `"Other Users/alice/Work" Moved`,
+		`Mine "Other Users/alice/Work/Below/Moved"`, "Mine Shared/News/Moved", "Shared/News Moved", "INBOX Shared/Moved",
+		`"Other Users/alice/Read" Moved`, `"Other Users/alice/Secret" Moved`, `"Other Users/alice/Missing" Moved`,
+	} {
+		bob.fails("RENAME "+names, "NO [CANNOT] Mailboxes stay in their account: create one there and move the messages")
+	}
+	expect(t, "what bob sees", bob.ok(`LIST "" (*Moved* Mine *News* *Below)`), `* LIST (\HasNoChildren) "/" Mine`,
+		`* LIST (\HasNoChildren) "/" "Other Users/alice/Work/Below"`, `* LIST (\HasNoChildren) "/" Shared/News`)
+
+	// What the answer says works.
+	bob.append("Mine", "", message("one", "hello"))
+	bob.ok(`CREATE "Other Users/alice/Work/Below/Moved"`)
+	bob.ok("SELECT Mine")
+	bob.ok(`MOVE 1 "Other Users/alice/Work/Below/Moved"`)
+	expect(t, "moved", alice.ok("STATUS Work/Below/Moved (MESSAGES)"), "* STATUS Work/Below/Moved (MESSAGES 1)")
 }
 
 // TestPublicNamespace: everybody has the configured rights, and mailboxes made
