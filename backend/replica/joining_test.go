@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/backend/mailstore"
+	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/store/storetest"
 )
 
@@ -99,11 +100,7 @@ func TestJoinedAccountFollowsWhileJoining(t *testing.T) {
 	first, second = p.servers[0], p.servers[1]
 	p.connect()
 	await(t, second.audit.stuck)
-	r := second.existing(head.Account)
-	if r == nil {
-		t.Fatal("nothing is done about an account that nobody opens")
-	}
-	r.attachNow(20 * time.Second)
+	second.attached(t, "anna")
 	if err := first.wait(t.Context(), head.Account, head.Seq, mailstore.DurabilityStrict); err != nil {
 		t.Fatal(err)
 	}
@@ -130,13 +127,26 @@ func TestPartnerWithNothing(t *testing.T) {
 	p.connect()
 	p.servers[1].workedOff(t)
 	for _, name := range names {
-		r := p.servers[1].existing(mailstore.AccountGUID(name))
-		if r == nil {
-			t.Fatalf("nothing is done about %s", name)
-		}
-		r.attachNow(20 * time.Second)
+		p.servers[1].attached(t, name)
 	}
 	p.same(names...)
+}
+
+// attached waits until an account is that nobody opens: the node has begun.
+func (s *server) attached(t *testing.T, name string) {
+	t.Helper()
+	r := s.existing(mailstore.AccountGUID(name))
+	if r == nil {
+		t.Fatalf("nothing is done about %s", name)
+	}
+	testenv.Eventually(t, patience, func() error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if !r.attached {
+			return fmt.Errorf("%s is not attached: %+v", name, r.shown)
+		}
+		return nil
+	})
 }
 
 // workedOff waits until what a new link asks for is done.

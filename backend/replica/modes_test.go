@@ -51,11 +51,11 @@ func TestSemiSync(t *testing.T) {
 		if err := s.deliver(t, "anna", fmt.Sprint(i), message(fmt.Sprint(i), 100)); err != nil {
 			t.Fatal(err)
 		}
-		head, err := other.mail.Head(t.Context(), mailstore.AccountGUID("anna"))
+		here, err := s.mail.Head(t.Context(), mailstore.AccountGUID("anna"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		here, err := s.mail.Head(t.Context(), mailstore.AccountGUID("anna"))
+		head, err := other.mail.Head(t.Context(), mailstore.AccountGUID("anna"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +126,8 @@ func TestResync(t *testing.T) {
 
 func TestPauseOfANode(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, testConfig{Config: Config{Mode: mailstore.DurabilityAsync}})
+	// Who opens what is paused waits for nothing.
+	p := newPair(t, testConfig{Config: Config{Mode: mailstore.DurabilityAsync, AttachWait: -1}})
 	p.connect()
 	for _, name := range []string{"anna", "bert"} {
 		if err := p.servers[0].deliver(t, name, name, message(name, 10)); err != nil {
