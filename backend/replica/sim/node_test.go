@@ -203,7 +203,9 @@ func (n *node) tell() {
 
 // Send implements replica.Out.
 func (n *node) Send(class replica.Class, kind replica.Kind, payload []byte) {
-	n.w.tracef("node %d sends kind %d, %d octets %x", n.id, kind, len(payload), sha256.Sum256(payload))
+	if n.w.keep { // for the digest costs
+		n.w.tracef("node %d sends kind %d, %d octets %x", n.id, kind, len(payload), sha256.Sum256(payload))
+	}
 	n.w.send(n.id, replica.Frame{Class: class, Kind: kind, Account: n.w.account, Payload: payload})
 }
 

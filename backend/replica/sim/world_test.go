@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"hash/fnv"
 	"io"
 	"slices"
 	"time"
@@ -40,7 +39,6 @@ type world struct {
 
 	trace   []string
 	keep    bool
-	sum     uint64
 	failure error
 	done    [ops]int // what was done, by op
 }
@@ -75,14 +73,11 @@ func (w *world) config(n *node) mailstore.Config {
 
 func (w *world) without(rule mutant.Rule) bool { return w.missing.Has(rule) }
 
-// tracef notes what happens. The sum of all is the same for the same seed.
+// tracef notes what happens, where the trace is kept. It is the same for the
+// same seed.
 func (w *world) tracef(format string, args ...any) {
-	line := fmt.Sprintf(format, args...)
-	h := fnv.New64a()
-	_, _ = io.WriteString(h, line)
-	w.sum = w.sum*1099511628211 ^ h.Sum64()
 	if w.keep {
-		w.trace = append(w.trace, line)
+		w.trace = append(w.trace, fmt.Sprintf(format, args...))
 	}
 }
 
