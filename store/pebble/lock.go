@@ -51,5 +51,7 @@ func (l *dirLock) release() error {
 	if l == nil {
 		return nil
 	}
-	return l.file.Close()
+	// By name and not with the file alone: a program that this process is
+	// starting has the file open, too, until it runs.
+	return errors.Join(unix.Flock(int(l.file.Fd()), unix.LOCK_UN), l.file.Close())
 }

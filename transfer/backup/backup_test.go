@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/emersion/go-imap/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-mail/postern/backend/mailstore"
 	"github.com/postern-mail/postern/store"
@@ -425,6 +426,28 @@ func TestLocks(t *testing.T) {
 	if err != nil {
 		t.Fatalf("a folder that cannot be written: %v", err)
 	}
+	unlock()
+}
+
+// TestLockIsGivenBack: with the unlock, though a program that is being started
+// has a copy of every descriptor until it runs.
+func TestLockIsGivenBack(t *testing.T) {
+	t.Parallel()
+	r, err := Prepare(t.TempDir())
+	must(t, err)
+	copied := -1
+	unlock, err := r.lock(func(held *[]*os.File) error {
+		err := r.flock(held, writerLock, unix.LOCK_EX)
+		if err == nil {
+			copied, err = unix.Dup(int((*held)[0].Fd()))
+		}
+		return err
+	})
+	must(t, err)
+	defer unix.Close(copied)
+	unlock()
+	unlock, err = r.Lock(true)
+	must(t, err)
 	unlock()
 }
 

@@ -184,7 +184,10 @@ func (r *Repository) lock(take func(*[]*os.File) error) (func(), error) {
 	var held []*os.File
 	unlock := func() {
 		for _, f := range held {
-			_ = f.Close() // with it the lock goes
+			// By name and not with the file alone: a program that this process
+			// is starting has the file open, too, until it runs.
+			_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+			_ = f.Close()
 		}
 	}
 	if err := take(&held); err != nil {
