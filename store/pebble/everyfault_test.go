@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -27,12 +28,12 @@ func TestFaultAtEveryOperation(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			failed := 0
-			for at, reached := 1, true; reached && !t.Failed(); at++ {
+			for at, again := 1, true; again && !t.Failed(); at++ {
 				m := storetest.NewMachine()
-				reached = false
+				var reached atomic.Bool // also by the engine's own goroutines
 				m.SetFault(func(n int) error {
 					if n == at {
-						reached = true
+						reached.Store(true)
 						return fault
 					}
 					return nil
@@ -42,6 +43,7 @@ func TestFaultAtEveryOperation(t *testing.T) {
 					failed++
 				}
 				m.SetFault(nil)
+				again = reached.Load()
 				holds(t, m.Cut(uint64(at)), acked, fmt.Sprintf("fault at operation %d, then a power cut", at))
 				if closed { // else the process has to end first
 					holds(t, m, acked, fmt.Sprintf("fault at operation %d", at))
