@@ -79,7 +79,7 @@ func TestPanicInAChange(t *testing.T) {
 	var wait sync.WaitGroup
 	for i := range 8 {
 		wait.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			defer cancel()
 			if i == 3 {
 				err := a.account.change(ctx, func(t *txn) error {

@@ -2,6 +2,8 @@ package mailstore
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 
+	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/store/storetest"
 )
 
@@ -50,15 +53,15 @@ func TestSweepForgetsWhatIsOld(t *testing.T) {
 	}
 	forgetful := openOn(t, Config{JournalRetention: 1, DeliveryMemory: 1, ExpungeRetention: 1}, kv, blobs)
 	deliver(forgetful, "other") // its memory ends at once; that of "old" stays
-	deadline := time.Now().Add(10 * time.Second)
-	for count(kindExpunged) > 0 || count(kindDelivery) > 1 || count(kindJournal) > 1 {
-		if time.Now().After(deadline) {
-			t.Fatalf("left: %d journal, %d deliveries, %d expunges", count(kindJournal), count(kindDelivery), count(kindExpunged))
-		}
+	testenv.Eventually(t, time.Minute, func() error {
 		if err := forgetful.Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-	}
+		if count(kindExpunged) > 0 || count(kindDelivery) > 1 || count(kindJournal) > 1 {
+			return fmt.Errorf("left: %d journal, %d deliveries, %d expunges", count(kindJournal), count(kindDelivery), count(kindExpunged))
+		}
+		return nil
+	})
 	n := openMailbox(t, openAccount(t, forgetful, "kim"), "INBOX")
 	if _, complete := n.ExpungedSince(before); complete {
 		t.Error("an expunge was forgotten, and the answer says it is complete")
@@ -85,16 +88,13 @@ func TestRunEnds(t *testing.T) {
 	if err := a.Delete(t.Context(), "Sent"); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	testenv.Eventually(t, time.Minute, func() error {
 		body, err := s.blobs.Open(t.Context(), ref)
 		if err != nil {
-			break
+			return nil
 		}
-		_ = body.Close()
-		if time.Now().After(deadline) {
-			t.Fatal("the deleted mailbox's body is still there")
-		}
-	}
+		return errors.Join(errors.New("the deleted mailbox's body is still there"), body.Close())
+	})
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
