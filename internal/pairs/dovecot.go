@@ -26,6 +26,7 @@ func (d *dovecots) password() string     { return "secret" }
 func (d *dovecots) pull()                { d.Pull() }
 func (d *dovecots) plug()                { d.Plug() }
 func (d *dovecots) heals() time.Duration { return d.wait }
+func (d *dovecots) turnOver()            { pause(1200 * time.Millisecond) } // its clock is of seconds
 
 func (d *dovecots) sync(node int, user string, full bool) error {
 	args := []string{"sync", "-u", user, "-d"}

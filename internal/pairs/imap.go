@@ -23,7 +23,7 @@ type client struct {
 }
 
 // patience is how long a server may take for one reply.
-const patience = 40 * time.Second
+const patience = time.Minute
 
 // dial connects to host:port and logs in.
 func dial(address, user, password string) (*client, error) {

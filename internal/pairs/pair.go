@@ -34,6 +34,8 @@ type pair interface {
 	// system has to do then.
 	save(t testing.TB, node int)
 	restore(t testing.TB, node int)
+	// turnOver lets the time pass after which logs of what happened may turn over.
+	turnOver()
 	// heals is how long the pair may take to be in step again by itself.
 	heals() time.Duration
 }

@@ -63,8 +63,7 @@ backend {
 }
 `
 
-// startPosterns starts a pair. It tries a few times: somebody else may take a
-// port before ours do.
+// startPosterns starts a pair.
 func startPosterns(t testing.TB, binary, durability string, users []string) *posterns {
 	t.Helper()
 	shared := testenv.TempDir(t)
@@ -135,7 +134,8 @@ func (p *posterns) imap(node int) string { return p.nodes[node].imap }
 func (p *posterns) password() string     { return "secret" }
 func (p *posterns) pull()                { p.cable.Pull() }
 func (p *posterns) plug()                { p.cable.Plug() }
-func (p *posterns) heals() time.Duration { return 30 * time.Second }
+func (p *posterns) heals() time.Duration { return 2 * time.Minute }
+func (p *posterns) turnOver()            {} // what it forgets it forgets by itself
 
 func (p *posterns) silence(node int) {
 	p.cable.Silence([]testenv.Direction{testenv.Forth, testenv.Back}[node])

@@ -208,7 +208,7 @@ func conflictSynced(t testing.TB, p pair, user string) (string, error) {
 	for range 3 {
 		// Just after the cable is plugged in there may be no connection yet.
 		var err error
-		for began := time.Now(); time.Since(began) < 10*time.Second; pause(100 * time.Millisecond) {
+		for began := time.Now(); time.Since(began) < p.heals(); pause(100 * time.Millisecond) {
 			if err = p.sync(0, user, false); err == nil {
 				break
 			}
@@ -217,7 +217,7 @@ func conflictSynced(t testing.TB, p pair, user string) (string, error) {
 			return "", err
 		}
 	}
-	took, err := settle(p, user, 5*time.Second, has("INBOX", "first", "a1", "a2", "b1", "b2"))
+	took, err := settle(p, user, p.heals(), has("INBOX", "first", "a1", "a2", "b1", "b2"))
 	return fmt.Sprintf("3 commands, in step %.1f s later", took.Seconds()), err
 }
 
@@ -254,7 +254,7 @@ func deleteThenAppend(t testing.TB, p pair, user string) (string, error) {
 		}
 	}
 	facts := fmt.Sprintf("%d of 6 answered OK", len(promised))
-	_, err := settle(p, user, 10*time.Second, func(shows picture) error {
+	_, err := settle(p, user, p.heals(), func(shows picture) error {
 		var lost []string
 		for _, name := range promised {
 			if has(name, "kept"+name)(shows) != nil {
@@ -290,7 +290,7 @@ func expunged(gone ...int) func(testing.TB, pair, string) (string, error) {
 		for i := range 60 {
 			a.must(t, `STORE 1:* %cFLAGS (\Flagged word%d)`, "+-"[i%2], i/2)
 			if i%20 == 19 {
-				pause(1200 * time.Millisecond)
+				p.turnOver()
 			}
 		}
 		p.plug()
