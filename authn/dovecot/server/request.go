@@ -29,6 +29,7 @@ type request struct {
 
 	busy bool // a worker has it; guarded by session.mu
 	gone bool // nobody wants the answer any more; guarded by session.mu
+	late bool // its time ended while a worker had it; guarded by session.mu
 }
 
 // auth begins a request: AUTH id mechanism parameters. An error is a client
@@ -216,6 +217,9 @@ func (s *session) step(r *request, response []byte) {
 	challenge, done, err := r.exchange.Next(response)
 	s.mu.Lock()
 	gone := r.gone
+	if r.late && !done && err == nil {
+		err = status.Errorf(status.AuthTemporary, "request %d took too long", r.id)
+	}
 	ended := gone || done || err != nil
 	r.busy = ended // and nobody else takes it
 	s.mu.Unlock()
@@ -298,11 +302,11 @@ func (s *session) interrupt(id uint64) {
 }
 
 // expire forgets a request that its client does not go on with. One that is
-// being decided ends by its own deadline.
+// being decided ends with that, at the latest by its own deadline.
 func (s *session) expire(r *request) {
 	s.mu.Lock()
 	waiting := s.requests[r.id] == r && !r.busy
-	r.busy = r.busy || waiting
+	r.busy, r.late = r.busy || waiting, true
 	s.mu.Unlock()
 	if waiting {
 		s.finish(r)
