@@ -326,7 +326,7 @@ func TestWithoutKDC(t *testing.T) {
 func TestExpiredTicket(t *testing.T) {
 	t.Parallel()
 	s := sharedSite(t)
-	short := s.kdc.Login("alice", "-l", "1s")
+	short := s.kdc.Login("alice", "-l", "5s") // within which a busy machine starts the client
 	token := s.initiate(t, short, "-target", "imap/mail.example.com").token()
 	// The acceptor grants the difference between clocks it is configured for.
 	text, err := os.ReadFile(s.kdc.Config)
@@ -340,8 +340,8 @@ func TestExpiredTicket(t *testing.T) {
 	s.kdc.Config = strict
 	v := s.verifier(t, gssapi.Config{Realms: []string{realm}})
 	// Offered before its end it would be taken, and then be a replay for ever.
-	over := time.Now().Add(3 * time.Second)
-	testenv.Eventually(t, 20*time.Second, func() error {
+	over := time.Now().Add(7 * time.Second)
+	testenv.Eventually(t, time.Minute, func() error {
 		if time.Now().Before(over) {
 			return errors.New("still good")
 		}
@@ -353,7 +353,7 @@ func TestExpiredTicket(t *testing.T) {
 	// A long ticket, but made when the clock was another.
 	token = s.initiate(t, s.kdc.Login("alice"), "-target", "imap/mail.example.com").token()
 	over = time.Now().Add(2 * time.Second)
-	testenv.Eventually(t, 20*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		if time.Now().Before(over) {
 			return errors.New("still good")
 		}

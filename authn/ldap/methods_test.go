@@ -49,7 +49,7 @@ func serve(t *testing.T, tree testenv.Tree, client *dirldap.Client, cfg ldap.Con
 		t.Fatal(err)
 	}
 	chain := func(v authn.Verifier) *authn.Chain {
-		c, err := authn.New(authn.Config{FailureBeat: -1}, []authn.Link{{Verifier: v, Accounts: people}}, &ledger{}, hclog.NewNullLogger())
+		c, err := authn.New(authn.Config{FailureBeat: -1, Timeout: 2 * time.Minute}, []authn.Link{{Verifier: v, Accounts: people}}, &ledger{}, hclog.NewNullLogger())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +81,7 @@ func grant(t *testing.T, s *testenv.SlapdServer, level string) {
 func TestSlapdAsService(t *testing.T) {
 	t.Parallel()
 	server := testenv.Slapd(t, testenv.SlapdOptions{GlobalConfig: "database config\nrootdn cn=config\nrootpw config-secret"})
-	client := connect(t, server)
+	client := connect(t, server, time.Minute)
 	const template = "uid={local},ou=people,dc=example,dc=com"
 	found := serve(t, server.Tree, client, ldap.Config{})
 	made := serve(t, server.Tree, client, ldap.Config{DNTemplate: template, Domains: []mail.Domain{ldif.Domain}})
@@ -141,7 +141,7 @@ func TestHashesOf389(t *testing.T) {
 	server := testenv.DS389(t, testenv.DS389Options{})
 	client, err := dirldap.New(dirldap.Config{
 		URIs: []string{server.LDAPS}, CAFile: server.CAFile, BindDN: server.Tree.ServiceDN,
-		BindPasswordFile: server.ServicePasswordFile, Timeout: 10 * time.Second,
+		BindPasswordFile: server.ServicePasswordFile, Timeout: time.Minute,
 	}, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
@@ -177,7 +177,7 @@ func TestServiceCannotBind(t *testing.T) {
 	server := testenv.Slapd(t, testenv.SlapdOptions{})
 	client, err := dirldap.New(dirldap.Config{
 		URIs: []string{server.LDAPS}, CAFile: server.CAFile, BindDN: "cn=nobody,dc=example,dc=com",
-		BindPasswordFile: server.ServicePasswordFile, Timeout: 2 * time.Second,
+		BindPasswordFile: server.ServicePasswordFile, Timeout: time.Minute,
 	}, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)

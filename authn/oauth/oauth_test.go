@@ -175,6 +175,9 @@ func (p *provider) verifier(cfg Config) *Verifier {
 	if cfg.Audiences == nil {
 		cfg.Audiences = []string{"mail"}
 	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = time.Minute // of a busy machine
+	}
 	v, err := New(cfg, hclog.NewNullLogger())
 	if err != nil {
 		p.t.Fatal(err)
@@ -540,7 +543,7 @@ func TestRunKeepsKeys(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- v.Run(ctx) }()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for p.asked.Load() == 0 {
 		select {
 		case <-deadline:

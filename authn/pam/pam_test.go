@@ -227,7 +227,7 @@ func TestHelperIsStartedAgain(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "ready"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	testenv.Eventually(t, 20*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		_, err := v.Verify(t.Context(), attempt("alice", "secret"))
 		return err
 	})

@@ -52,7 +52,7 @@ func TestSaslauthd(t *testing.T) {
 	t.Parallel()
 	dovecot := testenv.Dovecot(t, "alice@example.com")
 	s := testenv.Saslauthd(t, dovecot.IMAP)
-	v := newVerifier(t, Config{Socket: s.Socket})
+	v := newVerifier(t, Config{Socket: s.Socket, Timeout: 2 * time.Minute})
 	ask := func(what, password, want string) {
 		t.Helper()
 		identity, err := v.Verify(t.Context(), attempt("alice@example.com", password))
