@@ -1,0 +1,5 @@
+//go:build gssapi
+
+package main
+
+func init() { builtWith = append(builtWith, "gssapi") }

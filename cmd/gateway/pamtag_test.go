@@ -1,0 +1,5 @@
+//go:build pam
+
+package main
+
+func init() { builtWith = append(builtWith, "pam") }
