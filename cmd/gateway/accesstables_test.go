@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	stdsql "database/sql"
 	"net/url"
 	"os"
@@ -27,7 +26,7 @@ directory "ldap" "corp" {
   replica             = "off"
   cache_ttl           = "0s"
   negative_cache_ttl  = "0s"
-  timeout             = "2s"
+  timeout             = "1m"
   table "blocked" {
     use              = "tables"
     query_filter     = "(mail=%%s)"
@@ -53,13 +52,7 @@ gateway {
 // executed runs a command and returns what it prints.
 func executed(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	var out bytes.Buffer
-	c := root()
-	c.SetArgs(args)
-	c.SetOut(&out)
-	c.SetErr(&out)
-	err := c.ExecuteContext(t.Context())
-	return out.String(), err
+	return command(t.Context(), args...)
 }
 
 // TestBrokenAccessTable: while a table has a mistake the one before stays in

@@ -175,15 +175,15 @@ func TestBackupKilled(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, standard, nil)
 	s.start()
-	s.run("import", "mbox", mboxOf(t, s.Dir, 0, 300), "--user", "alice")
+	s.run("import", "mbox", mboxOf(t, s.Dir, 0, 150), "--user", "alice")
 	dir := filepath.Join(s.Dir, "backup")
 	s.run("backup", dir, "--all")
-	s.run("import", "mbox", mboxOf(t, s.Dir, 300, 300), "--user", "alice")
+	s.run("import", "mbox", mboxOf(t, s.Dir, 150, 150), "--user", "alice")
 	kill := func(until func() bool, args ...string) {
 		t.Helper()
 		cmd := exec.Command(program, append(args, "-c", s.Config)...)
 		must(t, cmd.Start())
-		testenv.Eventually(t, 30*time.Second, func() error {
+		testenv.Eventually(t, time.Minute, func() error {
 			if !until() {
 				return fmt.Errorf("%v does not get as far", args)
 			}
@@ -197,15 +197,16 @@ func TestBackupKilled(t *testing.T) {
 		must(t, err)
 		return len(list)
 	}
-	kill(func() bool { return bodies() > 330 }, "backup", dir, "--all", "--rate", "6000")
+	// At this pace it would go on for long after the moment of the kill.
+	kill(func() bool { return bodies() > 155 }, "backup", dir, "--all", "--rate", "750")
 	if out := s.run("backup", "verify", dir, "--deep"); !strings.Contains(out, "1 run(s)") || !strings.Contains(out, "1 interrupted") {
 		t.Errorf("after the kill: %s", out)
 	}
 	already := bodies()
-	if out := s.run("backup", dir, "--all"); !strings.Contains(out, fmt.Sprintf("%d new bodies", 600-already)) {
+	if out := s.run("backup", dir, "--all"); !strings.Contains(out, fmt.Sprintf("%d new bodies", 300-already)) {
 		t.Errorf("gone on with %d: %s", already, out)
 	}
-	if out := s.run("backup", "verify", dir, "--deep"); !strings.Contains(out, "2 run(s), 2 manifest(s), 600 bodies") || strings.Contains(out, "interrupted") {
+	if out := s.run("backup", "verify", dir, "--deep"); !strings.Contains(out, "2 run(s), 2 manifest(s), 300 bodies") || strings.Contains(out, "interrupted") {
 		t.Errorf("verify: %s", out)
 	}
 	before := s.synced("alice", 0)
@@ -214,11 +215,11 @@ func TestBackupKilled(t *testing.T) {
 	must(t, os.RemoveAll(filepath.Join(s.Dir, "data")))
 	s.start()
 	half := func() bool {
-		out, _ := output("status", "-c", s.Config)
+		out, _ := command(t.Context(), "status", "-c", s.Config)
 		_, err := s.imap("alice", ldif.Password("alice"))
 		return out != "" && err != nil && strings.Contains(err.Error(), "UNAVAILABLE")
 	}
-	kill(half, "restore", dir, "--all", "--rate", "9000")
+	kill(half, "restore", dir, "--all", "--rate", "750")
 	if out := s.failing("restore", dir, "--all", "--at", s.firstRun(dir)); !strings.Contains(out, "was begun to be restored") {
 		t.Errorf("another run in between: %s", out)
 	}
@@ -250,7 +251,7 @@ func TestBackupOfPair(t *testing.T) {
 	p[0].run("import", "mbox", mboxOf(t, p[0].Dir, 0, 30), "--user", "alice")
 	p.ready()
 	dir := filepath.Join(p[1].Dir, "backup")
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		if out := p[1].run("backup", dir, "--all"); !strings.Contains(out, "30 message(s)") {
 			return fmt.Errorf("the second node has %s", out)
 		}
@@ -277,7 +278,7 @@ func TestBackupOfPair(t *testing.T) {
 	p[0].configure(standardPair)
 	p.start()
 	for _, s := range p {
-		testenv.Eventually(t, 30*time.Second, func() error {
+		testenv.Eventually(t, time.Minute, func() error {
 			subjects, err := s.subjects("alice")
 			if err == nil && len(subjects) != 30 {
 				err = fmt.Errorf("%d messages", len(subjects))

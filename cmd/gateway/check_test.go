@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -22,7 +21,7 @@ func TestCheckHearsTheMailboxes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, strings.Replace(standard, "backend {\n", "backend {\n"+mailboxes+"\n", 1), nil)
-			out, err := exec.Command(program, "config", "check", "-c", s.Config).CombinedOutput()
+			out, err := command(t.Context(), "config", "check", "-c", s.Config)
 			if err == nil {
 				t.Errorf("config check has no objection: %s", out)
 			}

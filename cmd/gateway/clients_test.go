@@ -70,7 +70,7 @@ func TestCurl(t *testing.T) {
 	s := newClientSite(t)
 	letter := filepath.Join(s.Dir, "letter")
 	must(t, os.WriteFile(letter, []byte("From: bob@example.com\r\nTo: carol@example.com\r\nSubject: by curl\r\n\r\n.dots.\r\n..\r\n"), 0o600))
-	common := []string{"-sS", "--max-time", "30", "--cacert", filepath.Join(s.Dir, "cert.pem")}
+	common := []string{"-sS", "--max-time", "120", "--cacert", filepath.Join(s.Dir, "cert.pem")}
 	for _, url := range []string{"smtps://localhost:" + s.port("Submissions"), "smtp://localhost:" + s.port("Submission")} {
 		runClient(t, curl, append(common, "--ssl-reqd", url, "--user", "bob:"+ldif.Password("bob"),
 			"--mail-from", "bob@example.com", "--mail-rcpt", "carol@example.com", "--upload-file", letter)...)

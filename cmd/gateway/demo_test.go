@@ -29,7 +29,7 @@ func runDemo(t *testing.T, dir string, while func(said string)) {
 	must(t, p.Signal(syscall.SIGINT))
 	select {
 	case <-p.Ended():
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the demo does not stop on SIGINT")
 	}
 	if err := p.Err(); err != nil {
@@ -56,7 +56,7 @@ func TestDemo(t *testing.T) {
 		testenv.Program(t, "swaks")
 		testenv.Program(t, "curl")
 		for _, command := range commands {
-			testenv.Eventually(t, 30*time.Second, func() error { // the mail may be on its way
+			testenv.Eventually(t, time.Minute, func() error { // the mail may be on its way
 				out, err := exec.Command("sh", "-c", command).CombinedOutput()
 				if err != nil {
 					return fmt.Errorf("%s: %w\n%s", command, err, out)

@@ -33,7 +33,7 @@ func (s *site) dial(listener string) *dialog {
 // send writes octets as they are.
 func (d *dialog) send(octets string) {
 	d.t.Helper()
-	must(d.t, d.conn.SetDeadline(time.Now().Add(30*time.Second)))
+	must(d.t, d.conn.SetDeadline(time.Now().Add(2*time.Minute)))
 	if _, err := d.conn.Write([]byte(octets)); err != nil {
 		d.t.Fatalf("send %q: %v", octets, err)
 	}
@@ -41,7 +41,7 @@ func (d *dialog) send(octets string) {
 
 // reply reads one reply, of several lines perhaps, and returns its last line.
 func (d *dialog) reply() (string, error) {
-	must(d.t, d.conn.SetDeadline(time.Now().Add(30*time.Second)))
+	must(d.t, d.conn.SetDeadline(time.Now().Add(2*time.Minute)))
 	for {
 		line, err := d.text.ReadLine()
 		if err != nil || len(line) < 4 || line[3] != '-' {
@@ -72,7 +72,7 @@ func (d *dialog) say(linesAndReplies ...string) {
 func (d *dialog) startTLS(trust *tls.Config) {
 	d.t.Helper()
 	secured := tls.Client(d.conn, trust)
-	must(d.t, secured.SetDeadline(time.Now().Add(30*time.Second)))
+	must(d.t, secured.SetDeadline(time.Now().Add(2*time.Minute)))
 	must(d.t, secured.Handshake())
 	d.conn, d.text = secured, textproto.NewConn(secured)
 }

@@ -76,7 +76,7 @@ func TestDKIM(t *testing.T) {
 	must(t, s.submit("alice", ldif.Password("alice"), "alice@example.com", []string{"far@elsewhere.example"}, "too early"))
 
 	publish(names, printed)
-	testenv.Eventually(t, 30*time.Second, func() error { // what the DNS did not have is remembered for a moment
+	testenv.Eventually(t, time.Minute, func() error { // what the DNS did not have is remembered for a moment
 		out, err := exec.Command(program, "dkim", "rotate", "example.com", "-c", s.Config).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%s", out)
@@ -88,7 +88,7 @@ func TestDKIM(t *testing.T) {
 	s.run("reload")
 	must(t, s.submit("alice", ldif.Password("alice"), "alice@example.com", []string{"far@elsewhere.example"}, "signed"))
 	var signed string
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		for _, m := range outside.got() {
 			if strings.Contains(m.Text, "too early") && strings.Contains(m.Text, "DKIM-Signature") {
 				return fmt.Errorf("signed before its time: %s", m.Text)

@@ -51,7 +51,7 @@ gateway {
 	s.start()
 	s.run("dmarc", "send", "asks.example")
 	var report string
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		for _, m := range outside.got() {
 			if strings.Contains(m.Text, "Report Domain: asks.example") {
 				report = m.Text

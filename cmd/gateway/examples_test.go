@@ -15,8 +15,8 @@ var (
 	hclBlock   = regexp.MustCompile("(?ms)^```hcl\n(.*?)^```$")
 )
 
-// checkHere has the program check a configuration that is meant for a real
-// machine: the files it names under /etc/postern are made in a folder.
+// checkHere checks a configuration that is meant for a real machine as config
+// check does: the files it names under /etc/postern are made in a folder.
 func checkHere(t *testing.T, name, text string) {
 	t.Helper()
 	s := newSite(t, "", nil)
@@ -45,8 +45,8 @@ func checkHere(t *testing.T, name, text string) {
 		return here
 	})
 	must(t, os.WriteFile(s.Config, []byte(text), 0o600))
-	if out := s.run("config", "check"); !strings.Contains(out, "no mistakes") {
-		t.Errorf("%s: %s", name, out)
+	if out, err := command(t.Context(), "config", "check", "-c", s.Config); err != nil || !strings.Contains(out, "no mistakes") {
+		t.Errorf("%s: %v\n%s", name, err, out)
 	}
 }
 

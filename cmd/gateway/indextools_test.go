@@ -17,7 +17,7 @@ func TestIndexCommands(t *testing.T) {
 	s := newSite(t, standard, nil).start()
 	must(t, s.submit("alice", ldif.Password("alice"), "alice@example.com", []string{"bob@example.com"}, "indexed"))
 	s.waitFor("bob", "indexed", 1)
-	testenv.Eventually(t, 60*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		return matches(s.run("index", "status", "bob"), `bob +built +1 +1 +\S+ MiB +\S+ MiB +\S+ MiB +\d+ %`)
 	})
 	if err := matches(s.run("index", "status", "--json"), `{"account":"bob","state":"built","messages":1,.*"documents":1,"segments":1,`); err != nil {

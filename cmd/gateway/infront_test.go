@@ -20,11 +20,17 @@ import (
 var behind = strings.NewReplacer(
 	`listener "mx" { bind = ["127.0.0.1:{{.Port.MX}}"] }`, `listener "mx" {
     bind = ["127.0.0.1:{{.Port.MX}}"]
-    proxy_protocol { networks = ["127.0.0.1"] }
+    proxy_protocol {
+      networks = ["127.0.0.1"]
+      timeout  = "1m"
+    }
   }`,
 	`listener "imaps" { bind = ["127.0.0.1:{{.Port.IMAPS}}"] }`, `listener "imaps" {
     bind = ["127.0.0.1:{{.Port.IMAPS}}"]
-    proxy_protocol { networks = ["127.0.0.1"] }
+    proxy_protocol {
+      networks = ["127.0.0.1"]
+      timeout  = "1m"
+    }
   }`,
 ).Replace(standard)
 
@@ -119,7 +125,7 @@ func TestPostfixForwards(t *testing.T) {
 	send("alice@example.com")
 	s.waitForLog(`message accepted.*orig_client=\S*\[127\.0\.0\.1\].*orig_queue_id=[0-9A-Za-z]+ orig_helo=first\.test`)
 	send("bob@example.com")
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		if n := strings.Count(s.proc.Log(), "orig_queue_id="); n != 2 {
 			return fmt.Errorf("%d messages with the queue id of Postfix", n)
 		}

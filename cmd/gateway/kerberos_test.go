@@ -48,7 +48,7 @@ func TestKerberos(t *testing.T) {
 	alice := kdc.Login("alice")
 	letter := filepath.Join(s.Dir, "letter")
 	must(t, os.WriteFile(letter, []byte("From: alice@example.com\r\nTo: alice@example.com\r\nSubject: by ticket\r\n\r\nhello\r\n"), 0o600))
-	args := []string{"-sS", "--max-time", "30", "--cacert", filepath.Join(s.Dir, "cert.pem"), "--ssl-reqd", "--user", ":", "--login-options", "AUTH=GSSAPI"}
+	args := []string{"-sS", "--max-time", "120", "--cacert", filepath.Join(s.Dir, "cert.pem"), "--ssl-reqd", "--user", ":", "--login-options", "AUTH=GSSAPI"}
 	send := func(cache, from string) (string, error) {
 		return by(kdc, cache, curl, append(args, "smtp://localhost:"+s.port("Submission"), "-v", "--mail-from", from, "--mail-rcpt", "alice@example.com", "--upload-file", letter)...)
 	}
@@ -68,12 +68,7 @@ func TestKerberos(t *testing.T) {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
 	}
-	log := read(t, filepath.Join(s.Dir, "audit.log"))
-	for _, want := range []string{`"mechanism":"GSSAPI"`, "alice@EXAMPLE.COM", "mallory@EXAMPLE.COM", `"verifier":"gssapi"`} {
-		if !strings.Contains(log, want) {
-			t.Errorf("the audit does not tell %s", want)
-		}
-	}
+	s.waitForAudit(`"mechanism":"GSSAPI"`, "alice@EXAMPLE.COM", "mallory@EXAMPLE.COM", `"verifier":"gssapi"`)
 	t.Run("cyrus", func(t *testing.T) {
 		t.Parallel()
 		imtest, smtptest := testenv.Program(t, "imtest"), testenv.Program(t, "smtptest")
@@ -107,7 +102,7 @@ func TestKerberosWithoutKeys(t *testing.T) {
 	s.start()
 	must(t, s.login("alice", "alice-secret"))
 	kdc.Keytab("smtp/localhost") // a newer key, which the server does not have
-	out, err := by(kdc, kdc.Login("alice"), curl, "-sS", "-v", "--max-time", "30", "--cacert", filepath.Join(s.Dir, "cert.pem"), "--ssl-reqd", "--user", ":",
+	out, err := by(kdc, kdc.Login("alice"), curl, "-sS", "-v", "--max-time", "120", "--cacert", filepath.Join(s.Dir, "cert.pem"), "--ssl-reqd", "--user", ":",
 		"--login-options", "AUTH=GSSAPI", "smtp://localhost:"+s.port("Submission"), "--mail-from", "alice@example.com", "--mail-rcpt", "alice@example.com", "--upload-file", s.Config)
 	if err == nil || !strings.Contains(out, "454 4.7.0") {
 		t.Errorf("with an old keytab: %v\n%s", err, out)

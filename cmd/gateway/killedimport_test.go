@@ -16,7 +16,7 @@ import (
 )
 
 // killedMessages is how many messages are brought.
-const killedMessages = 1500
+const killedMessages = 700
 
 // TestKilledImport: whoever is killed in the middle of an import, and however
 // often, the same command brings the rest: no message is missing, none is there

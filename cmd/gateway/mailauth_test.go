@@ -160,7 +160,7 @@ gateway {
 	}
 	s.proc.Stop()
 	s.start()
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		return holds(s.run("dmarc", "list", "--json"), `"domain":"spf.example"`, `"messages":4,"failed":3`, `"domain":"signed.example"`)
 	})
 	if err := holds(s.run("dmarc", "show", "spf.example"), "<org_name>Example Ltd</org_name>", "<source_ip>127.0.0.1</source_ip>", "<disposition>reject</disposition>", "<spf>pass</spf>"); err != nil {

@@ -21,7 +21,7 @@ type marionette struct {
 }
 
 // scriptTimeout bounds one script. The steps of a test give up before.
-const scriptTimeout = 60 * time.Second
+const scriptTimeout = 3 * time.Minute
 
 func dialMarionette(port string) (*marionette, error) {
 	conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", port))

@@ -18,7 +18,7 @@ import (
 var withFilters = strings.Replace(standard, `  domains "local"`, `
   milter "clamav" {
     address         = "unix:{{.Extra.clamav}}"
-    command_timeout = "10s"
+    command_timeout = "1m"
   }
   milter "opendkim" {
     address  = "unix:{{.Extra.opendkim}}"
@@ -32,6 +32,7 @@ var withFilters = strings.Replace(standard, `  domains "local"`, `
     milter { use = milter.clamav }
     rspamd {
       url     = "{{.Extra.rspamd}}"
+      timeout = "1m"
       headers = "always"
     }
     milter { use = milter.opendkim }

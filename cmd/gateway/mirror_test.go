@@ -46,7 +46,7 @@ func newMigration(t *testing.T) (*site, *imap.Client) {
 		must(t, os.WriteFile(filepath.Join(s.Dir, name), []byte(text), 0o600))
 	}
 	s.configure(mirroring)
-	old, err := imap.Dial(t.Context(), dovecot.IMAP, nil, 30*time.Second)
+	old, err := imap.Dial(t.Context(), dovecot.IMAP, nil, time.Minute)
 	must(t, err)
 	t.Cleanup(func() { _ = old.Close() })
 	must(t, old.Login(t.Context(), "alice@old.example.com", "", dovecot.Password))
@@ -83,7 +83,7 @@ func TestMigration(t *testing.T) {
 	s.proc.Stop()
 	s.configure(strings.Replace(mirroring, "left-to-right", "both", 1))
 	s.start()
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		if _, err := old.Select(t.Context(), "INBOX", nil); err != nil {
 			return err
 		}
@@ -135,7 +135,7 @@ func TestMirrorKilled(t *testing.T) {
 		}
 		s.start()
 		before := want - 25
-		testenv.Eventually(t, 30*time.Second, func() error {
+		testenv.Eventually(t, time.Minute, func() error {
 			subjects, err := s.subjects("alice")
 			if err == nil && len(subjects) <= before {
 				err = fmt.Errorf("%d messages, want more than %d", len(subjects), before)

@@ -28,10 +28,16 @@ func TestPartnerTakesOver(t *testing.T) {
 		must(t, gateway.inject("a@elsewhere.example", []string{"bob@example.com"}, subject))
 		return subject
 	}
-	first := send()
-	if count(t, primary, "bob")[first] != 1 {
-		t.Error("the primary is there and did not get it")
+	goesToPrimary := func() { // whose greeting may be late on a busy machine
+		t.Helper()
+		testenv.Eventually(t, time.Minute, func() error {
+			if subject := send(); count(t, primary, "bob")[subject] != 1 {
+				return fmt.Errorf("%s went to the partner", subject)
+			}
+			return nil
+		})
 	}
+	goesToPrimary()
 	primary.proc.Kill()
 	for range 5 {
 		if subject := send(); count(t, partner, "bob")[subject] != 1 {
@@ -39,12 +45,7 @@ func TestPartnerTakesOver(t *testing.T) {
 		}
 	}
 	primary.start()
-	testenv.Eventually(t, time.Minute, func() error {
-		if subject := send(); count(t, primary, "bob")[subject] != 1 {
-			return fmt.Errorf("%s went to the partner", subject)
-		}
-		return nil
-	})
+	goesToPrimary()
 	at, other := count(t, primary, "bob"), count(t, partner, "bob")
 	for n := 1; n <= sent; n++ {
 		if subject := fmt.Sprintf("number %d", n); at[subject]+other[subject] != 1 {

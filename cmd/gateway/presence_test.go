@@ -52,7 +52,7 @@ func TestDisabledInAFollowedDirectory(t *testing.T) {
 	text, err := os.ReadFile(s.Config)
 	must(t, err)
 	// An answer from memory would serve the whole test.
-	must(t, os.WriteFile(s.Config, bytes.Replace(text, []byte("\n  timeout            = \"2s\""), []byte("\n  timeout            = \"2s\"\n  cache_ttl          = \"1h\""), 1), 0o600))
+	must(t, os.WriteFile(s.Config, bytes.Replace(text, []byte("\n  timeout            = \"1m\""), []byte("\n  timeout            = \"1m\"\n  cache_ttl          = \"1h\""), 1), 0o600))
 	s.start()
 	waitForOutput(t, s, `, followed`, "directory", "status")
 	disabledIsOut(t, s, func(uid string, off bool) {
@@ -92,10 +92,10 @@ func disabledIsOut(t *testing.T, s *site, disable func(uid string, off bool)) {
 	go func() { ended <- waiting.Wait() }()
 	select {
 	case <-ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("IDLE of a disabled account goes on")
 	}
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		if err := submitting.Noop(); err == nil {
 			return errors.New("the SMTP session goes on")
 		}
@@ -110,7 +110,7 @@ func disabledIsOut(t *testing.T, s *site, disable func(uid string, off bool)) {
 
 	s.run("queue", "retry", "ALL")
 	var list string
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		list = s.run("queue", "list", "--state", "hold")
 		if !strings.Contains(list, "alice@example.com") {
 			return fmt.Errorf("not on hold:\n%s", list)
@@ -123,7 +123,7 @@ func disabledIsOut(t *testing.T, s *site, disable func(uid string, off bool)) {
 	s.waitForLog(`submitter's account is disabled: message put on hold .*login=alice directory=company`)
 
 	disable("alice", false)
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		c, err := s.imap("alice", ldif.Password("alice"))
 		if err == nil {
 			_ = c.Close()

@@ -32,6 +32,7 @@ func TestQuota(t *testing.T) {
 		}
 	}
 	must(t, s.submit("bob", ldif.Password("bob"), "bob@example.com", []string{"alice@example.com"}, "another account"))
+	s.waitForLog(`message accepted.*login=bob`) // what was before stands above
 	if n := strings.Count(s.proc.Log(), "an account reached its sending quota"); n != 1 || !strings.Contains(s.proc.Log(), "login=\"alice of company\"") {
 		t.Errorf("%d warnings", n)
 	}
@@ -52,7 +53,7 @@ func TestQuota(t *testing.T) {
 	s.configure(strings.Replace(standard, "gateway {\n", strings.Replace(quota, "= 3", "= 1\n over_quota = \"hold\"", 1), 1))
 	s.run("reload")
 	must(t, send("bob@example.com"))
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		if out := s.run("queue", "list", "--state", "hold"); !strings.Contains(out, "alice@example.com") {
 			return fmt.Errorf("nothing is held:\n%s", out)
 		}

@@ -60,12 +60,12 @@ func TestGroupsOfTheDirectory(t *testing.T) {
 	}
 
 	s.join("sales", "support")
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		_, err := bob.Select(plans, nil).Wait()
 		return err
 	})
 	s.join("support")
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		if _, err := bob.Status(plans, &imap.StatusOptions{NumMessages: true}).Wait(); err == nil {
 			return fmt.Errorf("STATUS of what is shared with a group that bob has left")
 		}

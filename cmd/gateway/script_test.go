@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/user"
@@ -18,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/postern-mail/postern/internal/testenv"
+	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/testdata/ldif"
 )
 
@@ -151,7 +154,8 @@ func scriptArrives(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // scriptDeferred waits until n messages, one by default, are deferred and sets
-// $QID to the id of the first.
+// $QID to the id of the first. What is due now and not yet in line is deferred,
+// too, and does not count: it is about to be tried.
 func scriptDeferred(ts *testscript.TestScript, _ bool, args []string) {
 	n := 1
 	if len(args) > 0 {
@@ -160,19 +164,30 @@ func scriptDeferred(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 	}
 	s := siteOf(ts)
-	testenv.Eventually(s.t, 30*time.Second, func() error {
-		out, err := exec.Command(program, "queue", "list", "--json", "--state", "deferred", "-c", s.Config).Output()
+	testenv.Eventually(s.t, time.Minute, func() error {
+		out, err := command(s.t.Context(), "queue", "list", "--json", "--state", "deferred", "-c", s.Config)
 		if err != nil {
 			return err
 		}
-		if got := bytes.Count(out, []byte("\n")); got != n {
-			return errors.New("deferred are " + strconv.Itoa(got) + " messages")
+		var ids []mail.QueueID
+		for lines := json.NewDecoder(strings.NewReader(out)); ; {
+			var m listed
+			if err := lines.Decode(&m); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				return err
+			}
+			for _, r := range m.Recipients {
+				if r.Next == nil || !r.Next.After(time.Now()) {
+					return fmt.Errorf("%s is due for %s", m.ID, r.Address)
+				}
+			}
+			ids = append(ids, m.ID)
 		}
-		var first listed
-		if err := json.NewDecoder(bytes.NewReader(out)).Decode(&first); err != nil {
-			return err
+		if len(ids) != n {
+			return fmt.Errorf("deferred are %d messages", len(ids))
 		}
-		ts.Setenv("QID", string(first.ID))
+		ts.Setenv("QID", string(ids[0]))
 		return nil
 	})
 }
@@ -206,14 +221,17 @@ func scriptUntil(ts *testscript.TestScript, _ bool, args []string) {
 	arguments(ts, args, 2, "until PATTERN PROGRAM [ARG...]")
 	pattern, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
-	testenv.Eventually(siteOf(ts).t, 30*time.Second, func() error {
-		if err := ts.Exec(args[1], args[2:]...); err != nil {
-			return err
+	testenv.Eventually(siteOf(ts).t, time.Minute, func() error {
+		out := ""
+		if args[1] == "postern" {
+			out, err = command(siteOf(ts).t.Context(), args[2:]...)
+		} else if err = ts.Exec(args[1], args[2:]...); err == nil {
+			out = ts.ReadFile("stdout")
 		}
-		if out := ts.ReadFile("stdout"); !pattern.MatchString(out) {
-			return errors.New("the output is:\n" + out)
+		if err == nil && !pattern.MatchString(out) {
+			err = errors.New("the output is:\n" + out)
 		}
-		return nil
+		return err
 	})
 }
 

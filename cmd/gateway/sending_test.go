@@ -47,7 +47,7 @@ func TestNullClient(t *testing.T) {
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("sendmail: %v: %s", err, out)
 	}
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		got := relay.got()
 		all := fmt.Sprint(got)
 		if len(got) != 2 || !strings.Contains(all, "by SMTP") || !strings.Contains(all, "by sendmail") ||

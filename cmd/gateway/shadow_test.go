@@ -45,7 +45,7 @@ func (s *shadowed) send(t *testing.T, subject string) {
 func (s *shadowed) waitForQueue(t *testing.T, want string) {
 	t.Helper()
 	testenv.Eventually(t, time.Minute, func() error {
-		out, err := output("queue", "list", "-c", s.gateway.Config)
+		out, err := command(t.Context(), "queue", "list", "-c", s.gateway.Config)
 		if err == nil && !strings.Contains(out, want) {
 			err = fmt.Errorf("no %q in %s", want, out)
 		}

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"text/template"
 	"time"
@@ -111,22 +112,68 @@ func (s *site) start() *site {
 	s.proc = testenv.Start(s.t, testenv.Command{
 		Path: program, Args: []string{"serve", "-c", s.Config}, StartTimeout: time.Minute,
 		Ready: func(ctx context.Context) error {
-			return exec.CommandContext(ctx, program, "status", "-c", s.Config).Run()
+			_, err := command(ctx, "status", "-c", s.Config)
+			return err
 		},
 	})
 	return s
+}
+
+// command runs a command in this process and returns what it prints: the code
+// that the program runs, without the cost of starting it for every look at what
+// is not so yet.
+func command(ctx context.Context, args ...string) (string, error) {
+	var out lockedText
+	c := root()
+	c.SetArgs(args)
+	c.SetOut(&out)
+	c.SetErr(&out)
+	err := c.ExecuteContext(ctx)
+	out.mu.Lock()
+	defer out.mu.Unlock()
+	return out.text.String(), err
+}
+
+// lockedText is what a command and the line that tells of its progress write.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+// Write implements io.Writer.
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
 }
 
 // waitForLog waits until the server's log matches a pattern.
 func (s *site) waitForLog(pattern string) {
 	s.t.Helper()
 	want := regexp.MustCompile(pattern)
-	testenv.Eventually(s.t, 30*time.Second, func() error {
+	testenv.Eventually(s.t, time.Minute, func() error {
 		if !want.MatchString(s.proc.Log()) {
 			return fmt.Errorf("the log does not match %q", pattern)
 		}
 		return nil
 	})
+}
+
+// waitForAudit waits until the server's audit matches all patterns: its records
+// are written a moment after what they tell of.
+func (s *site) waitForAudit(patterns ...string) {
+	s.t.Helper()
+	file := filepath.Join(s.Dir, "audit.log")
+	for _, pattern := range patterns {
+		want := regexp.MustCompile(pattern)
+		testenv.Eventually(s.t, time.Minute, func() error {
+			text, err := os.ReadFile(file)
+			if err == nil && !want.Match(text) {
+				err = fmt.Errorf("the audit does not match %q:\n%s", pattern, text)
+			}
+			return err
+		})
+	}
 }
 
 // run runs another command of the program on this site.

@@ -294,7 +294,8 @@ func TestCrowdBeforeASilentService(t *testing.T) {
 			// What is pooled and watched for the next message may stay a while.
 			const few = 10
 			testenv.Eventually(t, time.Minute, func() error {
-				g, f, open := s.figure("go_goroutines"), s.figure("process_open_fds"), silent.open()
+				now, open := s.figures("go_goroutines", "process_open_fds"), silent.open()
+				g, f := now[0], now[1]
 				if g > goroutines+few || f > files+few || open > 0 {
 					return fmt.Errorf("%v goroutines, %v before; %v files, %v before; %d connections to who is silent", g, goroutines, f, files, open)
 				}

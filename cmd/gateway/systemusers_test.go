@@ -55,11 +55,14 @@ func TestSystemUsers(t *testing.T) {
 		t.Errorf("sent as root: %v", err)
 	}
 	// The command has a helper of its own.
-	if text := s.run("lookup", "--servers", address, "-c", s.Config); !strings.Contains(text, user) || strings.Contains(text, "not answer") {
-		t.Errorf("lookup:\n%s", text)
+	temporary := testenv.TempDir(t)
+	lookup := exec.Command(program, "lookup", "--servers", address, "-c", s.Config)
+	lookup.Env = append(os.Environ(), "TMPDIR="+temporary)
+	if text, err := lookup.CombinedOutput(); err != nil || !strings.Contains(string(text), user) || strings.Contains(string(text), "not answer") {
+		t.Errorf("lookup: %v\n%s", err, text)
 	}
-	if left, err := filepath.Glob(filepath.Join(os.TempDir(), "auth*", "s")); err != nil || len(left) > 20 {
-		t.Errorf("sockets left behind: %q", left)
+	if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %q, %v", left, err)
 	}
 }
 
@@ -104,7 +107,5 @@ func TestPasswordExpired(t *testing.T) {
 	if _, err := s.imap("alice", "tiger"); err == nil || !strings.Contains(err.Error(), "EXPIRED") {
 		t.Errorf("expired password by IMAP: %v", err)
 	}
-	if log := read(t, filepath.Join(s.Dir, "audit.log")); !strings.Contains(log, "PAM_NEW_AUTHTOK_REQD") || !strings.Contains(log, "PAM_AUTHTOK_EXPIRED") {
-		t.Error("the audit does not tell of it, or not of each service")
-	}
+	s.waitForAudit("PAM_NEW_AUTHTOK_REQD", "PAM_AUTHTOK_EXPIRED") // of each service
 }

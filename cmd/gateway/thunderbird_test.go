@@ -56,7 +56,7 @@ func (b *thunderbird) open() {
 	port := filepath.Join(b.profile, "MarionetteActivePort")
 	must(b.t, os.RemoveAll(port))
 	b.proc = testenv.Start(b.t, testenv.Command{
-		Path: path, Args: []string{"--headless", "--marionette", "--no-remote", "--profile", b.profile}, StartTimeout: time.Minute,
+		Path: path, Args: []string{"--headless", "--marionette", "--no-remote", "--profile", b.profile}, StartTimeout: 3 * time.Minute,
 		Env: []string{
 			"HOME=" + b.profile, "MOZ_REMOTE_ALLOW_SYSTEM_ACCESS=1", "MOZ_CRASHREPORTER_DISABLE=1",
 			"MOZ_LOG=IMAP:5,timestamp", "MOZ_LOG_FILE=" + filepath.Join(b.Dir, fmt.Sprintf("thunderbird%d", b.starts)),
@@ -160,7 +160,7 @@ func (d *otherDevice) messages(mailbox string) (found []string, err error) {
 // has waits until a mailbox has these messages.
 func (d *otherDevice) has(mailbox string, want ...string) {
 	d.t.Helper()
-	testenv.Eventually(d.t, 30*time.Second, func() error {
+	testenv.Eventually(d.t, time.Minute, func() error {
 		got, err := d.messages(mailbox)
 		if err == nil && !slices.Equal(got, want) {
 			err = fmt.Errorf("%s: got %q, want %q", mailbox, got, want)

@@ -32,7 +32,7 @@ gateway {
   }`).Replace(standard)
 	s := newSite(t, text, nil).start()
 	must(t, s.submit("alice", ldif.Password("alice"), "alice@example.com", []string{"far@elsewhere.example"}, "hello"))
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		return holds(s.run("tlsrpt", "list"), "hub.example")
 	})
 	if n := len(outside.got()); n != 1 {

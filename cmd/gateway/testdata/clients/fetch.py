@@ -23,7 +23,7 @@ def fails(code, call, *args):
     raise AssertionError(answer)
 
 
-client = poplib.POP3("localhost", pop3, timeout=30)
+client = poplib.POP3("localhost", pop3, timeout=120)
 capabilities = client.capa()
 assert "STLS" in capabilities and "USER" not in capabilities, capabilities
 fails(b"[AUTH]", client.user, "bob")
@@ -48,7 +48,7 @@ for number, size in enumerate(sizes, 1):
     assert client.top(number, 0)[1] == lines[: lines.index(b"") + 1]
     assert client.uidl(number).split()[2] == names[number - 1]
 
-second = poplib.POP3_SSL("localhost", pop3s, context=trust, timeout=30)
+second = poplib.POP3_SSL("localhost", pop3s, context=trust, timeout=120)
 second.user("bob")
 fails(b"[IN-USE]", second.pass_, "bob-secret")
 client.dele(1)

@@ -27,7 +27,7 @@ def fails(call, *args):
     assert answer[0] == "NO", answer
 
 
-with imaplib.IMAP4("localhost", imap, timeout=30) as client:
+with imaplib.IMAP4("localhost", imap, timeout=120) as client:
     assert "LOGINDISABLED" in client.capabilities, client.capabilities
     fails(client.login, "bob", "bob-secret")
     client.starttls(ssl_context=trust)
@@ -37,7 +37,7 @@ with imaplib.IMAP4("localhost", imap, timeout=30) as client:
     for name in (b"INBOX", b"Drafts", b"Sent", b"Junk", b"Trash"):
         assert name in folders, folders
 
-with imaplib.IMAP4_SSL("localhost", imaps, ssl_context=trust, timeout=30) as client:
+with imaplib.IMAP4_SSL("localhost", imaps, ssl_context=trust, timeout=120) as client:
     ok(client.authenticate("PLAIN", lambda _: b"\0bob@example.com\0bob-secret"))
     ok(client.select("INBOX"))
     for subject in subjects:

@@ -32,7 +32,7 @@ def refused(expected, call, *args):
 submission, submissions, trusted = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 trust = ssl.create_default_context(cafile=trusted)
 
-with smtplib.SMTP("localhost", submission, timeout=30) as client:
+with smtplib.SMTP("localhost", submission, timeout=120) as client:
     client.ehlo()
     assert not client.has_extn("auth"), "logins are offered in the clear"
     client.starttls(context=trust)
@@ -43,7 +43,7 @@ with smtplib.SMTP("localhost", submission, timeout=30) as client:
     client.login("alice", "alice-secret")
     assert client.send_message(letter("smtplib with STARTTLS")) == {}
 
-with smtplib.SMTP_SSL("localhost", submissions, context=trust, timeout=30) as client:
+with smtplib.SMTP_SSL("localhost", submissions, context=trust, timeout=120) as client:
     client.ehlo()
     client.user, client.password = "alice@example.com", "alice-secret"
     client.auth("LOGIN", client.auth_login)

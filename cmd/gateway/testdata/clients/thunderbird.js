@@ -11,7 +11,7 @@ const server = account.incomingServer;
 const root = server.rootFolder;
 
 /** until waits until look returns something, and returns that. */
-async function until(what, look, seconds = 30) {
+async function until(what, look, seconds = 120) {
   for (const end = Date.now() + 1000 * seconds; ; await new Promise(done => setTimeout(done, 50))) {
     const found = look();
     if (found) return found;
