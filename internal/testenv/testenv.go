@@ -203,6 +203,9 @@ func (p *Process) run(started chan<- error) {
 		return
 	}
 	p.err = p.cmd.Wait()
+	if errors.Is(p.err, exec.ErrWaitDelay) {
+		p.err = nil // it ended well: a child holds the pipe still, or we are slow to read it
+	}
 	close(p.done)
 }
 
