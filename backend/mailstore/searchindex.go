@@ -27,6 +27,8 @@ type SearchIndex struct {
 	// Attachments: text is also what is in attachments of other types than
 	// text/*, see text.Options. It counts for searches without the index, too.
 	Attachments bool
+	// Documents: so is what is in documents of office programs; the same holds.
+	Documents bool
 	// MaxOctets is how much text of a message is looked at. One that has more is
 	// read by every search that gets as far as text. Zero: 4 MiB.
 	MaxOctets int64
@@ -47,13 +49,20 @@ func (c *SearchIndex) maxOctets() int64 {
 // a needle might be folded into what was never indexed.
 func (c *SearchIndex) made() []byte {
 	b := []byte{indexFormat, boolByte(c.Attachments)}
+	if c.Documents {
+		b[1] |= 2
+	}
 	b = binary.AppendUvarint(b, uint64(c.maxOctets()))
 	return append(b, "Unicode "+unicode.Version+" "+norm.Version...)
 }
 
 // TextOptions says what is text, for searches and the index alike.
 func (s *Store) TextOptions() text.Options {
-	return text.Options{Attachments: s.cfg.SearchIndex != nil && s.cfg.SearchIndex.Attachments}
+	c := s.cfg.SearchIndex
+	if c == nil {
+		return text.Options{}
+	}
+	return text.Options{Attachments: c.Attachments, Documents: c.Documents}
 }
 
 func (s *Store) indexOf(account GUID) *fulltext.Index {

@@ -356,3 +356,19 @@ func TestIndexIsOfItsUnicode(t *testing.T) {
 		t.Error("attachments make no difference")
 	}
 }
+
+// TestIndexMadeOtherwise: whatever changes what is text has the index built anew,
+// and an index of before is one made with the defaults.
+func TestIndexMadeOtherwise(t *testing.T) {
+	t.Parallel()
+	made := make(map[string]SearchIndex)
+	for _, c := range []SearchIndex{{}, {Attachments: true}, {Documents: true}, {Attachments: true, Documents: true}, {MaxOctets: 1 << 20}} {
+		if other, known := made[string(c.made())]; known {
+			t.Errorf("%+v and %+v make the same", c, other)
+		}
+		made[string(c.made())] = c
+	}
+	if got := (&SearchIndex{Attachments: true}).made(); got[1] != 1 {
+		t.Errorf("an index made before documents were read begins with %x now", got[:2])
+	}
+}

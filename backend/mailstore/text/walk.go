@@ -12,9 +12,12 @@ import (
 
 // Options say what counts as text beyond text/*.
 type Options struct {
-	// Attachments: also what has text in it and is another type: JSON, XML and
-	// documents of office programs.
+	// Attachments: also what is text as it stands and has another type: JSON, XML,
+	// RTF and the like.
 	Attachments bool
+	// Documents: also what is in documents of office programs: Office Open XML and
+	// OpenDocument, which are zip archives.
+	Documents bool
 }
 
 // Message is what is read.
@@ -44,7 +47,7 @@ type Track uint8
 // The tracks: text as it was sent, and as it is read.
 const (
 	AsSent Track = iota
-	AsRead       // of HTML only
+	AsRead       // of HTML and documents
 	Tracks = 2
 )
 
@@ -81,6 +84,8 @@ type walker struct {
 	sink    Sink
 	enough  bool
 	body    io.ReaderAt
+	// unpacked is how much documents may still unpack to.
+	unpacked int64
 }
 
 // buffers are what a walker needs besides.
@@ -95,13 +100,14 @@ type buffers struct {
 	transfer transfer.Decoder
 	charset  charset
 	stripper stripper
+	markup   markup
 	folders  [Tracks]folder
 }
 
 var allBuffers = sync.Pool{New: func() any { return new(buffers) }}
 
 func newWalker(m *Message, o Options, sink Sink) *walker {
-	return &walker{buffers: allBuffers.Get().(*buffers), message: m, options: o, sink: sink}
+	return &walker{buffers: allBuffers.Get().(*buffers), message: m, options: o, sink: sink, unpacked: maxUnpacked}
 }
 
 func (w *walker) release() { allBuffers.Put(w.buffers) }
@@ -179,6 +185,8 @@ func (w *walker) leaf(p *mime.Part, header []byte) error {
 	case p.Encoding == mime.OtherEncoding || p.Body.Len() == 0:
 		return nil
 	case strings.HasPrefix(media, "text/"), w.options.Attachments && isTextual(media):
+	case w.options.Documents && isDocument(media):
+		return w.document(p)
 	default:
 		return nil
 	}
