@@ -53,6 +53,13 @@ type Witness interface {
 	Refused(ctx context.Context, tx *mail.Transaction, reply status.Reply)
 }
 
+// CommandWitness is an Attendance that wants to hear of commands that the server
+// does not know, too. They are refused in any case; a verdict that rejects has
+// the words for it.
+type CommandWitness interface {
+	Unknown(ctx context.Context, tx *mail.Transaction, line string) mail.Verdict
+}
+
 // Share returns a context that ends when nine tenths of what is left of ctx are
 // over: a stage that waits for others takes no more of a command's time, so that
 // its on_error still decides and the stages after it have their turn.
@@ -104,6 +111,31 @@ func (s *Session) witness(ctx context.Context, tx *mail.Transaction, refusal mai
 			w.Refused(ctx, tx, refusal.WireReply())
 		}
 	}
+}
+
+// Unknown tells those who want to hear of it of a command line that the server
+// does not know, until one of them has words of its own to refuse it with. tx has
+// the client.
+func (s *Session) Unknown(ctx context.Context, tx *mail.Transaction, line string) mail.Decision {
+	ctx, cancel := context.WithTimeout(ctx, s.chain.timeout())
+	defer cancel()
+	r := &run{session: s, chain: s.chain, tx: tx, start: time.Now(), quiet: IsRehearsal(ctx)}
+	s.steps = s.steps[:0]
+	for i, a := range s.attending {
+		w, ok := a.(CommandWitness)
+		if !ok {
+			continue
+		}
+		r.current = s.chain.lists[ListContent]
+		it := &r.current.items[s.chain.attended[i].at]
+		began := time.Since(r.start)
+		v := w.Unknown(ctx, tx, line)
+		s.step(r, it, v, nil, began)
+		if v = r.settle(ctx, it, v, nil, it.warn, 0); v.Action == mail.Reject {
+			return s.refuse(r, v)
+		}
+	}
+	return s.permit(nil)
 }
 
 // told tells one attendance of a step and settles its verdict.

@@ -102,7 +102,7 @@ func (s *serverSession) nextChunk(until time.Time) (chunk, error) {
 		// Not idle: the transfer is under way and may go on while the server
 		// waits for its end.
 		l, err := s.wire.readLine(maxSASLLine, deadline, false)
-		cmd, arg, err := s.parseCommand(l, err)
+		cmd, arg, err := s.parseCommand(l, err, false)
 		if err != nil {
 			return chunk{}, err
 		}

@@ -43,6 +43,14 @@ type Session interface {
 	Close(cause error)
 }
 
+// UnknownSession is a Session that hears of commands that there are none of.
+type UnknownSession interface {
+	Session
+	// Unknown is told a line whose verb no command has, as the client sent it. It
+	// is refused in any case; an error has the words for it.
+	Unknown(ctx context.Context, line string) error
+}
+
 // KeptSession is a Session that answers KEPT, of XPOSTERN.
 type KeptSession interface {
 	Session

@@ -154,6 +154,12 @@ func (s *fakeSession) Verify(_ context.Context, argument string) error {
 	return status.New(status.NotVerified, nil)
 }
 
+func (s *fakeSession) Unknown(_ context.Context, line string) error {
+	s.h.note("unknown %q", line)
+	_, word, _ := strings.Cut(line, " ")
+	return reasonIn(word)
+}
+
 func (s *fakeSession) Close(cause error) {
 	s.h.note("close %v", cause)
 	if s.h.closed != nil {

@@ -214,11 +214,12 @@ func (s *serverSession) nextCommand() (*command, string, error) {
 	}
 	s.wire.shrink()
 	l, err := s.wire.readLine(maxSASLLine, time.Now().Add(s.commandTimeout()), true)
-	return s.parseCommand(l, err)
+	return s.parseCommand(l, err, true)
 }
 
-// parseCommand answers what is no command.
-func (s *serverSession) parseCommand(l line, err error) (*command, string, error) {
+// parseCommand answers what is no command. Between the chunks of a message,
+// where the session is not idle, nobody else hears of it.
+func (s *serverSession) parseCommand(l line, err error, idle bool) (*command, string, error) {
 	switch {
 	case errors.Is(err, errLineTooLong):
 		return nil, "", s.refuse(status.New(status.LineTooLong, err))
@@ -240,6 +241,8 @@ func (s *serverSession) parseCommand(l line, err error) (*command, string, error
 	}
 	if err != nil && s.denied {
 		err = s.errDenied()
+	} else if err != nil && cmd == nil && idle {
+		err = s.unknown(string(l.text), err)
 	}
 	if err != nil {
 		return nil, "", s.refuse(err)
@@ -248,6 +251,19 @@ func (s *serverSession) parseCommand(l line, err error) (*command, string, error
 		s.traceCommand(cmd, arg)
 	}
 	return cmd, arg, nil
+}
+
+// unknown returns the refusal of a line that is no command: err, unless the
+// session has other words.
+func (s *serverSession) unknown(line string, err error) error {
+	hears, ok := s.policy.(UnknownSession)
+	if !ok || line == "" || !isLetter(line[0]) { // no attempt at a command
+		return err
+	}
+	if other := hears.Unknown(s.ctx, line); other != nil {
+		return other
+	}
+	return err
 }
 
 // execute runs one command where it is allowed.

@@ -102,6 +102,20 @@ func (s *session) Verify(context.Context, string) error {
 	return status.New(status.NotVerified, nil)
 }
 
+// Unknown implements smtp.UnknownSession: filters may want to hear of it.
+func (s *session) Unknown(ctx context.Context, line string) error {
+	tx := &mail.Transaction{Client: *s.client, Phase: mail.PhaseConnect, Started: time.Now()}
+	if s.client.Helo != "" {
+		tx.Phase = mail.PhaseHelo
+	}
+	d := s.policy.Unknown(ctx, tx, line)
+	if d.Refused {
+		s.refused++
+		return policy.Error(d)
+	}
+	return nil
+}
+
 // Close implements smtp.Session.
 func (s *session) Close(cause error) {
 	took := time.Since(s.began)

@@ -242,6 +242,80 @@ func (a *attendance) Refused(ctx context.Context, tx *mail.Transaction, reply st
 	}
 }
 
+// Unknown implements policy.CommandWitness. The command is refused whatever the
+// filter says, which can only put a reply of its own in the place of ours; to
+// accept or to discard says nothing, for this is about no message. A filter that
+// cannot be asked is asked again at MAIL, or its failure told at the next step.
+func (a *attendance) Unknown(ctx context.Context, tx *mail.Transaction, line string) mail.Verdict {
+	switch {
+	case a.refusal != nil:
+		return *a.refusal
+	case a.passed || a.lost || a.tx.done || a.tx.failure != nil || !a.hearsUnknown():
+		return mail.Verdict{}
+	}
+	ctx, cancel := policy.Share(ctx)
+	defer cancel()
+	tell := func() (answer, error) { return a.unknown(ctx, line) }
+	var ans answer
+	var err error
+	if a.tx.told { // on this connection, and on no other
+		ans, err = a.within(ctx, func(*conn) (answer, error) { return tell() })
+	} else {
+		ans, err = a.asking(ctx, tx, tell)
+	}
+	switch {
+	case err != nil && a.tx.told:
+		_, _ = a.fail(ctx, err) // which is told at the next step
+	case err != nil:
+		a.lose(ctx, err)
+		a.lost = true
+	case ans.verdict.Action == mail.Reject:
+		return ans.verdict
+	}
+	return mail.Verdict{}
+}
+
+// hearsUnknown reports whether the filter wants to hear of such commands; of one
+// that was told nothing of this session yet, what it wanted in others counts.
+func (a *attendance) hearsUnknown() bool {
+	o := a.m.known.Load()
+	if a.c != nil {
+		o = a.c.opts
+	}
+	return o != nil && o.version >= 3 && !o.without(noUnknown)
+}
+
+// unknown tells of a command line. There are no macros that go before it.
+func (a *attendance) unknown(ctx context.Context, line string) (answer, error) {
+	c := a.c
+	ans := answer{reply: replyContinue}
+	if !a.hearsUnknown() { // this filter, other than the one before it
+		return ans, nil
+	}
+	err := c.until(ctx, a.m.cfg.CommandTimeout)
+	if err == nil {
+		c.out = c.out.begin(cmdUnknown).text(line)
+		err = c.send(c.out.end())
+	}
+	if err != nil || c.opts.without(silentUnknown) {
+		return ans, err
+	}
+	if ans, err = c.answer(ctx, a.m.cfg.CommandTimeout, inMessage); err != nil {
+		return ans, err
+	}
+	a.m.worked(false)
+	switch ans.reply {
+	case replyShutdown, replyConnFail:
+		a.m.drop(c)
+		a.c, a.tx.told = nil, false
+		a.tx.done = true
+	}
+	if ans.verdict.Action == mail.Reject {
+		a.count.reply(replyWords[ans.reply])
+	}
+	return ans, nil
+}
+
 // refusedMacro is the macros of a recipient that was refused, as Postfix and
 // Sendmail give them.
 func (a *attendance) refusedMacro(name string) string {

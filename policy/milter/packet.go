@@ -25,6 +25,7 @@ const (
 	cmdQuit      = 'Q'
 	cmdRcpt      = 'R'
 	cmdData      = 'T'
+	cmdUnknown   = 'U'
 )
 
 // Replies, from the filter to us.
