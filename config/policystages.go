@@ -36,7 +36,7 @@ func (c checker) stages(g *Gateway) map[string]func(policy.Spec) (policy.Stage, 
 			if err != nil {
 				return nil, err
 			}
-			return rspamd.New(cfg, hclog.NewNullLogger(), nil)
+			return rspamd.New(cfg, rspamd.NewMemory(), hclog.NewNullLogger(), nil)
 		},
 		"milter":   MilterStage(c.file.inertMilters()),
 		rules.Name: g.RulesStage(rules.Deps{}),

@@ -37,11 +37,20 @@ func (b *builder) rspamd(spec policy.Spec) (policy.Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := rspamd.New(cfg, b.log.Named("policy"), b.metrics)
+	s, err := rspamd.New(cfg, b.rspamdMemory(), b.log.Named("policy"), b.metrics)
 	if err != nil {
 		return nil, err
 	}
 	b.rspamds = append(b.rspamds, s)
 	b.task("rspamd", s.Run)
 	return s, nil
+}
+
+// rspamdMemory returns how servers of rspamd do, over reloads; commands that only
+// ask begin with nothing.
+func (b *builder) rspamdMemory() *rspamd.Memory {
+	if b.policyState == nil || b.policyState.rspamds == nil {
+		return rspamd.NewMemory()
+	}
+	return b.policyState.rspamds
 }

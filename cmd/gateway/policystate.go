@@ -14,6 +14,7 @@ import (
 
 	"github.com/postern-mail/postern/config"
 	"github.com/postern-mail/postern/policy/dnsbl"
+	"github.com/postern-mail/postern/policy/rspamd"
 	"github.com/postern-mail/postern/policy/shared"
 	"github.com/postern-mail/postern/store/pebble"
 )
@@ -23,8 +24,9 @@ import (
 type policyState struct {
 	kv        *pebble.Store // nil when it cannot be opened
 	facts     *shared.Store
-	peers     *shared.Peers // nil without peers
-	lists     *dnsbl.Memory // of lists in the DNS; in memory alone
+	peers     *shared.Peers  // nil without peers
+	lists     *dnsbl.Memory  // of lists in the DNS; in memory alone
+	rspamds   *rspamd.Memory // likewise of the servers of rspamd
 	listeners []net.Listener
 }
 
@@ -37,7 +39,7 @@ func openPolicyState(ctx context.Context, f *config.File, log hclog.Logger) (*po
 	if f.Gateway == nil {
 		return nil, nil
 	}
-	p := &policyState{lists: dnsbl.NewMemory()}
+	p := &policyState{lists: dnsbl.NewMemory(), rspamds: rspamd.NewMemory()}
 	kv, err := pebble.Open(ctx, pebble.Config{
 		Dir: policyDir(f), ReserveOctets: reserveOf(f, "policy"), CacheOctets: 4 << 20, MemTableOctets: 4 << 20, Private: true,
 	}, log.Named("store").With("store", "policy"))

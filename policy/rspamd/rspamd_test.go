@@ -128,7 +128,7 @@ func newStage(t testing.TB, args map[string]string) *Stage {
 		t.Fatal(err)
 	}
 	cfg.Hostname = "mx.example.com"
-	s, err := New(cfg, hclog.NewNullLogger(), nil)
+	s, err := New(cfg, NewMemory(), hclog.NewNullLogger(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +325,7 @@ func TestManyMessagesAtASilentServer(t *testing.T) { //nolint:paralleltest // se
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(cfg, hclog.NewNullLogger(), nil)
+	s, err := New(cfg, NewMemory(), hclog.NewNullLogger(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,7 +365,7 @@ func TestSeveralServers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(cfg, hclog.New(&hclog.LoggerOptions{Output: &lines}), prometheus.NewRegistry())
+	s, err := New(cfg, NewMemory(), hclog.New(&hclog.LoggerOptions{Output: &lines}), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,11 +37,12 @@ type server struct {
 	name    string // as it is configured
 	url     string
 	client  *http.Client
-	breaker breaker.Breaker
+	breaker *breaker.Breaker
 }
 
-// New makes a Stage without asking anybody. metrics may be nil.
-func New(cfg Config, log hclog.Logger, metrics prometheus.Registerer) (*Stage, error) {
+// New makes a Stage without asking anybody. What memory knows of the servers
+// counts, and is added to. metrics may be nil.
+func New(cfg Config, memory *Memory, log hclog.Logger, metrics prometheus.Registerer) (*Stage, error) {
 	count, err := newCounters(metrics)
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
@@ -52,8 +53,9 @@ func New(cfg Config, log hclog.Logger, metrics prometheus.Registerer) (*Stage, e
 		if err != nil {
 			return nil, err
 		}
-		s.servers = append(s.servers, newServer(u, at, cfg.Timeout))
-		count.up(u, true)
+		health := memory.health(u, &cfg)
+		s.servers = append(s.servers, newServer(u, at, cfg.Timeout, health))
+		count.up(u, !health.State().Down)
 	}
 	return s, nil
 }
@@ -61,7 +63,7 @@ func New(cfg Config, log hclog.Logger, metrics prometheus.Registerer) (*Stage, e
 // Connections kept to each server.
 const maxIdle = 16
 
-func newServer(name string, at place, timeout time.Duration) *server {
+func newServer(name string, at place, timeout time.Duration, health *breaker.Breaker) *server {
 	transport := &http.Transport{
 		MaxIdleConns: maxIdle, MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: time.Minute,
 		TLSHandshakeTimeout: timeout, ResponseHeaderTimeout: timeout, MaxResponseHeaderBytes: 64 << 10,
@@ -72,7 +74,7 @@ func newServer(name string, at place, timeout time.Duration) *server {
 			return (&net.Dialer{}).DialContext(ctx, "unix", at.socket)
 		}
 	}
-	return &server{name: name, url: at.url, client: &http.Client{
+	return &server{name: name, url: at.url, breaker: health, client: &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
