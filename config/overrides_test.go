@@ -41,6 +41,10 @@ func TestOverrides(t *testing.T) {
 			if got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
+			// What other servers say is no listener's.
+			if soft := f.Delivery().SoftBounce; soft != f.Gateway.SoftBounce {
+				t.Errorf("soft_bounce of what others refuse is %v", soft)
+			}
 		})
 	}
 }

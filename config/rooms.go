@@ -202,7 +202,7 @@ func (f *File) Delivery() delivery.Config {
 	c := delivery.Config{TableDir: f.TableDir(),
 		Hostname: f.Hostname, Domains: make(map[mail.Domain]string), Relayhost: f.Gateway.Relay,
 		Recipients: f.Gateway.recipientRules(), Senders: f.Gateway.senderRules(),
-		RecipientDelimiter: cmp.Or(f.Gateway.Delimiter, "off"),
+		RecipientDelimiter: cmp.Or(f.Gateway.Delimiter, "off"), SoftBounce: f.Gateway.SoftBounce,
 	}
 	c.Hosts, c.UnknownHost = f.waitingHosts()
 	us := f.Gateway.Ourselves()

@@ -66,6 +66,10 @@ type Config struct {
 	// RecipientDelimiter are the characters at which the detail of an address
 	// begins, for the keys of rules; "" means "+", "off" that there is none.
 	RecipientDelimiter string
+	// SoftBounce defers what a next hop or a route refuses for good, so that
+	// mail stays in the queue until it expires. It is for the time in which a
+	// configuration is tried out.
+	SoftBounce bool
 	// Hosts maps hosts of the directories, in lower case, to targets, "" being
 	// the domain's, for mail that waits for such a host to become known.
 	Hosts map[string]string

@@ -45,6 +45,7 @@ type Router struct {
 	senders    ruleSet
 	hosts      map[string]string
 	unknown    string // where mail for other hosts goes
+	softBounce bool
 	log        hclog.Logger
 }
 
@@ -57,6 +58,7 @@ func New(cfg Config, transports map[string]Transport, log hclog.Logger) (*Router
 		delimiters: delimiters(cfg.RecipientDelimiter),
 		domains:    cfg.Domains,
 		relayhost:  cmp.Or(cfg.Relayhost, Outbound),
+		softBounce: cfg.SoftBounce,
 		byMX:       map[string]bool{Outbound: true},
 		limits:     make(map[string]int),
 		transports: transports,
@@ -244,10 +246,22 @@ func (r *Router) Deliver(ctx context.Context, d mail.Delivery) []mail.Outcome {
 		part.Envelope.Recipients = g.recipients
 		part.Kept = pickKept(d.Kept, g.indices)
 		for n, o := range r.deliverGroup(ctx, g.route, part) {
+			if r.softBounce && !d.Probe { // a probe is an answer, and no mail that could be lost
+				o = softened(o)
+			}
 			outcomes[g.indices[n]] = o
 		}
 	}
 	return outcomes
+}
+
+// softened defers what was refused for good. The refusal's text stays, so that
+// log and queue tell what would have been sent back.
+func softened(o mail.Outcome) mail.Outcome {
+	if o.Class == mail.Bounced {
+		o.Class, o.Reply = mail.Deferred, o.Reply.Softened()
+	}
+	return o
 }
 
 func (r *Router) deliverGroup(ctx context.Context, route mail.Route, d mail.Delivery) []mail.Outcome {

@@ -34,11 +34,8 @@ func (s *settings) worded(r status.Reply, client *mail.Client) status.Reply {
 	if r.Positive() {
 		return r
 	}
-	if s.SoftBounce && r.Permanent() {
-		r.Code -= 100
-		if r.Enhanced[0] != 0 {
-			r.Enhanced[0] = 4
-		}
+	if s.SoftBounce {
+		r = r.Softened()
 	}
 	if s.RejectFooter != "" {
 		r.Text = s.footed(r, client)

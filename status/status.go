@@ -25,6 +25,18 @@ func (r Reply) Permanent() bool { return r.Code >= 500 && r.Code < 600 }
 // connection (RFC 5321 section 3.8, RFC 7504).
 func (r Reply) Closes() bool { return r.Code == 421 || r.Code == 521 }
 
+// Softened returns the reply with the transient code of its permanent one, as
+// soft_bounce has it said; others are returned as they are.
+func (r Reply) Softened() Reply {
+	if r.Permanent() {
+		r.Code -= 100
+		if r.Enhanced[0] != 0 {
+			r.Enhanced[0] = 4
+		}
+	}
+	return r
+}
+
 // String returns the reply in one line, as it stands in logs and reports.
 func (r Reply) String() string {
 	text := strings.ReplaceAll(r.Text, "\n", " ")
