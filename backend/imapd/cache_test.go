@@ -24,7 +24,7 @@ func TestCacheIsTheMailbox(t *testing.T) {
 	h := imaptest.NewHistory()
 	r := rand.New(rand.NewPCG(seed, 0))
 	away := &wanderer{t: t, id: 0, rand: r, box: "INBOX", quiet: true}
-	away.Client = newWandererClient(t, []string{s.addr}, h, "changes", away.dial)
+	away.Client = newWandererClient(t, seed, []string{s.addr}, h, "changes", away.dial)
 	c := &cacher{t: t, rand: r}
 	c.Client = imaptest.NewClient(imaptest.Config{
 		Name: "caches", Login: "alice", Password: "secret", Nodes: []string{s.addr}, History: h, Dial: c.dial, Known: c.known,

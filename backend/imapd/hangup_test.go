@@ -16,19 +16,7 @@ import (
 // A search ends when its client is gone, and not when it only sends no more.
 func TestSearchOfNobody(t *testing.T) {
 	t.Parallel()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	near, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	near, accepted := connected(t)
 	served, done := make(chan net.Conn), make(chan struct{})
 	defer close(done)
 	door := sessions.NewDoor(sessions.NewRegistry(), sessions.Protocol{Name: "imap", Serve: func(_ context.Context, s *sessions.Session) string {
@@ -43,7 +31,7 @@ func TestSearchOfNobody(t *testing.T) {
 	if err := r.attend(); err != nil {
 		t.Errorf("an open connection: %v", err)
 	}
-	if err := near.(*net.TCPConn).CloseWrite(); err != nil {
+	if err := near.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
 	testenv.Eventually(t, soon, func() error {

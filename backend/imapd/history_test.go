@@ -5,6 +5,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -45,14 +47,14 @@ func TestHistories(t *testing.T) {
 	seed := testenv.Seed(t)
 	h := imaptest.NewHistory()
 	client := func(name string) *imaptest.Client {
-		return newWandererClient(t, []string{s.addr}, h, name, nil)
+		return newWandererClient(t, seed, []string{s.addr}, h, name, nil)
 	}
 	s.login("alice").ok("CREATE other")
 	clients := make([]*wanderer, 3)
 	var wait sync.WaitGroup
 	for i := range clients {
 		w := &wanderer{t: t, id: i, rand: rand.New(rand.NewPCG(seed, uint64(i)))}
-		w.Client = newWandererClient(t, []string{s.addr}, h, fmt.Sprintf("c%d", i), w.dial)
+		w.Client = newWandererClient(t, seed, []string{s.addr}, h, fmt.Sprintf("c%d", i), w.dial)
 		clients[i] = w
 		wait.Go(func() {
 			for range *historySteps {
@@ -82,10 +84,13 @@ func TestHistories(t *testing.T) {
 	}
 }
 
-func newWandererClient(t *testing.T, nodes []string, h *imaptest.History, name string, dial func(context.Context, string) (net.Conn, error)) *imaptest.Client {
+func newWandererClient(t *testing.T, seed uint64, nodes []string, h *imaptest.History, name string, dial func(context.Context, string) (net.Conn, error)) *imaptest.Client {
 	cfg := imaptest.Config{Name: name, Login: "alice", Password: "secret", Nodes: nodes, History: h, Dial: dial}
 	if len(nodes) == 1 {
-		cfg.Known = knownSomehow
+		number := fnv.New64a()
+		_, _ = io.WriteString(number, name)
+		r := rand.New(rand.NewPCG(seed, number.Sum64()))
+		cfg.Known = func(c *imaptest.Cache) string { return knownSomehow(r, c) }
 	}
 	c := imaptest.NewClient(cfg)
 	t.Cleanup(c.Drop)
@@ -94,9 +99,9 @@ func newWandererClient(t *testing.T, nodes []string, h *imaptest.History, name s
 
 // knownSomehow is what a client may tell with QRESYNC of what it knows: nothing,
 // all UIDs, or these and a sample of their numbers (RFC 7162 section 3.2.5.2).
-func knownSomehow(c *imaptest.Cache) string {
+func knownSomehow(r *rand.Rand, c *imaptest.Cache) string {
 	uids := c.UIDs()
-	form := rand.IntN(3)
+	form := r.IntN(3)
 	if form == 0 || len(uids) == 0 {
 		return ""
 	}
@@ -107,7 +112,7 @@ func knownSomehow(c *imaptest.Cache) string {
 		if c.Messages[uid].Content == "" { // others may lie below that were not told yet
 			break
 		}
-		if rand.IntN(2) == 0 {
+		if r.IntN(2) == 0 {
 			numbers, sample = append(numbers, uint32(i)+1), append(sample, uid)
 		}
 	}

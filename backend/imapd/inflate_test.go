@@ -28,7 +28,8 @@ func TestInflate(t *testing.T) {
 		"nothing": "", "short": "a NOOP\r\n", "run": strings.Repeat("x", 100_000), "text": text, "noise": string(noise),
 		"far": string(noise[:32<<10]) + string(noise[:32<<10]) + text,
 	} {
-		for level := flate.HuffmanOnly; level <= flate.BestCompression; level++ {
+		// The others are these, looking for longer.
+		for _, level := range []int{flate.HuffmanOnly, flate.NoCompression, flate.BestSpeed, 6, flate.BestCompression} {
 			var packed bytes.Buffer
 			w, _ := flate.NewWriter(&packed, level)
 			for rest := plain; len(rest) > 0; { // flushed now and then, as clients do

@@ -270,7 +270,7 @@ func TestHopping(t *testing.T) {
 	clients := make([]*wanderer, 3)
 	for i := range clients {
 		w := &wanderer{t: t, id: i, rand: rand.New(rand.NewPCG(seed, uint64(i))), nodes: 2}
-		w.Client = newWandererClient(t, p.addresses(), h, fmt.Sprintf("c%d", i), w.dial)
+		w.Client = newWandererClient(t, seed, p.addresses(), h, fmt.Sprintf("c%d", i), w.dial)
 		clients[i] = w
 		wait.Go(func() {
 			for range *historySteps {
@@ -278,7 +278,7 @@ func TestHopping(t *testing.T) {
 			}
 		})
 	}
-	poller := newWandererClient(t, p.addresses(), h, "poller", nil)
+	poller := newWandererClient(t, seed, p.addresses(), h, "poller", nil)
 	wait.Go(func() {
 		r := rand.New(rand.NewPCG(seed, 77))
 		for range *historySteps / 4 {
