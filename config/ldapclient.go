@@ -22,7 +22,8 @@ func (d *Directory) LDAP() ldap.Config {
 		IgnoreReferences: d.IgnoreReferrals, ChaseReferrals: d.ChaseReferrals, Dereference: d.Dereference, Hedge: hedge,
 		InsecureSkipVerify: d.InsecureNoVerify, CertFile: d.CertFile, KeyFile: d.KeyFile,
 		BindDN: d.BindDN, BindPasswordFile: d.BindPasswordFile, SASLExternal: d.SASLExternal,
-		Timeout: d.Timeout, MaxConnections: d.MaxConns, MaxBindConnections: d.MaxConns,
+		Kerberos: ldap.Kerberos{Principal: d.Principal, Keytab: d.KerberosKeytab, ConfigFile: d.KerberosConfig},
+		Timeout:  d.Timeout, MaxConnections: d.MaxConns, MaxBindConnections: d.MaxConns,
 	}
 }
 
@@ -47,6 +48,7 @@ func (c checker) ldapServers(dir *Directory) {
 		c.errorf(dir.rangeOf("hedge"), "Wrong value", `hedge is a time such as "200ms", or "auto" or "off".`)
 	}
 	c.login(&dir.block, dir.BindDN, dir.BindPasswordFile, dir.SASLExternal)
+	c.kerberos(&dir.block, dir.LDAP())
 	c.keyPair(&dir.block, dir.CertFile, dir.KeyFile)
 	c.readable(&dir.block, "ca_file", dir.CAFile)
 }
@@ -60,6 +62,19 @@ func (c checker) login(b *block, bindDN, passwordFile string, external bool) {
 		c.errorf(b.rangeOf("sasl_external"), "Two logins", "sasl_external and bind_dn exclude each other.")
 	}
 	c.readable(b, "bind_password_file", passwordFile)
+}
+
+// kerberos checks a login by ticket, which excludes every other.
+func (c checker) kerberos(b *block, servers ldap.Config) {
+	k := servers.Kerberos
+	if (k.Keytab == "") != (k.Principal == "") {
+		c.errorf(b.at, "Half a login", "kerberos_keytab and kerberos_principal belong together.")
+	}
+	if k.Keytab != "" && (servers.BindDN != "" || servers.SASLExternal) {
+		c.errorf(b.rangeOf("kerberos_keytab"), "Two logins", "kerberos_keytab excludes bind_dn and sasl_external.")
+	}
+	c.readable(b, "kerberos_keytab", k.Keytab)
+	c.readable(b, "kerberos_config", k.ConfigFile)
 }
 
 func (c checker) keyPair(b *block, certFile, keyFile string) {

@@ -19,13 +19,14 @@ import (
 // tableServers are the settings of a table that has servers of its own.
 var tableServers = []string{
 	"uris", "starttls", "ca_file", "server_name", "insecure_skip_verify", "allow_plaintext", "bind_dn", "bind_password_file",
-	"sasl_external", "cert_file", "key_file", "timeout", "dereference", "chase_referrals",
+	"sasl_external", "kerberos_keytab", "kerberos_principal", "kerberos_config", "cert_file", "key_file", "timeout", "dereference", "chase_referrals",
 }
 
 // besidePostfixFile are the settings of a table that may stand beside
 // postfix_file: what Postfix's file cannot say, or says too weakly.
 var besidePostfixFile = []string{
-	"postfix_file", "use", "ca_file", "server_name", "insecure_skip_verify", "allow_plaintext", "bind_password_file", "chase_referrals",
+	"postfix_file", "use", "ca_file", "server_name", "insecure_skip_verify", "allow_plaintext", "bind_password_file",
+	"kerberos_keytab", "kerberos_principal", "kerberos_config", "chase_referrals",
 }
 
 // ownServers reports whether the table does not ask the directory's servers.
@@ -57,6 +58,9 @@ func (t *QueryTable) LDAP(dir *Directory) (ldap.Config, bool) {
 	take(t, &cfg.BindDN, "bind_dn", t.BindDN)
 	take(t, &cfg.BindPasswordFile, "bind_password_file", t.BindPasswordFile)
 	take(t, &cfg.SASLExternal, "sasl_external", t.SASLExternal)
+	take(t, &cfg.Kerberos.Keytab, "kerberos_keytab", t.KerberosKeytab)
+	take(t, &cfg.Kerberos.Principal, "kerberos_principal", t.Principal)
+	take(t, &cfg.Kerberos.ConfigFile, "kerberos_config", t.KerberosConfig)
 	take(t, &cfg.CertFile, "cert_file", t.CertFile)
 	take(t, &cfg.KeyFile, "key_file", t.KeyFile)
 	take(t, &cfg.Timeout, "timeout", t.Timeout)
@@ -250,10 +254,17 @@ func (r *postfixReader) login() {
 	case "no", "none", "0":
 		return
 	case "sasl":
-		if !strings.EqualFold(strings.TrimSpace(mechanisms), "EXTERNAL") {
-			r.fail(line, "bind = sasl: of the mechanisms only EXTERNAL is known (sasl_mechs = EXTERNAL)")
+		switch strings.ToUpper(strings.TrimSpace(mechanisms)) {
+		case "EXTERNAL":
+			c.SASLExternal = true
+		case "GSSAPI":
+			if r.table.KerberosKeytab == "" {
+				r.fail(line, "sasl_mechs = GSSAPI takes the key from a keytab: name it beside postfix_file, kerberos_keytab and kerberos_principal")
+			}
+			c.Kerberos = ldap.Kerberos{Principal: r.table.Principal, Keytab: r.table.KerberosKeytab, ConfigFile: r.table.KerberosConfig}
+		default:
+			r.fail(line, "bind = sasl: of the mechanisms only EXTERNAL and GSSAPI are known (sasl_mechs = EXTERNAL)")
 		}
-		c.SASLExternal = true
 		return
 	case "yes", "simple", "1":
 	default:

@@ -243,6 +243,8 @@ func TestPostfixFile(t *testing.T) {
 		{"no login", base + "bind = no\nbind_dn = cn=a\nbind_pw = b\n", "", func(c ldap.Config) bool { return c.BindDN == "" && !c.SASLExternal }, "", ""},
 		{"login without password", base + "bind_dn = cn=a\n", "", nil, "", ":2: bind_dn without bind_pw"},
 		{"EXTERNAL", base + "bind = sasl\nsasl_mechs = EXTERNAL\n", "", func(c ldap.Config) bool { return c.SASLExternal }, "", ""},
+		{"GSSAPI", base + "bind = sasl\nsasl_mechs = GSSAPI\nserver_host = ldaps://ldap.example.com\ntls_require_cert = yes\n", "kerberos_keytab = \"" + servedKeytab(t) + "\"\nkerberos_principal = \"postern@EXAMPLE.COM\"", func(c ldap.Config) bool { return c.Kerberos.Principal == "postern@EXAMPLE.COM" && c.BindDN == "" }, "", ""},
+		{"GSSAPI without a key", base + "bind = sasl\nsasl_mechs = GSSAPI\n", "", nil, "", "name it beside postfix_file, kerberos_keytab"},
 		{"another mechanism", base + "bind = sasl\nsasl_mechs = DIGEST-MD5\n", "", nil, "", ":2: bind = sasl"},
 		{"unverified", base + "server_host = ldaps://a.example.com\ntls_require_cert = no\n", "", func(c ldap.Config) bool { return !c.InsecureSkipVerify }, ":3: tls_require_cert = no is not followed", ""},
 		{"unverified by default", base + "server_host = a.example.com\nstart_tls = yes\n", "", func(c ldap.Config) bool { return c.StartTLS && !c.InsecureSkipVerify }, "tls_require_cert = no is not followed", ""},

@@ -127,6 +127,9 @@ type Directory struct {
 	ChaseReferrals   []string      `conf:"chase_referrals" doc:"Servers to which referrals are followed, in the notation of uris, with the same login. Referrals to others are never followed."`
 	Dereference      string        `conf:"dereference" default:"never" oneof:"never searching finding always" doc:"When alias entries of the directory are followed: below the base of a search, for the base itself, or both."`
 	SASLExternal     bool          `conf:"sasl_external" default:"false" doc:"Log in by the client certificate, or over ldapi by the user the server runs as, instead of bind_dn."`
+	KerberosKeytab   string        `conf:"kerberos_keytab" doc:"Keytab by whose key the service account logs in with SASL GSSAPI, instead of bind_dn. Tickets are for the host in the URI, or server_name."`
+	Principal        string        `conf:"kerberos_principal" doc:"Whose key it holds, such as postern/mx.example.com or postern@EXAMPLE.COM."`
+	KerberosConfig   string        `conf:"kerberos_config" doc:"krb5.conf with realms and KDCs. Empty: /etc/krb5.conf, and without one the SRV records of the principal's realm. Its include directives are not followed."`
 	CertFile         string        `conf:"cert_file" doc:"Certificate shown to the directory's servers, PEM."`
 	KeyFile          string        `conf:"key_file" doc:"Its key."`
 	Timeout          time.Duration `conf:"timeout" default:"5s" doc:"Longest time one operation may take on one server."`

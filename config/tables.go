@@ -39,7 +39,7 @@ type QueryTable struct {
 	// postfix is what PostfixFile says, once it was read.
 	postfix *postfixTable
 
-	PostfixFile string        `conf:"postfix_file" doc:"File of Postfix's ldap_table(5), such as /etc/postfix/ldap-aliases.cf, that says all below and where the servers are. Beside it only use, ca_file, server_name, insecure_skip_verify, allow_plaintext, bind_password_file and chase_referrals may stand."`
+	PostfixFile string        `conf:"postfix_file" doc:"File of Postfix's ldap_table(5), such as /etc/postfix/ldap-aliases.cf, that says all below and where the servers are. Beside it only use, ca_file, server_name, insecure_skip_verify, allow_plaintext, bind_password_file, kerberos_keytab, kerberos_principal, kerberos_config and chase_referrals may stand."`
 	Use         string        `conf:"use" default:"aliases" oneof:"aliases tables rewrite" doc:"aliases: an address it knows is an alias. tables: only settings ask it that name it, as query:DIRECTORY/TABLE: restrictions, sender_login_maps, maps of the rewrite block. rewrite is another word for it."`
 	SearchBase  string        `conf:"search_base" doc:"DN to search below. Expansions as in query_filter. Empty: the directory's base."`
 	Scope       string        `conf:"scope" default:"sub" oneof:"sub one base" doc:"How deep to search."`
@@ -65,6 +65,9 @@ type QueryTable struct {
 	BindDN           string        `conf:"bind_dn" doc:"DN of the account that searches."`
 	BindPasswordFile string        `conf:"bind_password_file" doc:"File that holds its password in its first line."`
 	SASLExternal     bool          `conf:"sasl_external" doc:"Log in by the client certificate."`
+	KerberosKeytab   string        `conf:"kerberos_keytab" doc:"Log in by Kerberos with the key in this file."`
+	Principal        string        `conf:"kerberos_principal" doc:"Whose key it is."`
+	KerberosConfig   string        `conf:"kerberos_config" doc:"krb5.conf with realms and KDCs."`
 	CertFile         string        `conf:"cert_file" doc:"Certificate shown to the servers, PEM."`
 	KeyFile          string        `conf:"key_file" doc:"Its key."`
 	Timeout          time.Duration `conf:"timeout" doc:"Longest time one operation may take on one server."`

@@ -135,6 +135,8 @@ func (k *checkup) ask(ctx context.Context, c *conn, what string, f func(*goldap.
 
 func (k *checkup) login() string {
 	switch {
+	case k.c.cfg.Kerberos.used():
+		return k.c.cfg.Kerberos.Principal + " (Kerberos)"
 	case k.c.cfg.SASLExternal:
 		return "the client certificate or the system's user (SASL EXTERNAL)"
 	case k.c.cfg.BindDN != "":
@@ -201,7 +203,7 @@ func (k *checkup) shown(ctx context.Context) (tls.ConnectionState, error) {
 	if err != nil {
 		return tls.ConnectionState{}, err
 	}
-	cfg.BindDN, cfg.SASLExternal = "", false
+	cfg.BindDN, cfg.SASLExternal, cfg.Kerberos = "", false, Kerberos{}
 	if e.startTLS {
 		c, err := dial(ctx, cfg, e, false)
 		if err != nil {
@@ -443,6 +445,8 @@ func advise(err error, cfg Config) string {
 	var name x509.HostnameError
 	var lookup *net.DNSError
 	switch {
+	case errors.Is(err, errTicket):
+		return adviseTicket(err)
 	case errors.As(err, &unknown):
 		if cfg.CAFile == "" {
 			return "The system does not know the authority that issued it: name its certificate by ca_file (FreeIPA: /etc/ipa/ca.crt)."
@@ -460,6 +464,22 @@ func advise(err error, cfg Config) string {
 	return adviseResult(err, cfg)
 }
 
+// adviseTicket explains what KDCs answer; the library has the codes of RFC 4120
+// section 7.5.9 in its texts only.
+func adviseTicket(err error) string {
+	for code, advice := range map[string]string{
+		"KDC_ERR_C_PRINCIPAL_UNKNOWN": "The realm does not know kerberos_principal: look at its spelling, and at the realm behind @.",
+		"KDC_ERR_S_PRINCIPAL_UNKNOWN": "The realm does not know the directory by this name: write the server's full name in uris, as in its certificate, or set server_name.",
+		"KDC_ERR_PREAUTH_FAILED":      "The keytab's key is not the account's any more: a new keytab or password replaced it. Write the keytab again.",
+		"KRB_AP_ERR_SKEW":             "The clocks of this machine and of the KDC differ by more than five minutes.",
+	} {
+		if strings.Contains(err.Error(), code) {
+			return advice
+		}
+	}
+	return "Does the KDC answer (port 88, UDP and TCP), and does kerberos_config or the DNS name it? kinit -k -t with the same keytab and principal tells."
+}
+
 func isTimeout(err error) bool {
 	var timeout net.Error
 	return errors.As(err, &timeout) && timeout.Timeout()
@@ -475,10 +495,14 @@ func adviseResult(err error, cfg Config) string {
 	switch {
 	case strings.Contains(text, "80090346"):
 		return "The domain controller asks for channel binding, which ties a login to its TLS connection (80090346). A simple bind over TLS is not concerned unless something in between, such as a load balancer, ends the TLS: connect to the controllers themselves, or set LdapEnforceChannelBinding to 1 there."
+	case result.ResultCode == goldap.LDAPResultStrongAuthRequired && cfg.Kerberos.used():
+		return "The server wants tickets to protect the connection, which TLS does here (8, strong authentication required). With TLS Active Directory asks for no more; Samba does not with ldap server require strong auth = allow_sasl_over_tls."
 	case result.ResultCode == goldap.LDAPResultStrongAuthRequired:
 		return "The server takes no password over a connection that is neither signed nor encrypted (8, strong authentication required; Active Directory: LDAP server signing): set starttls = true or write ldaps://."
 	case result.ResultCode == goldap.LDAPResultConfidentialityRequired:
 		return "The server wants TLS: set starttls = true or write ldaps://."
+	case result.ResultCode == goldap.LDAPResultInvalidCredentials && cfg.Kerberos.used():
+		return "The server does not take the ticket: look at the keytab of the directory's own service, at its clock, and at which entry it takes " + cfg.Kerberos.Principal + " for (OpenLDAP: authz-regexp)."
 	case result.ResultCode == goldap.LDAPResultInvalidCredentials:
 		_, cause := judgeCredentials(-1, result)
 		return fmt.Sprintf("The service account does not get in: %s. Look at bind_dn (%s) and at the password in bind_password_file.", cause, cfg.BindDN)

@@ -55,6 +55,8 @@ type Config struct {
 	// SASLExternal binds by the client certificate, or over ldapi by the
 	// process's own user, instead of BindDN.
 	SASLExternal bool
+	// Kerberos, when it holds a keytab, binds by SASL GSSAPI instead of BindDN.
+	Kerberos Kerberos
 	// IgnoreReferences takes parts of the tree that a server refers to other
 	// servers for as empty. Without this a search that finds nothing and was
 	// referred elsewhere is no answer.
@@ -157,6 +159,11 @@ func (cfg Config) parseURI(uri string) (endpoint, error) {
 	e.host = u.Hostname()
 	e.names = []string{e.host}
 	e.address = net.JoinHostPort(e.host, port)
+	if cfg.Kerberos.used() {
+		if _, err := cfg.service(e); err != nil {
+			return e, err
+		}
+	}
 	if !e.tls && !e.startTLS && !cfg.AllowPlaintext && !isLoopback(e.host) {
 		return e, fmt.Errorf("%q would send passwords in the clear: write ldaps://, or set starttls = true; allow_plaintext = true permits it where the network is your own", uri)
 	}
@@ -276,6 +283,14 @@ func (cfg Config) check() error {
 	}
 	if cfg.BindDN != "" && cfg.SASLExternal {
 		return errors.New("a bind DN and SASL EXTERNAL exclude each other")
+	}
+	if cfg.Kerberos.used() {
+		if cfg.BindDN != "" || cfg.SASLExternal {
+			return errors.New("a login by Kerberos excludes every other")
+		}
+		if _, err := cfg.Kerberos.client(); err != nil {
+			return err
+		}
 	}
 	if _, ok := dereferences[cfg.Dereference]; !ok {
 		return fmt.Errorf("dereference %q: must be never, searching, finding or always", cfg.Dereference)

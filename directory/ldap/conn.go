@@ -61,6 +61,14 @@ func (c *conn) discard() {
 // dial connects to a server and, for searches, binds as the service account.
 func dial(ctx context.Context, cfg Config, e endpoint, asService bool) (*conn, error) {
 	boundPackets()
+	var ticket *login
+	if asService && cfg.Kerberos.used() {
+		var err error
+		if ticket, err = cfg.ticket(ctx, e); err != nil {
+			return nil, err
+		}
+		defer ticket.close()
+	}
 	raw, err := (&net.Dialer{}).DialContext(ctx, e.network, e.address)
 	if err != nil {
 		return nil, err
@@ -84,7 +92,7 @@ func dial(ctx context.Context, cfg Config, e endpoint, asService bool) (*conn, e
 	}
 	c.ldap = goldap.NewConn(wire, e.tls)
 	c.ldap.Start()
-	healthy, err := c.run(ctx, func(l *goldap.Conn) error { return begin(l, cfg, e, tlsConfig, asService) })
+	healthy, err := c.run(ctx, func(l *goldap.Conn) error { return begin(l, cfg, e, tlsConfig, asService, ticket) })
 	if err == nil && !healthy {
 		err = errors.New("connection closed at once")
 	}
@@ -96,7 +104,7 @@ func dial(ctx context.Context, cfg Config, e endpoint, asService bool) (*conn, e
 }
 
 // begin brings a new connection to the state in which it is pooled.
-func begin(l *goldap.Conn, cfg Config, e endpoint, tlsConfig *tls.Config, asService bool) error {
+func begin(l *goldap.Conn, cfg Config, e endpoint, tlsConfig *tls.Config, asService bool, ticket *login) error {
 	if e.startTLS {
 		if err := l.StartTLS(tlsConfig); err != nil {
 			return fmt.Errorf("StartTLS with %s: %w", e.uri, err)
@@ -105,6 +113,8 @@ func begin(l *goldap.Conn, cfg Config, e endpoint, tlsConfig *tls.Config, asServ
 	switch {
 	case !asService:
 		return nil
+	case ticket != nil:
+		return ticket.bind(l)
 	case cfg.SASLExternal:
 		if err := l.ExternalBind(); err != nil {
 			return fmt.Errorf("bind by SASL EXTERNAL: %w", err)

@@ -32,7 +32,7 @@ type SambaOptions struct {
 }
 
 // SambaServer is a private Active Directory domain controller of Samba. Its
-// services but LDAP are left out.
+// services but LDAP and Kerberos are left out.
 type SambaServer struct {
 	// Tree is what it was made from: the entries are there, their passwords are
 	// as in the tree, and the attributes of Exchange are in the schema.
@@ -265,7 +265,8 @@ func (s *SambaServer) config(c Certificate) string {
 	realm = EXAMPLE.COM
 	workgroup = EXAMPLE
 	server role = active directory domain controller
-	server services = ldap
+	server services = ldap kdc
+	ldap server require strong auth = allow_sasl_over_tls
 	dcerpc endpoint servers = none
 	interfaces = %s/8
 	bind interfaces only = yes
@@ -350,4 +351,21 @@ func (s *SambaServer) Restart() {
 	if err := s.run(); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// Keytab writes the keys of an account, which is its sAMAccountName, into a new
+// file and returns its path.
+func (s *SambaServer) Keytab(t testing.TB, account string) string {
+	t.Helper()
+	path := filepath.Join(TempDir(t), "keytab")
+	Run(t, Program(t, "samba-tool"), "domain", "exportkeytab", path, "--principal="+account, "--configfile="+s.path("smb.conf"))
+	return path
+}
+
+// KerberosConfig writes a krb5.conf that names the server as the domain's KDC,
+// and returns its path.
+func (s *SambaServer) KerberosConfig(t testing.TB) string {
+	t.Helper()
+	return writeFile(t, filepath.Join(TempDir(t), "krb5.conf"), fmt.Appendf(nil,
+		"[libdefaults]\n\tdefault_realm = EXAMPLE.COM\n\tudp_preference_limit = 1\n[realms]\n\tEXAMPLE.COM = {\n\t\tkdc = %s\n\t}\n", s.address), 0o644)
 }

@@ -34,6 +34,8 @@ type SlapdOptions struct {
 	SyncConfig string
 	// GlobalConfig is added before the database's section.
 	GlobalConfig string
+	// Env is added to its environment.
+	Env []string
 }
 
 // SlapdServer is a private slapd.
@@ -52,6 +54,7 @@ type SlapdServer struct {
 	t       testing.TB
 	dir     string
 	program string
+	env     []string
 	process *Process
 }
 
@@ -71,6 +74,7 @@ func Slapd(t testing.TB, o SlapdOptions) *SlapdServer {
 		t:            t,
 		dir:          TempDir(t),
 		program:      Program(t, "slapd"),
+		env:          o.Env,
 	}
 	if s.CA == nil {
 		s.CA = NewCA(t)
@@ -176,6 +180,7 @@ func (s *SlapdServer) run() error {
 	s.process, err = TryStart(s.t, Command{
 		Path: s.program,
 		// It begins to listen in this order, and ready asks the last.
+		Env:   s.env,
 		Args:  []string{"-d", "stats", "-f", s.path("slapd.conf"), "-h", s.LDAP + " " + s.LDAPS + " " + s.LDAPI},
 		Ready: s.ready,
 	})
