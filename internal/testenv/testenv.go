@@ -222,22 +222,31 @@ func (p *Process) awaitReady(c Command) error {
 	return poll(ctx, p.done, c.Ready)
 }
 
-// poll calls ready every few milliseconds until it returns nil, ctx ends or
-// ended is closed.
+// How long poll rests: first so long, an eighth longer each time, and no longer
+// than that. What is soon so is seen at once, and waiting for what takes seconds
+// does not keep the machine from it.
+const (
+	firstRest = 10 * time.Millisecond
+	lastRest  = 100 * time.Millisecond
+)
+
+// poll calls ready again and again until it returns nil, ctx ends or ended is
+// closed.
 func poll(ctx context.Context, ended <-chan struct{}, ready func(context.Context) error) error {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	rest := time.NewTimer(firstRest)
+	defer rest.Stop()
+	for wait := firstRest; ; wait = min(wait+wait/8, lastRest) {
 		err := ready(ctx)
 		if err == nil {
 			return nil
 		}
+		rest.Reset(wait)
 		select {
 		case <-ended:
 			return errors.New("the program ended")
 		case <-ctx.Done():
 			return err
-		case <-tick.C:
+		case <-rest.C:
 		}
 	}
 }
