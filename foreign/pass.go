@@ -42,6 +42,9 @@ func (w *worker) froms() []Side {
 // something was left to be done at once.
 func (w *worker) pass(ctx context.Context) (again bool, err error) {
 	w.full = [2]bool{}
+	// What is held back is held as long as it is gone, and a pass that looks
+	// elsewhere alone would not see that.
+	w.all = w.all || w.report.held() > 0
 	var doomed []doomed
 	if w.all {
 		w.all = false
