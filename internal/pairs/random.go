@@ -115,7 +115,14 @@ func (w *worker) edit(node int, command string, expunge bool) error {
 		if _, err := c.do("UID EXPUNGE %d", uid); err != nil {
 			return err
 		}
-		w.killed[f.messages[uid].subject] = true
+		// It may have got another UID in between, and live.
+		after, err := c.folder("INBOX")
+		if err != nil {
+			return err
+		}
+		if name := f.messages[uid].subject; after.uidOf(name) == 0 {
+			w.killed[name] = true
+		}
 	}
 	return nil
 }
