@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/postern-mail/postern/internal/testenv"
 	"github.com/postern-mail/postern/store"
 )
 
@@ -583,9 +584,7 @@ func testRanges(t *testing.T, e Engine) {
 // testRandomRanges compares with a sorted list.
 func testRandomRanges(t *testing.T, e Engine) {
 	s := e.Open(t)
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rnd := rand.New(rand.NewPCG(seed, 1))
+	rnd := rand.New(rand.NewPCG(testenv.Seed(t), 1))
 	key := func() []byte {
 		b := []byte{1 + byte(rnd.IntN(3))}
 		for range rnd.IntN(5) {
