@@ -133,7 +133,7 @@ func TestPythonClient(t *testing.T) {
 	writeCertificate(t, ca, serverTLS)
 	host, port, err := net.SplitHostPort(address)
 	check(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, python, "-c", pythonClient, host, port, ca)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -149,7 +149,7 @@ func TestPythonClient(t *testing.T) {
 const pythonClient = `
 import smtplib, ssl, sys
 host, port, ca = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-c = smtplib.SMTP(host, port, timeout=20)
+c = smtplib.SMTP(host, port, timeout=120)
 c.ehlo()
 assert not c.has_extn("auth"), "AUTH without TLS"
 c.starttls(context=ssl.create_default_context(cafile=ca))
@@ -179,7 +179,7 @@ func TestSwaks(t *testing.T) {
 	_, address, stop := startLoopback(t, ServerConfig{Mode: ModeSubmission, AllowInsecureAuth: true}, h)
 	host, port, err := net.SplitHostPort(address)
 	check(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, swaks, "--server", host, "--port", port, "--ehlo", "client.test", "--pipeline",
 		"--auth", "PLAIN", "--auth-user", "alice", "--auth-password", "secret",

@@ -41,7 +41,7 @@ func TestCPUTimeOfThisProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		after, err := cpuTime([]int{os.Getpid()})
 		if err != nil {
@@ -51,7 +51,7 @@ func TestCPUTimeOfThisProcess(t *testing.T) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("still %v after reading /proc for 20 s", after)
+			t.Fatalf("still %v after reading /proc for a minute", after)
 		}
 	}
 }
@@ -191,8 +191,12 @@ func TestRecipients(t *testing.T) {
 	t.Parallel()
 	for _, group := range []int{1, 20} {
 		s := &system{smtp: smtpDoor(knower(t, "alias", "user")), directory: &slapd{people: 50}}
-		took, err := askRecipients(t.Context(), s, 2, group, time.Now().Add(200*time.Millisecond))
-		if err != nil || len(took) == 0 || len(took)%perTransaction != 0 {
+		var took []time.Duration
+		var err error
+		for within := 50 * time.Millisecond; err == nil && len(took) == 0; within *= 2 { // until there was time for one
+			took, err = askRecipients(t.Context(), s, 2, group, time.Now().Add(within))
+		}
+		if err != nil || len(took)%perTransaction != 0 {
 			t.Errorf("by %d: %d answers, %v", group, len(took), err)
 		}
 		s.smtp = smtpDoor(knower(t, "user"))
@@ -256,18 +260,22 @@ func TestDrive(t *testing.T) {
 			t.Parallel()
 			var counted atomic.Int64
 			address := sink(t, c.final)
-			took, err := drive{
-				door: smtpDoor(address), connections: 3, each: perConnection, until: time.Now().Add(time.Second), texts: texts,
-				recipient: func(id int64) string { return userAddress(int(id) % users) },
-				accepted:  func(int64) { counted.Add(1) },
-			}.run(t.Context())
+			var took []time.Duration
+			var err error
+			for within := 100 * time.Millisecond; err == nil && len(took) == 0; within *= 2 { // until there was time for one
+				took, err = drive{
+					door: smtpDoor(address), connections: 3, each: perConnection, until: time.Now().Add(within), texts: texts,
+					recipient: func(id int64) string { return userAddress(int(id) % users) },
+					accepted:  func(int64) { counted.Add(1) },
+				}.run(t.Context())
+			}
 			if c.refused {
 				if err == nil || !strings.Contains(err.Error(), "452 4.3.1 full") {
 					t.Errorf("error %v, want the server's reply", err)
 				}
 				return
 			}
-			if err != nil || len(took) == 0 || int64(len(took)) != counted.Load() {
+			if err != nil || int64(len(took)) != counted.Load() {
 				t.Errorf("%d transactions, %d counted, error %v", len(took), counted.Load(), err)
 			}
 		})
