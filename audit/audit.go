@@ -72,7 +72,8 @@ type Log struct {
 
 // output is what is used of an *os.File.
 type output interface {
-	io.WriteCloser
+	io.Writer
+	fsx.Locked
 	Stat() (fs.FileInfo, error)
 	Sync() error
 }
@@ -101,7 +102,7 @@ func (l *Log) open() error {
 		return fmt.Errorf("open audit: %w", err)
 	}
 	if err := l.takeOver(f); err != nil {
-		_ = f.Close()
+		_ = fsx.CloseLocked(f) // or not locked, for that
 		return fmt.Errorf("open audit %s: %w", l.cfg.File, err)
 	}
 	l.file = f
@@ -280,7 +281,7 @@ func (l *Log) Reopen() error {
 		return err
 	}
 	l.seq, l.prev, l.written = seq, prev, 0
-	return old.Close()
+	return fsx.CloseLocked(old)
 }
 
 // isCurrent reports whether the open file still has the name.
@@ -299,7 +300,7 @@ func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file != nil {
-		err = errors.Join(err, l.file.Close())
+		err = errors.Join(err, fsx.CloseLocked(l.file))
 		l.file = nil
 	}
 	return err

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-mail/postern/internal/fsx"
 )
 
 // dirLock holds a directory for this process. The lock is the kernel's and
@@ -35,7 +37,7 @@ func lockDir(dir string) (*dirLock, error) {
 		_, err = f.WriteAt([]byte(owner), 0)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock store %s: %w", dir, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("lock store %s: %w", dir, err), fsx.CloseLocked(f))
 	}
 	return &dirLock{f}, nil
 }
@@ -51,7 +53,5 @@ func (l *dirLock) release() error {
 	if l == nil {
 		return nil
 	}
-	// By name and not with the file alone: a program that this process is
-	// starting has the file open, too, until it runs.
-	return errors.Join(unix.Flock(int(l.file.Fd()), unix.LOCK_UN), l.file.Close())
+	return fsx.CloseLocked(l.file)
 }

@@ -184,10 +184,7 @@ func (r *Repository) lock(take func(*[]*os.File) error) (func(), error) {
 	var held []*os.File
 	unlock := func() {
 		for _, f := range held {
-			// By name and not with the file alone: a program that this process
-			// is starting has the file open, too, until it runs.
-			_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
-			_ = f.Close()
+			_ = fsx.CloseLocked(f) // where it could not be locked, too
 		}
 	}
 	if err := take(&held); err != nil {
