@@ -87,7 +87,7 @@ func TestKilled(t *testing.T) {
 	dir := t.TempDir()
 	accepted, delivered := map[mail.QueueID]bool{}, map[mail.QueueID]int{}
 	for range 3 {
-		runChild(t, dir, 400, accepted, delivered)
+		runChild(t, dir, 150, accepted, delivered)
 	}
 
 	kv, blobs := storetest.OpenDir(t, dir)

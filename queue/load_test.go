@@ -29,7 +29,7 @@ func TestBoundedMemory(t *testing.T) {
 			return fine
 		}
 		r.start()
-		for i := range 400 {
+		for i := range 200 {
 			r.accept("alice@a.test", fmt.Sprintf("u%d@slow.test", i))
 		}
 		quick := r.accept("alice@a.test", "bob@quick.test")
@@ -38,9 +38,9 @@ func TestBoundedMemory(t *testing.T) {
 		if _, ok := r.show(quick); ok {
 			t.Error("a slow destination keeps mail for another waiting")
 		}
-		time.Sleep(400 * time.Second)
+		time.Sleep(200 * time.Second)
 		r.empty()
-		for i := range 400 {
+		for i := range 200 {
 			if n := len(r.transport.delivered(fmt.Sprintf("u%d@slow.test", i))); n != 1 {
 				t.Errorf("u%d was delivered %d times", i, n)
 			}
@@ -51,7 +51,7 @@ func TestBoundedMemory(t *testing.T) {
 	})
 }
 
-// TestBulkSender: somebody's four hundred messages to a slow destination do not
+// TestBulkSender: somebody's two hundred messages to a slow destination do not
 // keep another's there waiting.
 func TestBulkSender(t *testing.T) {
 	t.Parallel()
@@ -61,7 +61,7 @@ func TestBulkSender(t *testing.T) {
 			return fine
 		}
 		r.start()
-		for i := range 400 {
+		for i := range 200 {
 			r.accept("bulk@a.test", fmt.Sprintf("u%d@slow.test", i))
 		}
 		r.accept("alice@a.test", "bob@slow.test")
@@ -70,7 +70,7 @@ func TestBulkSender(t *testing.T) {
 		if n := len(r.transport.delivered("bob@slow.test")); n != 1 {
 			t.Errorf("delivered %d times after as long as four messages take", n)
 		}
-		time.Sleep(200 * time.Second)
+		time.Sleep(100 * time.Second)
 		r.empty()
 	})
 }
@@ -79,17 +79,17 @@ func TestBulkSender(t *testing.T) {
 func TestBacklog(t *testing.T) {
 	t.Parallel()
 	inBubble(t, Config{ActiveLimit: 50}, func(t *testing.T, r *rig) {
-		for i := range 1200 {
+		for i := range 700 {
 			r.accept("alice@a.test", fmt.Sprintf("u%d@d%d.test", i, i%3))
 		}
 		r.reopen()
-		if st := r.Stats(); st.Messages != 1200 || st.Active != 0 {
+		if st := r.Stats(); st.Messages != 700 || st.Active != 0 {
 			t.Errorf("stats %+v", st)
 		}
 		r.start()
 		time.Sleep(time.Minute)
 		r.empty()
-		for i := range 1200 {
+		for i := range 700 {
 			if n := len(r.transport.delivered(fmt.Sprintf("u%d@d%d.test", i, i%3))); n != 1 {
 				t.Errorf("u%d was delivered %d times", i, n)
 			}

@@ -359,7 +359,7 @@ func TestSharedAtRandom(t *testing.T) {
 				}
 			}
 			accepted.Wait()
-			time.Sleep(15 * time.Minute)
+			time.Sleep(6 * time.Minute)
 			p.settled(0)
 			for n := range senders {
 				for _, domain := range []string{"d.test", "slow.test"} {
