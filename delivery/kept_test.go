@@ -82,6 +82,7 @@ func TestKept(t *testing.T) {
 		stop := w.listen(t, first, a.serve)
 		w.listen(t, second, b.serve)
 		tr := newLMTP(t, w.target(first, second))
+		synctest.Wait() // for the first connections, which look at the servers
 		d := message("a@example.com")
 		o := tr.Deliver(t.Context(), d)[0]
 		if !o.Kept() || o.Remote != first || !o.Final {

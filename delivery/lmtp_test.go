@@ -39,6 +39,15 @@ func newLMTP(t testing.TB, target delivery.Target) *lmtp.Transport {
 	return tr
 }
 
+// newQuietLMTP is newLMTP without the connection that looks at the server: for
+// tests that count connections, or serve one after the other. It may be made
+// before the first delivery, beside it and after it.
+func newQuietLMTP(t testing.TB, target delivery.Target) *lmtp.Transport {
+	t.Helper()
+	target.CutThrough = delivery.CutThroughNever
+	return newLMTP(t, target)
+}
+
 // running runs something for as long as the test.
 func running(t testing.TB, run func(context.Context) error) {
 	t.Helper()
@@ -59,7 +68,7 @@ func TestLMTPDeliversOnOneConnection(t *testing.T) {
 		p.refuseRcpt["unknown@example.com"] = &gosmtp.SMTPError{Code: 550, EnhancedCode: gosmtp.EnhancedCode{5, 1, 1}, Message: "no such user"}
 		p.refuseData["full@example.com"] = &gosmtp.SMTPError{Code: 452, EnhancedCode: gosmtp.EnhancedCode{4, 2, 2}, Message: "full"}
 	})
-	tr := newLMTP(t, delivery.Target{Addresses: []string{p.addr}})
+	tr := newQuietLMTP(t, delivery.Target{Addresses: []string{p.addr}})
 	for range 5 {
 		got := tr.Deliver(t.Context(), message("ok@example.com", "unknown@example.com", "full@example.com"))
 		if s := sketch(got); s != "delivered by peer 2.0.0, bounced by peer 5.1.1, deferred by peer 4.2.2" {
@@ -99,6 +108,7 @@ func TestLMTPFailover(t *testing.T) {
 		var w wires
 		w.listen(t, "/partner", newPairServer().serve)
 		tr := newLMTP(t, w.target("/primary", "/partner"))
+		synctest.Wait() // for the first connections, which look at the servers
 		wantAt := func(address string) {
 			t.Helper()
 			if got := tr.Deliver(t.Context(), message("a@example.com")); got[0].Class != mail.Delivered || got[0].Remote != address {
@@ -118,7 +128,7 @@ func TestLMTPFailover(t *testing.T) {
 func TestLMTPBoundedConnections(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, "unix", func(p *peer) { p.hold = make(chan struct{}) })
-	tr := newLMTP(t, delivery.Target{Addresses: []string{p.addr}, MaxConnections: 3})
+	tr := newQuietLMTP(t, delivery.Target{Addresses: []string{p.addr}, MaxConnections: 3})
 	var wg sync.WaitGroup
 	for range 12 {
 		wg.Go(func() {
@@ -150,7 +160,7 @@ func TestLMTPBoundedConnections(t *testing.T) {
 func TestLMTPStaleConnection(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, "tcp", nil)
-	tr := newLMTP(t, delivery.Target{Addresses: []string{p.addr}})
+	tr := newQuietLMTP(t, delivery.Target{Addresses: []string{p.addr}})
 	for n := 1; n <= 3; n++ {
 		if got := tr.Deliver(t.Context(), message("a@example.com")); got[0].Class != mail.Delivered {
 			t.Fatalf("%+v", got)
@@ -207,7 +217,7 @@ func TestLMTPLostOnReuse(t *testing.T) {
 					}
 				}
 			})
-			tr := newLMTP(t, delivery.Target{Addresses: []string{address}})
+			tr := newQuietLMTP(t, delivery.Target{Addresses: []string{address}})
 			for _, want := range []string{"delivered by peer", tt.want} {
 				if got := tr.Deliver(t.Context(), message("a@example.com")); sketch(got) != want || got[0].Uncertain != (got[0].Class == mail.Deferred) {
 					t.Fatalf("%+v, want %s", got, want)
@@ -220,7 +230,7 @@ func TestLMTPLostOnReuse(t *testing.T) {
 func TestLMTPClosesIdleConnections(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, "unix", nil)
-	tr := newLMTP(t, delivery.Target{Addresses: []string{p.addr}, IdleTime: 10 * time.Millisecond})
+	tr := newQuietLMTP(t, delivery.Target{Addresses: []string{p.addr}, IdleTime: 10 * time.Millisecond})
 	if got := tr.Deliver(t.Context(), message("a@example.com")); got[0].Class != mail.Delivered {
 		t.Fatalf("%+v", got)
 	}
@@ -309,7 +319,7 @@ func TestLMTPLostReplies(t *testing.T) {
 		}
 	})
 	partner := newPeer(t, "unix", nil)
-	tr := newLMTP(t, delivery.Target{Addresses: []string{primary, partner.addr}})
+	tr := newQuietLMTP(t, delivery.Target{Addresses: []string{primary, partner.addr}})
 	got := tr.Deliver(t.Context(), message("a@example.com", "b@example.com"))
 	if sketch(got) != "delivered by peer 2.0.0, deferred 4.4.2" || got[0].Uncertain || !got[1].Uncertain {
 		t.Errorf("%+v", got)

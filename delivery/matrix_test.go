@@ -206,7 +206,7 @@ func TestLMTPMatrix(t *testing.T) {
 			t.Parallel()
 			s := &answering{tls: tt.tls, implicit: tt.implicit, taken: make(map[string]int), hangUp: make(chan struct{})}
 			tt.target.Addresses = []string{s.listen(t, tt.network)}
-			tr := newLMTP(t, tt.target)
+			tr := newQuietLMTP(t, tt.target)
 			deliver := func(want string, to ...string) {
 				t.Helper()
 				if tt.refused != "" {

@@ -67,6 +67,7 @@ func TestPairKeepsDoubtfulDeliveries(t *testing.T) {
 		stop := w.listen(t, "/1", primary.serve)
 		w.listen(t, "/2", partner.serve)
 		tr := newLMTP(t, w.target("/1", "/2"))
+		synctest.Wait() // for the first connections, which look at the servers
 		primary.lose.Store(true)
 		doubtful, other := message("a@example.com"), message("a@example.com")
 		other.ID = "Q2-0"
@@ -124,6 +125,7 @@ func TestPairStaleConnectionThatMayHaveIt(t *testing.T) {
 			}
 		})
 		tr := newLMTP(t, w.target("/1", "/2"))
+		synctest.Wait() // for the first connections, which look at the servers
 		if got := tr.Deliver(t.Context(), message("a@example.com")); got[0].Class != mail.Delivered {
 			t.Fatalf("%+v", got)
 		}
@@ -146,6 +148,7 @@ func TestPairHungPrimary(t *testing.T) {
 		w.listen(t, "/1", hung.serve)
 		w.listen(t, "/2", alive.serve)
 		tr := newLMTP(t, w.target("/1", "/2"))
+		synctest.Wait() // for the first connections, which look at the servers
 		began := time.Now()
 		for n := range 3 {
 			d := message("a@example.com")
