@@ -1,6 +1,8 @@
 package testenv
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -108,9 +110,10 @@ func (n *DovecotNode) environment() []string {
 
 func (n *DovecotNode) start(program string) {
 	n.t.Helper()
+	lmtp, imap := DialReady("tcp", n.LMTP), DialReady("tcp", n.IMAP)
 	n.process = Start(n.t, Command{
 		Path: program, Args: []string{"-F", "-c", filepath.Join(n.dir, "dovecot.conf")}, Env: n.environment(),
-		Ready: DialReady("tcp", n.LMTP),
+		Ready: func(ctx context.Context) error { return errors.Join(lmtp(ctx), imap(ctx)) }, // its sockets open one after the other
 	})
 }
 

@@ -16,7 +16,7 @@ func HAProxy(t testing.TB, servers map[string]string) (addresses map[string]stri
 	dir := TempDir(t)
 	addresses = make(map[string]string)
 	config := &strings.Builder{}
-	config.WriteString("global\n log stderr format raw local0\n maxconn 200\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 1m\n timeout server 1m\n")
+	config.WriteString("global\n log stderr format raw local0\n maxconn 200\ndefaults\n mode tcp\n timeout connect 1m\n timeout client 1m\n timeout server 1m\n")
 	first := ""
 	for name, server := range servers {
 		address := loopback(FreePort(t))
