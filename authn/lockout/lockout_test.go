@@ -361,7 +361,7 @@ func TestUnlock(t *testing.T) {
 
 // TestGuessesStayBounded has an attacker fill the tables; what matters
 // of real accounts is not pushed out by logins that nobody has.
-func TestMillionGuessesStayBounded(t *testing.T) {
+func TestManyGuessesStayBounded(t *testing.T) {
 	t.Parallel()
 	const bound = 1000
 	m, _ := open(t, Config{Entries: bound, SprayAccounts: -1, NetworkFailures: -1, WideFailures: -1}, nil)
@@ -369,7 +369,7 @@ func TestMillionGuessesStayBounded(t *testing.T) {
 		guess(m, "alice", fmt.Sprint("x", i), fmt.Sprintf("203.0.113.%d", i))
 	}
 	now := time.Now()
-	for i := range 100_000 {
+	for i := range 30_000 {
 		address := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 		m.Failed(Try{"nobody" + fmt.Sprint(i), fmt.Sprint(i), address}, Unknown, 0, now)
 	}
@@ -392,17 +392,17 @@ func TestTableForgetsWhatWasTouchedLeast(t *testing.T) {
 	t.Parallel()
 	const bound = 1000
 	table := newTable('x')
-	for i := range 1_000_000 {
+	for i := range 100_000 {
 		table.touch(fmt.Sprint(i), bound).last = int64(i)
 		table.touch("0", bound).last = int64(i)
 	}
-	if len(table.entries) != bound || len(table.dirty) != bound || table.get("0") == nil || table.get("999999") == nil || table.get("999000") != nil {
+	if len(table.entries) != bound || len(table.dirty) != bound || table.get("0") == nil || table.get("99999") == nil || table.get("99000") != nil {
 		t.Errorf("holds %d, %d changed; want the youngest %d and the one that is touched all the time", len(table.entries), len(table.dirty), bound)
 	}
 	if n := len(table.take(10)); n != 10 || len(table.dirty) != bound-10 {
 		t.Errorf("took %d, %d are left", n, len(table.dirty))
 	}
-	table.expire(time.Millisecond, 1_000_000)
+	table.expire(time.Millisecond, 100_000)
 	if len(table.entries) != 0 || len(table.dirty) != 10 {
 		t.Errorf("%d entries after all expired, %d to be deleted in the store, where 10 are", len(table.entries), len(table.dirty))
 	}
