@@ -281,7 +281,7 @@ func TestTablesFollowTheirFiles(t *testing.T) {
 	go func() { done <- f.chain.Run(t.Context()) }()
 	becomes := func(want string) {
 		t.Helper()
-		deadline := time.After(10 * time.Second)
+		deadline := time.After(time.Minute)
 		for !strings.HasSuffix(evaluate(), want) {
 			select {
 			case <-deadline:

@@ -317,7 +317,7 @@ func TestReload(t *testing.T) {
 	}
 	file(t, dir, "t", "root\n")
 	time.AfterFunc(50*time.Millisecond, func() { replace(t, path, "root carol\n") })
-	testenv.Eventually(t, 10*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		switch got := says(t, tab, "root"); got {
 		case "carol":
 			return nil
@@ -332,7 +332,7 @@ func TestReload(t *testing.T) {
 
 func becomes(t testing.TB, tab table.Table, key, want string) {
 	t.Helper()
-	testenv.Eventually(t, 10*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		if got := says(t, tab, key); got != want {
 			return fmt.Errorf("%s gives %q, want %q", key, got, want)
 		}

@@ -246,7 +246,7 @@ func checkServer(t *testing.T, driver string, server *testenv.Database, sleep, s
 		server.Exec("GRANT ALL ON ALL TABLES IN SCHEMA public TO postern")
 	}
 	good := sql.Config{Driver: driver, Hosts: []string{server.Host}, Database: "mail", User: "postern", Password: server.Password, CAFile: server.CAFile,
-		Timeout: 20 * time.Second, RetryInterval: time.Millisecond}
+		Timeout: time.Minute, RetryInterval: time.Millisecond}
 	db := newDB(t, good)
 	checkTables(t, db)
 	checkDirectory(t, db)
@@ -293,7 +293,7 @@ func checkServer(t *testing.T, driver string, server *testenv.Database, sleep, s
 		_, err := newTable(t, sql.TableConfig{Query: sleep}, db).Lookup(context.WithoutCancel(t.Context()), "k")
 		done <- err
 	}()
-	testenv.Eventually(t, 20*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		values, err := newTable(t, sql.TableConfig{Query: sleeping}, db).Lookup(t.Context(), "k")
 		if err == nil && len(values) == 0 {
 			err = errors.New("the query does not run yet")
@@ -308,7 +308,7 @@ func checkServer(t *testing.T, driver string, server *testenv.Database, sleep, s
 		t.Errorf("while it is down: %v", err)
 	}
 	server.Start()
-	testenv.Eventually(t, 20*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		_, err := newTable(t, probe, db).Lookup(t.Context(), "k")
 		return err
 	})

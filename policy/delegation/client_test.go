@@ -366,7 +366,7 @@ func TestPostgrey(t *testing.T) {
 	if err != nil || !strings.HasPrefix(action, "DEFER_IF_PERMIT") {
 		t.Fatalf("first: %q, %v", action, err)
 	}
-	testenv.Eventually(t, 20*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		action, err = s.Ask(t.Context(), tx)
 		if err != nil {
 			t.Fatal(err)

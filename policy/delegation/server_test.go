@@ -213,7 +213,7 @@ func TestServerIsBounded(t *testing.T) {
 		_ = q.conn.Close()
 	}
 	// No more connections than allowed: the third is closed.
-	testenv.Eventually(t, 10*time.Second, func() error {
+	testenv.Eventually(t, time.Minute, func() error {
 		a, b := dial(t, address), dial(t, address)
 		defer a.conn.Close()
 		defer b.conn.Close()
