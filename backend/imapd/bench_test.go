@@ -22,7 +22,10 @@ type benchView struct {
 func newBenchView(n int) *benchView {
 	v := &benchView{messages: make([]*mailstore.Message, n)}
 	for i := range v.messages {
-		v.messages[i] = &mailstore.Message{UID: imap.UID(i + 1), ModSeq: 1, Flags: mailstore.FlagSeen, Octets: 2200, InternalDate: time.Unix(1577934245, 0)}
+		v.messages[i] = &mailstore.Message{
+			UID: imap.UID(i + 1), ModSeq: 1, Flags: mailstore.FlagSeen,
+			Instance: &mailstore.Instance{Octets: 2200, InternalDate: time.Unix(1577934245, 0)},
+		}
 	}
 	return v
 }

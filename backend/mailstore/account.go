@@ -304,15 +304,18 @@ func (a *account) loadMessages(ctx context.Context, v *view) error {
 		err := a.store.kv.View(ctx, func(snap store.Snapshot) error {
 			n := 0
 			var slab []Message
+			var instances []Instance
 			for pair, err := range snap.Range(from, end, loadPage, false) {
 				if err != nil {
 					return err
 				}
 				if len(slab) == 0 {
 					slab = make([]Message, min(chunkMessages, max(int(v.messages)-v.list.len(), 1)))
+					instances = make([]Instance, len(slab))
 				}
 				m := &slab[0]
-				slab = slab[1:]
+				m.Instance = &instances[0]
+				slab, instances = slab[1:], instances[1:]
 				if err := decodeMessage(m, uidOf(pair.Key), pair.Value); err != nil {
 					return err
 				}

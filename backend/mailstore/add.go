@@ -43,10 +43,9 @@ func (s *Store) prepare(content store.Staged, trace []byte, flags Flags, keyword
 	}
 	ref := body.Ref()
 	return prepared{addition: addition{
-		message: Message{
-			Flags: flags & allFlags, Keywords: keywords, InternalDate: date.UTC().Truncate(time.Second),
-			Octets: ref.Octets + int64(len(trace)), Body: ref,
-		},
+		message: Message{Flags: flags & allFlags, Keywords: keywords, Instance: &Instance{
+			InternalDate: date.UTC().Truncate(time.Second), Octets: ref.Octets + int64(len(trace)), Body: ref,
+		}},
 		trace: trace,
 		meta:  encodeMeta(trace, found),
 		link:  func(b *store.Batch) { s.blobs.Link(b, body) },

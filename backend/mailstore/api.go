@@ -46,21 +46,28 @@ type Origin uint64
 func (o Origin) Node() uint16 { return uint16(o >> 48) }
 
 // Message is one message of a mailbox as its index knows it. Values are
-// immutable: a changed message is a new value in a new View.
+// immutable: a changed message is a new value in a new View. What may change
+// stands apart from what never does, which the values share: a change of all
+// flags of a large mailbox makes a value for each message.
 type Message struct {
-	UID          imap.UID
-	ModSeq       uint64
-	Dot          Dot
+	UID      imap.UID
+	Flags    Flags
+	ModSeq   uint64
+	Dot      Dot
+	Keywords []string // sorted, as the client spelled them first
+	more     *more
+	*Instance
+}
+
+// Instance is what of a message is as it was when the message was added.
+type Instance struct {
 	EmailID      GUID // of the root instance: copies keep it
-	Flags        Flags
-	Keywords     []string // sorted, as the client spelled them first
 	InternalDate time.Time
 	SaveDate     time.Time
 	// Octets is RFC822.SIZE: the trace header of this instance and the body.
 	Octets int64
 	// Body holds the octets after the trace header, shared by all instances.
 	Body store.Ref
-	more *more
 }
 
 // Trace is how many octets of the message stand before its shared body.

@@ -51,7 +51,7 @@ func TestApplyRefusesWhatCannotBeRead(t *testing.T) {
 	ref := box.View().At(0).Body
 	mailbox := configuredGUID(accountGUID("kim"), inbox)
 	add := func(change func(op *JournalOp)) JournalRecord {
-		op := JournalOp{Code: OpAdd, Mailbox: mailbox, Message: Message{UID: 50, Body: ref}}
+		op := JournalOp{Code: OpAdd, Mailbox: mailbox, Message: Message{UID: 50, Instance: &Instance{Body: ref}}}
 		change(&op)
 		return JournalRecord{HLC: 1, Ops: []JournalOp{op}}
 	}

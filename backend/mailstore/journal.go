@@ -489,7 +489,7 @@ func (op *JournalOp) readPairPayload(d *decoder) {
 
 func (op *JournalOp) readAdd(d *decoder, dot Dot, version byte) {
 	m := &op.Message
-	m.Dot = dot
+	m.Dot, m.Instance = dot, new(Instance)
 	m.UID = imap.UID(d.uint32())
 	m.EmailID = d.guid()
 	m.Flags = Flags(d.byte())

@@ -250,8 +250,8 @@ func (c *camera) mailbox(id GUID, r mailboxRecord) error {
 		return err
 	}
 	blocks := flagBlocks{account: c.id}
-	m := PhotoMessage{Mailbox: id}
 	err = c.each(mailboxKey(c.id, kindMessage, id), func(rest, value []byte) error {
+		m := PhotoMessage{Mailbox: id}
 		if err := decodeMessage(&m.Message, uidOf(rest), value); err != nil {
 			return err
 		}
@@ -269,6 +269,7 @@ func (c *camera) mailbox(id GUID, r mailboxRecord) error {
 		return err
 	}
 	return c.each(mailboxKey(c.id, kindPending, id), func(_, value []byte) error {
+		m := PhotoMessage{Mailbox: id}
 		if err := decodeInstance(&m.Message, 0, value); err != nil {
 			return err
 		}

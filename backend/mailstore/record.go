@@ -382,18 +382,22 @@ func (d *decoder) more() *more {
 
 // decodeMessage reads a record into m.
 func decodeMessage(m *Message, uid imap.UID, b []byte) error {
+	err := decodeInstance(m, uid, b)
 	if uid == 0 {
 		return fmt.Errorf("message without a UID: %w", errRecord)
 	}
-	return decodeInstance(m, uid, b)
+	return err
 }
 
 // decodeInstance is decodeMessage also for a message without a UID that can be
-// shown.
+// shown. It fills the Instance that m has, if it has one.
 func decodeInstance(m *Message, uid imap.UID, b []byte) error {
 	d := decoder{b: b}
 	version := d.versions(messageVersion)
 	m.UID, m.more = uid, nil
+	if m.Instance == nil {
+		m.Instance = new(Instance)
+	}
 	m.ModSeq = d.uvarint()
 	m.Dot.Origin, m.Dot.Seq = Origin(d.uint64()), d.uvarint()
 	m.EmailID = d.guid()

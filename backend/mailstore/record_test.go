@@ -17,12 +17,10 @@ import (
 )
 
 func sampleMessage() Message {
-	m := Message{
-		ModSeq: 10, Dot: Dot{7, 9}, EmailID: GUID{1, 2}, Flags: FlagSeen | FlagDraft, Keywords: []string{"$a", "b"},
-		InternalDate: time.Unix(1770000000, 0).UTC(), SaveDate: time.Unix(1770000001, 0).UTC(), Octets: 120,
-	}
-	m.Body = store.Ref{Hash: store.Hash{5}, Octets: 100}
-	return m
+	return Message{ModSeq: 10, Dot: Dot{7, 9}, Flags: FlagSeen | FlagDraft, Keywords: []string{"$a", "b"}, Instance: &Instance{
+		EmailID: GUID{1, 2}, InternalDate: time.Unix(1770000000, 0).UTC(), SaveDate: time.Unix(1770000001, 0).UTC(),
+		Octets: 120, Body: store.Ref{Hash: store.Hash{5}, Octets: 100},
+	}}
 }
 
 func sampleJournal() []byte {

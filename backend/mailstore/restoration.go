@@ -317,8 +317,11 @@ func (r *Restoration) add(ctx context.Context, mailbox GUID, list []RestoredMess
 // prepareRestored is prepare with what a message keeps.
 func (s *Store) prepareRestored(m *RestoredMessage) (prepared, error) {
 	p, err := s.prepare(m.Content, m.TraceHeader, m.Flags, m.Keywords, m.InternalDate)
+	if err != nil {
+		return p, err
+	}
 	p.message.EmailID, p.saved = m.EmailID, m.SaveDate
-	return p, err
+	return p, nil
 }
 
 // Finish puts back what is not messages, and opens the account to everybody.

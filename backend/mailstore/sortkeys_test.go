@@ -164,7 +164,7 @@ func TestSortKeysGo(t *testing.T) {
 func FuzzSortKeys(f *testing.F) {
 	v := &view{}
 	for uid := range imap.UID(4) {
-		v.list.append(&Message{UID: 2*sortKeyUIDs + 3*uid})
+		v.list.append(&Message{UID: 2*sortKeyUIDs + 3*uid, Instance: &Instance{}})
 	}
 	f.Add(v.encodeSortKeys("so", []SortKey{{UID: 2 * sortKeyUIDs, Key: "a"}, {UID: 2*sortKeyUIDs + 6, Key: ""}}))
 	f.Add([]byte{sortKeyVersion, 0, 0xff})

@@ -427,7 +427,8 @@ func (t *txn) add(b *box, n addition) (added, error) {
 	if err != nil {
 		return added{}, err
 	}
-	m := n.message
+	m, instance := n.message, *n.message.Instance // the request may be applied again
+	m.Instance = &instance
 	m.UID, m.Dot = u, t.nextDot()
 	if m.SaveDate = n.saved; m.SaveDate.IsZero() {
 		m.SaveDate = t.now

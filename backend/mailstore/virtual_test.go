@@ -259,9 +259,9 @@ func TestVirtualByFlags(t *testing.T) {
 	if _, err := inbox.Remove(t.Context(), []imap.UID{1}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := v.Body(t.Context(), &Message{UID: 3}); err == nil {
+	if _, err := v.Body(t.Context(), &Message{UID: 3, Instance: &Instance{}}); err == nil {
 		v.View()
-		if _, err := v.Body(t.Context(), &Message{UID: 3}); err == nil {
+		if _, err := v.Body(t.Context(), &Message{UID: 3, Instance: &Instance{}}); err == nil {
 			t.Error("a message that is gone can be read")
 		}
 	}
