@@ -13,8 +13,8 @@ import (
 )
 
 // TestCopied: with Config.Copied no reference beyond the first writes a body
-// again, whether it lies in the index or in a pack; the body goes with the last
-// one, also where the store is opened without the setting.
+// again, or reads it, whether it lies in the index or in a pack; the body goes
+// with the last one, also where the store is opened without the setting.
 func TestCopied(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -63,6 +63,26 @@ func TestCopied(t *testing.T) {
 		}
 	}
 	holders := int64(2)
+	unread := func(fill func(*store.Batch)) {
+		t.Helper()
+		batch := store.NewBatch()
+		fill(batch)
+		err := kv.View(ctx, func(s store.Snapshot) error {
+			return batch.Ops[0].Decide(func(key []byte) ([]byte, error) {
+				if key[1] == 'h' {
+					t.Error("a reference beyond the first reads the body")
+				}
+				return s.Get(key)
+			}, store.NewBatch())
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, ref := range refs {
+		unread(func(batch *store.Batch) { b.Share(batch, ref) })
+		unread(func(batch *store.Batch) { b.Unlink(batch, ref) })
+	}
 	verify := func() {
 		t.Helper()
 		owners := func(_ context.Context, each func(store.Ref)) error {

@@ -12,8 +12,8 @@ import (
 // The keys, behind the tag:
 //
 //	h <hash>         the body: its octets when it is inline, else its pieces
-//	n <hash>         counter of the references beyond the first; looked at only
-//	                 once the body is marked as shared
+//	n <hash>         counter of the references beyond the first: where it is, the
+//	                 body is there, and marked as shared
 //	p <pack> <hash>  the pieces of that body in that pack
 //	l <pack>         counter of the octets of that pack that bodies need; see
 //	                 live.go
@@ -44,7 +44,7 @@ const (
 	kindInline = 1 // the octets follow
 	kindPieces = 2 // pieces follow
 	// flagShared marks a body that had a second reference, or is likely to get
-	// one (Config.Copied). It spares others the look at their counter.
+	// one (Config.Copied): its counter counts.
 	flagShared = 0x80
 )
 

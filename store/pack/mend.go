@@ -19,7 +19,7 @@ func (b *Blobs) Mend(batch *store.Batch, st store.Staged) {
 		batch.Before = append(batch.Before, s.sync)
 	}
 	hash := s.Ref().Hash
-	bodyKey := b.keys.body(hash)
+	bodyKey, moreKey := b.keys.body(hash), b.keys.more(hash)
 	batch.Decide(bodyKey, func(get func([]byte) ([]byte, error), w *store.Batch) error {
 		shared := byte(0)
 		value, err := get(bodyKey)
@@ -35,6 +35,8 @@ func (b *Blobs) Mend(batch *store.Batch, st store.Staged) {
 			byPack(old, func(number uint64, in []piece) { b.unlist(w, hash, number, in) })
 		case !errors.Is(err, store.ErrNotFound):
 			return err
+		default:
+			w.Delete(moreKey) // it counted for a body that is lost
 		}
 		if s.inline != nil {
 			mended := append([]byte(nil), s.inline...)

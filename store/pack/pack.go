@@ -63,8 +63,8 @@ type Config struct {
 	MoveOctets int64
 	// Copied says that bodies are likely to get more references than their
 	// first, as those of mail that is copied do: they are marked for it when they
-	// are stored, rather than written once more with the second. The last unlink
-	// of each looks at one more key for that.
+	// are stored, rather than written once more with the second, and get a counter
+	// at once, which tells that they are there.
 	Copied bool
 }
 

@@ -31,7 +31,11 @@ func (b *Blobs) Link(batch *store.Batch, st store.Staged) {
 			return nil
 		case !errors.Is(err, store.ErrNotFound):
 			return err
-		case s.inline != nil:
+		}
+		if b.cfg.Copied {
+			w.Put(moreKey, store.EncodeCounter(0))
+		}
+		if s.inline != nil {
 			w.Put(bodyKey, s.inline)
 			return nil
 		}
@@ -54,6 +58,16 @@ func (b *Blobs) mark() byte {
 func (b *Blobs) Share(batch *store.Batch, ref store.Ref) {
 	bodyKey, moreKey := b.keys.body(ref.Hash), b.keys.more(ref.Hash)
 	batch.Decide(bodyKey, func(get func([]byte) ([]byte, error), w *store.Batch) error {
+		// Its counter says that a body is there. Counters lie close together; to
+		// look at a body costs a block of the index, with all of its octets.
+		more, counted, err := moreOf(get, moreKey)
+		switch {
+		case err != nil:
+			return fmt.Errorf("share body %x: %w", ref.Hash[:8], err)
+		case counted:
+			w.Put(moreKey, store.EncodeCounter(more+1))
+			return nil
+		}
 		value, err := get(bodyKey)
 		if err != nil {
 			return fmt.Errorf("share body %x: %w", ref.Hash[:8], err)
@@ -79,6 +93,14 @@ func addReference(w *store.Batch, bodyKey, moreKey, value []byte) {
 func (b *Blobs) Unlink(batch *store.Batch, ref store.Ref) {
 	bodyKey, moreKey := b.keys.body(ref.Hash), b.keys.more(ref.Hash)
 	batch.Decide(bodyKey, func(get func([]byte) ([]byte, error), w *store.Batch) error {
+		more, counted, err := moreOf(get, moreKey)
+		if err != nil {
+			return err
+		}
+		if more > 0 {
+			w.Put(moreKey, store.EncodeCounter(more-1))
+			return nil
+		}
 		value, err := get(bodyKey)
 		if errors.Is(err, store.ErrNotFound) {
 			b.log.Error("unlinked a body that is not there", "hash", fmt.Sprintf("%x", ref.Hash))
@@ -87,19 +109,6 @@ func (b *Blobs) Unlink(batch *store.Batch, ref store.Ref) {
 		if err != nil {
 			return err
 		}
-		if len(value) > 0 && value[0]&flagShared != 0 {
-			more, err := decodeMore(get(moreKey))
-			switch {
-			case err != nil:
-				return err
-			case more > 1:
-				w.Add(moreKey, -1)
-				return nil
-			case more == 1:
-				w.Delete(moreKey)
-				return nil
-			}
-		}
 		_, pieces, err := parseBody(value)
 		if errors.Is(err, errNewer) {
 			return fmt.Errorf("unlink body %x: %w", ref.Hash[:8], err)
@@ -107,6 +116,9 @@ func (b *Blobs) Unlink(batch *store.Batch, ref store.Ref) {
 		// A value that is damaged names no pieces. What packs list of the body
 		// stays until fsck comes.
 		w.Delete(bodyKey)
+		if counted {
+			w.Delete(moreKey)
+		}
 		byPack(pieces, func(number uint64, in []piece) { b.unlist(w, ref.Hash, number, in) })
 		return nil
 	})
@@ -124,14 +136,18 @@ func (b *Blobs) unlist(w *store.Batch, hash store.Hash, number uint64, in []piec
 	w.Add(b.keys.live(number), -roomOf(in))
 }
 
-func decodeMore(value []byte, err error) (int64, error) {
+// moreOf reads how many references a body has beyond the first, and whether that
+// is counted.
+func moreOf(get func([]byte) ([]byte, error), moreKey []byte) (more int64, counted bool, err error) {
+	value, err := get(moreKey)
 	if errors.Is(err, store.ErrNotFound) {
-		return 0, nil
+		return 0, false, nil
 	}
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	return store.DecodeCounter(value)
+	more, err = store.DecodeCounter(value)
+	return more, true, err
 }
 
 // References returns how many references ref's body has; 0 when there is none.

@@ -255,7 +255,7 @@ func (v verifier) count(ctx context.Context, pair store.Pair) error {
 		switch {
 		case readErr != nil:
 			return readErr
-		case more < 1:
+		case more < 0:
 			err = fmt.Errorf("%d beyond the first", more)
 		case value == nil:
 			err = errors.New("there is no such body")
