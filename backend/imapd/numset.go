@@ -138,6 +138,9 @@ func count(spans []span) int {
 
 // contains reports whether index i lies in one of the sorted spans.
 func contains(spans []span, i int) bool {
+	if len(spans) == 1 { // 1:*
+		return spans[0].lo <= i && i < spans[0].hi
+	}
 	at, found := slices.BinarySearchFunc(spans, i, func(s span, i int) int { return cmp.Compare(s.lo, i) })
 	return found || at > 0 && i < spans[at-1].hi
 }

@@ -97,9 +97,7 @@ func (b *selection) resolve(set numSet, uid bool) ([]span, error) {
 func (b *selection) uidsOf(spans []span) []imap.UID {
 	uids := make([]imap.UID, 0, count(spans))
 	for _, sp := range spans {
-		for i := sp.lo; i < sp.hi; i++ {
-			uids = append(uids, b.told.At(i).UID)
-		}
+		uids = mailstore.UIDsOf(uids, b.told, sp.lo, sp.hi)
 	}
 	return uids
 }

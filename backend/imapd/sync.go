@@ -116,19 +116,13 @@ var errNotSuccessor = syntax("a message appeared among those already told")
 // that appeared below the highest UID told would shift the numbers of others
 // without a way to say so; mailstore promises that this cannot be.
 func compare(told, now mailstore.View) (gone []int, err error) {
-	kept := 0
-	for i := range told.Len() {
-		if kept < now.Len() {
-			uid, next := mailstore.UIDAt(told, i), mailstore.UIDAt(now, kept)
-			if next < uid {
-				return nil, errNotSuccessor
-			}
-			if next == uid {
-				kept++
-				continue
-			}
+	for i, k := range mailstore.Differences(told, now) {
+		switch {
+		case i < 0:
+			return nil, errNotSuccessor
+		case k < 0:
+			gone = append(gone, i)
 		}
-		gone = append(gone, i)
 	}
 	return gone, nil
 }
@@ -150,23 +144,15 @@ func (s *session) tellKeywords(now mailstore.View) {
 // says that told will not move, so that what is told now must be noted; shifted
 // that the client has been told which messages are gone.
 func (s *session) tellFlags(now mailstore.View, mode syncMode, stays, shifted bool) {
-	told, kept := s.box.told, 0
-	for i := range told.Len() {
-		if kept == now.Len() {
-			return
-		}
-		if mailstore.SameAt(told, i, now, kept) && !mode.stored.has(i) {
-			kept++
+	told := s.box.told
+	for i, k := range mailstore.DifferencesAnd(told, now, mode.stored.also()) {
+		if k < 0 {
 			continue
 		}
-		before, after := told.At(i), now.At(kept)
-		if before.UID != after.UID {
-			continue
-		}
-		kept++
-		before = s.box.known(before)
+		before, after := s.box.known(told.At(i)), now.At(k)
 		changed := after.ModSeq > before.ModSeq
-		if mode.unasked && changed && !mode.stored.has(i) {
+		mine := mode.stored.has(i)
+		if mode.unasked && changed && !mine {
 			s.box.stayBehind()
 			continue
 		}
@@ -176,9 +162,9 @@ func (s *session) tellFlags(now mailstore.View, mode syncMode, stays, shifted bo
 		}
 		number := i
 		if shifted {
-			number = kept - 1
+			number = k
 		}
-		switch mode.stored.owes(i, before, after, changed) {
+		switch mode.stored.owes(mine, before, after, changed) {
 		case owesFlags:
 			s.fetchFlags(number, after, mode.uid)
 		case owesModSeq:
@@ -227,9 +213,18 @@ const (
 // has reports whether the STORE named message i.
 func (e *storeEcho) has(i int) bool { return e != nil && contains(e.spans, i) }
 
-// owes decides what the client is told of message i.
-func (e *storeEcho) owes(i int, before, after *mailstore.Message, changed bool) owed {
-	mine := e.has(i)
+// owed says which messages the client is told of although they may not have
+// changed, nil for none.
+func (e *storeEcho) also() func(i int) bool {
+	if e == nil || e.silent {
+		return nil
+	}
+	return e.has
+}
+
+// owes decides what the client is told of a message, one that the STORE named if
+// it is mine.
+func (e *storeEcho) owes(mine bool, before, after *mailstore.Message, changed bool) owed {
 	switch {
 	case mine && !e.silent:
 		return owesFlags
