@@ -134,7 +134,9 @@ func (t *txn) storeFlags(b *box, uids []imap.UID, c *FlagsChange) (refused []ima
 		}
 		changed = append(changed, flagged{m, after})
 		if len(changed)%flagsPerCommit == 1 { // a journal record each
-			ops = append(ops, flagsOp(b.guid, c, keywords))
+			op := flagsOp(b.guid, c, keywords)
+			op.Dots = make([]Dot, 0, min(len(uids)-len(changed)+1, flagsPerCommit))
+			ops = append(ops, op)
 		}
 		op := ops[len(ops)-1]
 		op.clearOthers(c, m, keywords)

@@ -315,11 +315,13 @@ func (d *decoder) uids() (dots []Dot, uids []imap.UID) {
 
 // appendDots writes a set of dots, origin by origin, as ascending steps.
 func appendDots(b []byte, dots []Dot) []byte {
-	dots = slices.Clone(dots)
-	slices.SortFunc(dots, func(a, b Dot) int {
-		return cmp.Or(cmp.Compare(a.Origin, b.Origin), cmp.Compare(a.Seq, b.Seq))
-	})
-	dots = slices.Compact(dots)
+	if !areAscending(dots) {
+		dots = slices.Clone(dots)
+		slices.SortFunc(dots, func(a, b Dot) int {
+			return cmp.Or(cmp.Compare(a.Origin, b.Origin), cmp.Compare(a.Seq, b.Seq))
+		})
+		dots = slices.Compact(dots)
+	}
 	for len(dots) > 0 {
 		n := 1
 		for n < len(dots) && dots[n].Origin == dots[0].Origin {
@@ -335,6 +337,17 @@ func appendDots(b []byte, dots []Dot) []byte {
 		dots = dots[n:]
 	}
 	return binary.AppendUvarint(b, 0)
+}
+
+// areAscending reports whether dots are in order, each once: those of a change of
+// many messages mostly are.
+func areAscending(dots []Dot) bool {
+	for i := 1; i < len(dots); i++ {
+		if a, b := dots[i-1], dots[i]; a.Origin > b.Origin || a.Origin == b.Origin && a.Seq >= b.Seq {
+			return false
+		}
+	}
+	return true
 }
 
 func (d *decoder) dots() []Dot {

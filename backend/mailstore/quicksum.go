@@ -28,34 +28,42 @@ const quick1, quick2 = 0x87c37b91114253d5, 0x4cf5ad432745937f
 
 // blocks takes in whole blocks, of 16 octets each.
 func (h *quickHash) blocks(b []byte) {
-	h1, h2 := h.h1, h.h2
 	for ; len(b) >= 16; b = b[16:] {
-		k1, k2 := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
-		h1 ^= bits.RotateLeft64(k1*quick1, 31) * quick2
-		h1 = (bits.RotateLeft64(h1, 27)+h2)*5 + 0x52dce729
-		h2 ^= bits.RotateLeft64(k2*quick2, 33) * quick1
-		h2 = (bits.RotateLeft64(h2, 31)+h1)*5 + 0x38495ab5
+		*h = h.block(binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:]))
 	}
-	h.h1, h.h2 = h1, h2
+}
+
+// block is h after one more block.
+func (h quickHash) block(k1, k2 uint64) quickHash {
+	h.h1 ^= bits.RotateLeft64(k1*quick1, 31) * quick2
+	h.h1 = (bits.RotateLeft64(h.h1, 27)+h.h2)*5 + 0x52dce729
+	h.h2 ^= bits.RotateLeft64(k2*quick2, 33) * quick1
+	h.h2 = (bits.RotateLeft64(h.h2, 31)+h.h1)*5 + 0x38495ab5
+	return h
 }
 
 // end takes in what is less than a block, of so many octets in all.
-func (h *quickHash) end(rest []byte, octets int) (s [16]byte) {
-	h1, h2 := h.h1, h.h2
+func (h quickHash) end(rest []byte, octets int) (s [16]byte) {
 	var tail [16]byte
 	copy(tail[:], rest)
-	h2 ^= bits.RotateLeft64(binary.LittleEndian.Uint64(tail[8:])*quick2, 33) * quick1
-	h1 ^= bits.RotateLeft64(binary.LittleEndian.Uint64(tail[:])*quick1, 31) * quick2
-	h1 ^= uint64(octets)
-	h2 ^= uint64(octets)
-	h1 += h2
-	h2 += h1
-	h1, h2 = spread(h1), spread(h2)
-	h1 += h2
-	h2 += h1
-	binary.LittleEndian.PutUint64(s[:], h1)
-	binary.LittleEndian.PutUint64(s[8:], h2)
+	h = h.tail(binary.LittleEndian.Uint64(tail[:]), binary.LittleEndian.Uint64(tail[8:]), octets)
+	binary.LittleEndian.PutUint64(s[:], h.h1)
+	binary.LittleEndian.PutUint64(s[8:], h.h2)
 	return s
+}
+
+// tail is end where the rest is at hand as numbers.
+func (h quickHash) tail(k1, k2 uint64, octets int) quickHash {
+	h.h2 ^= bits.RotateLeft64(k2*quick2, 33) * quick1
+	h.h1 ^= bits.RotateLeft64(k1*quick1, 31) * quick2
+	h.h1 ^= uint64(octets)
+	h.h2 ^= uint64(octets)
+	h.h1 += h.h2
+	h.h2 += h.h1
+	h.h1, h.h2 = spread(h.h1), spread(h.h2)
+	h.h1 += h.h2
+	h.h2 += h.h1
+	return h
 }
 
 // spread has each bit depend on all.
@@ -72,14 +80,20 @@ func (v *view) sumFlags(m, n *Message) {
 		v.sum(n, 1)
 		return
 	}
-	// They differ in the last octet, and so in what is behind the last block.
-	b := appendSummed(make([]byte, 0, 64), v.guid, m)
-	const whole = summedOctets &^ 15
-	var h quickHash
-	h.blocks(b[:whole])
-	subtractSum(&v.digest, h.end(b[whole:], summedOctets))
-	b[summedOctets-1] = byte(n.Flags)
-	addSum(&v.digest, h.end(b[whole:], summedOctets))
+	// What appendSummed writes, without memory between, as this is most of what a
+	// change of all flags has to compute. Both have the same two blocks; the flags
+	// are the last octet of what is behind them.
+	origin, seq := bits.ReverseBytes64(uint64(m.Dot.Origin)), bits.ReverseBytes64(m.Dot.Seq)
+	h := quickHash{}.block('m'|binary.LittleEndian.Uint64(v.guid[:])<<8, binary.LittleEndian.Uint64(v.guid[7:]))
+	h = h.block(uint64(v.guid[15])|origin<<8, origin>>56|seq<<8)
+	rest := seq>>56 | uint64(m.register())<<8
+	before, after := h.tail(rest|uint64(m.Flags)<<40, 0, summedOctets), h.tail(rest|uint64(n.Flags)<<40, 0, summedOctets)
+	low, carry := bits.Add64(binary.LittleEndian.Uint64(v.digest[:]), after.h1, 0)
+	high, _ := bits.Add64(binary.LittleEndian.Uint64(v.digest[8:]), after.h2, carry)
+	low, borrow := bits.Sub64(low, before.h1, 0)
+	high, _ = bits.Sub64(high, before.h2, borrow)
+	binary.LittleEndian.PutUint64(v.digest[:], low)
+	binary.LittleEndian.PutUint64(v.digest[8:], high)
 }
 
 // sumQuickly makes the digest of v, all of whose messages are in its list, a

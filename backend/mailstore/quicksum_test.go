@@ -35,14 +35,15 @@ func TestQuickSum(t *testing.T) {
 // What a change of flags does to a digest at once is what it does in two steps.
 func TestQuickSumOfFlags(t *testing.T) {
 	t.Parallel()
+	mailbox := GUID{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
 	for _, keywords := range [][]string{nil, {"$Work"}} {
 		for flags := Flags(0); flags <= allFlags; flags++ {
-			m := &Message{UID: imap.UID(flags) * 300, Dot: Dot{7, uint64(flags) << 40}, Flags: flags}
+			m := &Message{UID: imap.UID(flags)<<24 | 0x1234, Dot: Dot{0x1122334455667788, 0x99aabbccddeeff | uint64(flags)<<58}, Flags: flags}
 			n := &Message{UID: m.UID, Dot: m.Dot, Flags: allFlags &^ flags, Keywords: keywords}
 			if got := len(appendSummed(nil, GUID{}, m)); got != summedOctets {
 				t.Fatalf("%d octets", got)
 			}
-			once := &view{guid: GUID{1, 2, 3}, mailboxRecord: mailboxRecord{summed: true, quick: true}}
+			once := &view{guid: mailbox, mailboxRecord: mailboxRecord{summed: true, quick: true}}
 			twice := &view{guid: once.guid, mailboxRecord: once.mailboxRecord}
 			once.sumFlags(m, n)
 			twice.sum(m, -1)
