@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -70,6 +71,29 @@ func (f *File) KeyDir() string {
 		return f.Gateway.DKIM.KeyDir
 	}
 	return filepath.Join(f.DataDir, "dkim")
+}
+
+// signedTooEarly warns of maps that change on the way out what was signed before.
+func (g *Gateway) signedTooEarly() []string {
+	if g.Rewrite == nil || len(g.Rewrite.Generic) == 0 {
+		return nil
+	}
+	lists := g.Policies
+	for _, l := range g.Listeners {
+		lists = append(slices.Clip(lists), l.Policies...)
+	}
+	var all []string
+	for _, p := range lists {
+		for _, step := range p.Steps {
+			if p.List != string(policy.ListContent) || !slices.Contains([]string{signing.NameSign, signing.NameSeal}, step.name) {
+				continue
+			}
+			maps := g.Rewrite.rangeOf("smtp_generic_maps")
+			all = append(all, fmt.Sprintf("%s:%d: smtp_generic_maps change addresses behind %s (%s:%d), which breaks its signature of mail that has them: canonical_maps change them before it",
+				maps.Filename, maps.Start.Line, step.name, step.at.Filename, step.at.Start.Line))
+		}
+	}
+	return all
 }
 
 // SignsOwn reports whether what the server writes itself is signed.

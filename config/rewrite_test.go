@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -51,6 +52,55 @@ func rewritingFiles(text string) map[string]string {
 		"postern.hcl": text, "people.ldif": "dn: dc=example,dc=com\nobjectClass: domain\ndc: example\n",
 		"canonical": "a@example.com b@example.com\n", "generic": "/^(.*)@x$/ $1@y.example\n",
 		"new.key": "the new key of this year\n", "old.key": "the old key of last year\n",
+	}
+}
+
+// What is changed behind a signature is told, with both places.
+func TestWarningOfGenericMapsBehindSignatures(t *testing.T) {
+	t.Parallel()
+	const gateways, listeners = "  hopcount_limit = 30\n", "  listener \"mx\" { bind = [\"127.0.0.1:0\"] }\n"
+	inList := func(steps string) string { return "  policy \"content\" {\n" + steps + "  }\n" }
+	for name, c := range map[string]struct {
+		text string
+		want []string
+	}{
+		"no signature": {rewriting, nil},
+		"in the gateway": {strings.Replace(rewriting, gateways, gateways+inList("    sign_dkim {}\n    seal_arc {}\n"), 1),
+			[]string{"sign_dkim (", "seal_arc ("}},
+		"in a listener": {strings.Replace(rewriting, listeners, "  listener \"mx\" {\n  bind = [\"127.0.0.1:0\"]\n"+inList("    sign_dkim {}\n")+"  }\n", 1),
+			[]string{"sign_dkim ("}},
+		"no map": {strings.Replace(strings.Replace(rewriting, gateways, gateways+inList("    sign_dkim {}\n"), 1),
+			"    smtp_generic_maps              = \"regexp:generic\"\n", "", 1), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, err := Load(write(t, rewritingFiles(c.text)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var told []string
+			for _, w := range f.Warnings() {
+				if strings.Contains(w, "smtp_generic_maps") {
+					told = append(told, w)
+				}
+			}
+			if len(told) != len(c.want) {
+				t.Fatalf("told %q, want %q", told, c.want)
+			}
+			lines := strings.Split(c.text, "\n")
+			for i, w := range told {
+				var at int
+				_, rest, _ := strings.Cut(w, ".hcl:")
+				if _, err := fmt.Sscanf(rest, "%d:", &at); err != nil || !strings.Contains(lines[at-1], "smtp_generic_maps") {
+					t.Errorf("%q does not say where the maps are", w)
+				}
+				_, rest, _ = strings.Cut(rest, ".hcl:")
+				step := strings.TrimSuffix(c.want[i], " (")
+				if _, err := fmt.Sscanf(rest, "%d)", &at); err != nil || !strings.Contains(lines[at-1], step) || !strings.Contains(w, c.want[i]) {
+					t.Errorf("%q does not say where %s is", w, step)
+				}
+			}
+		})
 	}
 }
 

@@ -114,6 +114,7 @@ func (f *File) Warnings() []string {
 				look(&srs.block, "secret_files", file)
 			}
 		}
+		all = append(all, f.Gateway.signedTooEarly()...)
 		for _, t := range f.Gateway.Targets {
 			look(&t.block, "password_file", t.PasswordFile)
 			if setting := t.trustingLogin(); setting != "" && len(f.Gateway.TLSPolicy) == 0 {
