@@ -59,6 +59,13 @@ func (l *SMTPListener) softBounce(g *Gateway) bool {
 	return g.SoftBounce
 }
 
+func (l *SMTPListener) strictPaths(g *Gateway) bool {
+	if l.wrote("strict_rfc821_envelopes") {
+		return l.StrictPaths
+	}
+	return g.StrictPaths
+}
+
 func (l *SMTPListener) footer(g *Gateway) string {
 	if l.wrote("reject_footer") {
 		return l.RejectFooter

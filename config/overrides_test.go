@@ -26,6 +26,8 @@ func TestOverrides(t *testing.T) {
 		"defaults":       {"", "", "early=false accept=false sender=false networks=2 soft=false footer= keep=false"},
 		"the gateway's":  {"delay_reject = false\nreject_unlisted_sender = true\nsoft_bounce = true\nreject_footer = \"x\"\nmynetworks = []\n", "", "early=true accept=false sender=true networks=0 soft=true footer=x keep=false"},
 		"the listener's": {"delay_reject = false\nreject_unlisted_sender = true\nsoft_bounce = true\nreject_footer = \"x\"\nmynetworks = []\n", "delay_reject = true\nreject_unlisted_sender = false\nsoft_bounce = false\nreject_footer = \"\"\nmynetworks = [\"192.0.2.1\"]\nreject_unlisted_recipient = false\n", "early=false accept=true sender=false networks=1 soft=false footer= keep=false"},
+		"loose":          {"strict_rfc821_envelopes = false\n", "", "early=false accept=false sender=false networks=2 soft=false footer= keep=false"},
+		"loose but here": {"strict_rfc821_envelopes = false\n", "strict_rfc821_envelopes = true\n", "early=false accept=false sender=false networks=2 soft=false footer= keep=false"},
 		"after a filter": {"", "receive_override_options = [\"no_unknown_recipient_checks\", \"no_address_mappings\"]\n", "early=false accept=true sender=false networks=2 soft=false footer= keep=true"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -40,6 +42,10 @@ func TestOverrides(t *testing.T) {
 				len(p.Networks), wire.SoftBounce, wire.RejectFooter, l.Sessions(f).KeepAddresses && l.KeepsAddresses())
 			if got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+			loose := strings.Contains(tt.gateway, "envelopes = false") && !strings.Contains(tt.listener, "envelopes = true")
+			if wire.LooseEnvelopes != loose {
+				t.Errorf("loose envelopes %v, want %v", wire.LooseEnvelopes, loose)
 			}
 			// What other servers say is no listener's.
 			if soft := f.Delivery().SoftBounce; soft != f.Gateway.SoftBounce {

@@ -105,7 +105,8 @@ func (l *SMTPListener) Room(f *File, resolver smtpd.Resolver) smtp.ServerConfig 
 		MaxMessageOctets: int64(l.MaxMessage), MaxRecipients: l.MaxRecipients, MaxLineOctets: f.Gateway.LineLength,
 		MaxSessions: l.MaxSessions, MaxSessionsPerClient: orNoLimit(l.MaxPerClient),
 		CommandTimeout: l.CommandTimeout, BlockTimeout: l.DataTimeout, Grace: f.Grace, RequireTLS: l.RequireTLS,
-		SoftBounce: l.softBounce(f.Gateway), RejectFooter: l.footer(f.Gateway),
+		LooseEnvelopes: !l.strictPaths(f.Gateway),
+		SoftBounce:     l.softBounce(f.Gateway), RejectFooter: l.footer(f.Gateway),
 		XClientHosts: l.XClientHosts, XForwardHosts: l.XForwardHosts,
 	}
 	f.Gateway.limitsOf(l).apply(&c, l.networks(f.Gateway))

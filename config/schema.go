@@ -301,6 +301,7 @@ type Gateway struct {
 	UnlistedSender bool           `conf:"reject_unlisted_sender" default:"false" doc:"Refuse senders in our domains that the directory does not know."`
 	RelayFirst     bool           `conf:"relay_before_recipient" default:"true" doc:"Ask the relay list before the recipient list, as Postfix 3.6 and later do."`
 	ShowUnknown    bool           `conf:"show_user_unknown_table_name" default:"false" doc:"Say with a recipient that nobody has which kind of address it is, as Postfix does: User unknown in local recipient table, or relay recipient table."`
+	StrictPaths    bool           `conf:"strict_rfc821_envelopes" default:"true" doc:"Refuse addresses in MAIL and RCPT that stand without angle brackets, or with blanks inside them. Devices that write them so need false; Postfix's default is that."`
 	SoftBounce     bool           `conf:"soft_bounce" default:"false" doc:"Answer 4xx wherever 5xx is meant, and keep in the queue until it expires what other servers refuse for good, so that nothing is lost while a configuration is tried out."`
 	RejectFooter   string         `conf:"reject_footer" doc:"What is said after every refusal, on a line of its own; one that begins with \\c continues the last line. $client_address, $client_port, $localtime and $server_name are filled in; in this file a dollar sign before a brace is written twice."`
 }
@@ -344,6 +345,7 @@ type SMTPListener struct {
 	DelayReject    bool           `conf:"delay_reject" doc:"As in the gateway. Empty: as there."`
 	UnlistedRcpt   bool           `conf:"reject_unlisted_recipient" doc:"As in the gateway. Empty: as there."`
 	UnlistedSender bool           `conf:"reject_unlisted_sender" doc:"As in the gateway. Empty: as there."`
+	StrictPaths    bool           `conf:"strict_rfc821_envelopes" doc:"As in the gateway. Empty: as there."`
 	SoftBounce     bool           `conf:"soft_bounce" doc:"As in the gateway, for what this listener answers. Empty: as there."`
 	RejectFooter   string         `conf:"reject_footer" doc:"As in the gateway. Empty: as there."`
 	TraceLogin     bool           `conf:"sasl_authenticated_header" default:"false" doc:"Name who logged in in the Received field, which everybody reads who gets the message. local: always."`

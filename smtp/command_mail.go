@@ -55,6 +55,9 @@ func (s *serverSession) origin() mail.Domain {
 // UTF-8 is known only after the parameters.
 func (s *serverSession) parseMail(arg string) (MailCommand, error) {
 	var cmd MailCommand
+	if s.set.LooseEnvelopes {
+		arg = tightened(arg, "FROM:")
+	}
 	path, rest, err := parsePathArgument(arg, "FROM:", s.origin(), s.set.offers("SMTPUTF8"), status.BadSenderSyntax)
 	if err != nil {
 		return cmd, err
@@ -189,6 +192,9 @@ func (s *serverSession) refuseSurplus(tx *transaction) error {
 
 func (s *serverSession) parseRcpt(arg string) (RcptCommand, error) {
 	var cmd RcptCommand
+	if s.set.LooseEnvelopes {
+		arg = tightened(arg, "TO:")
+	}
 	path, rest, err := parsePathArgument(arg, "TO:", s.origin(), s.tx.smtpUTF8, status.BadAddressSyntax)
 	if err != nil {
 		return cmd, err

@@ -28,6 +28,39 @@ func cutKeyword(arg, keyword string) (string, bool) {
 	return strings.TrimLeft(arg[len(keyword):], " "), true
 }
 
+// tightened returns arg with the path behind keyword as it should have been
+// written: in angle brackets, without blanks inside them. What cannot be meant
+// for an address stays as it is.
+func tightened(arg, keyword string) string {
+	path, ok := cutKeyword(arg, keyword)
+	if !ok || path == "" {
+		return arg
+	}
+	if path[0] != '<' {
+		end := outsideQuotes(path, ' ')
+		return keyword + "<" + path[:end] + ">" + path[end:]
+	}
+	end := outsideQuotes(path, '>')
+	return keyword + "<" + strings.Trim(path[1:end], " ") + path[end:]
+}
+
+// outsideQuotes returns where c stands first in s outside of quoted strings, or
+// the end of s.
+func outsideQuotes(s string, c byte) int {
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case quoted && s[i] == '\\':
+			i++
+		case s[i] == '"':
+			quoted = !quoted
+		case !quoted && s[i] == c:
+			return i
+		}
+	}
+	return len(s)
+}
+
 // parsePathArgument reads "FROM:<path> parameters" and its like. Non-ASCII in
 // the path is taken when utf8Allowed, else it is NeedSMTPUTF8; every other
 // mistake in it is syntaxReason. A local-part alone is one without origin.

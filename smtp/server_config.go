@@ -105,6 +105,11 @@ type ServerConfig struct {
 	// section 4.1.2).
 	Origin func(*mail.Client) mail.Domain
 
+	// LooseEnvelopes takes addresses in MAIL and RCPT that stand without their
+	// angle brackets, or with blanks inside them, as devices write them that never
+	// read RFC 5321.
+	LooseEnvelopes bool
+
 	// SoftBounce turns every permanent refusal into a transient one, for the time
 	// in which a configuration is tried out.
 	SoftBounce bool

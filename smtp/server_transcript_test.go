@@ -20,6 +20,7 @@ type transcriptConfig struct {
 	InsecureAuth bool
 	HeloRequired bool
 	RequireTLS   bool
+	Loose        bool
 	RejectLF     bool
 	Tolerate     bool
 	Message      int64
@@ -38,7 +39,7 @@ type transcriptConfig struct {
 
 func (c transcriptConfig) server(t *testing.T, serverTLS *tls.Config) ServerConfig {
 	cfg := ServerConfig{
-		Hostname: "mx.test", AllowInsecureAuth: c.InsecureAuth, HeloRequired: c.HeloRequired, RequireTLS: c.RequireTLS,
+		Hostname: "mx.test", AllowInsecureAuth: c.InsecureAuth, HeloRequired: c.HeloRequired, RequireTLS: c.RequireTLS, LooseEnvelopes: c.Loose,
 		MaxMessageOctets: c.Message, MaxRecipients: c.Recipients, MaxLineOctets: c.Line,
 		Priorities: c.Priorities, MaxPriority: c.MaxPriority, SoftErrors: c.SoftErrors, HardErrors: c.HardErrors, MaxJunkCommands: c.Junk, DiscardEHLO: c.Discard,
 	}

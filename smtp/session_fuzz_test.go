@@ -127,6 +127,9 @@ func FuzzPathArgument(f *testing.F) {
 			return
 		}
 		first, rest, err := parsePathArgument(arg, "FROM:", "", true, 0)
+		if loose, _, looseErr := parsePathArgument(tightened(arg, "FROM:"), "FROM:", "", true, 0); err == nil && (looseErr != nil || loose != first) {
+			t.Errorf("%q: %#v is %#v, %v where less is asked for", arg, first, loose, looseErr)
+		}
 		if err != nil {
 			return
 		}

@@ -312,7 +312,7 @@ func (sc scene) standIn(t *testing.T) *standIn {
 	s := &standIn{Listener: l, cast: sc.cast, log: newLogbook()}
 	cfg := smtp.ServerConfig{
 		Name: "test", Hostname: "mx.example.com", LookupHostname: s.hostname, ErrorDelay: time.Nanosecond, MaxMessageOctets: 10240000,
-		MaxRecipients: sc.MaxRecipients, SoftBounce: sc.SoftBounce, RejectFooter: sc.RejectFooter, HeloRequired: sc.HeloRequired,
+		MaxRecipients: sc.MaxRecipients, SoftBounce: sc.SoftBounce, RejectFooter: sc.RejectFooter, HeloRequired: sc.HeloRequired, LooseEnvelopes: sc.LooseEnvelopes,
 		Noticed: s.log.Record, Pipelining: smtp.PipeliningTolerate, AllowInsecureAuth: true, TLS: sc.cast.serverTLS(t),
 	}
 	if sc.outside != nil {

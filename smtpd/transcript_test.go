@@ -49,9 +49,9 @@ type scene struct {
 	Trusted                       bool   // the client is in our networks
 	Networks                      []string
 	// As in policy.Config and smtp.ServerConfig.
-	RecipientBeforeRelay, RejectUnlistedSender, ShowUnknownTable, HeloRequired bool
-	MaxRecipients                                                              int
-	Priority                                                                   int8 // of what asks for none; others may ask for up to 4
+	RecipientBeforeRelay, RejectUnlistedSender, ShowUnknownTable, HeloRequired, LooseEnvelopes bool
+	MaxRecipients                                                                              int
+	Priority                                                                                   int8 // of what asks for none; others may ask for up to 4
 	// Canonical maps addresses; "down" as result is a table that does not
 	// answer. AlwaysBcc get copies.
 	Canonical map[string]string
