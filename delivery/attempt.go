@@ -202,7 +202,7 @@ func (a *attempt) send(ctx context.Context, c *smtp.Client) []smtp.ClientResult 
 		Octets:  octets,
 		Content: content,
 	}
-	if err := a.pool.downgrade(&m, c, content); err != nil {
+	if err := a.pool.downgrade(&m, c, content, a.d.QueueID); err != nil {
 		return allResults(len(a.open), err)
 	}
 	if _, offered := c.Extension("SMTPUTF8"); env.SMTPUTF8 && !offered {

@@ -16,7 +16,7 @@ import (
 //
 // The error is status.PeerNo8BitMIME where that would break a signature:
 // another host may still take the message.
-func (p *Pool) downgrade(m *smtp.ClientMessage, c *smtp.Client, content mail.Content) error {
+func (p *Pool) downgrade(m *smtp.ClientMessage, c *smtp.Client, content mail.Content, id mail.QueueID) error {
 	if _, offered := c.Extension("8BITMIME"); offered || p.cfg.Client.LMTP || p.cfg.keepEightBit {
 		return nil
 	}
@@ -33,6 +33,9 @@ func (p *Pool) downgrade(m *smtp.ClientMessage, c *smtp.Client, content mail.Con
 	octets, err := io.Copy(io.Discard, conversion.Reader(content))
 	if err != nil {
 		return status.New(status.StoreDown, err)
+	}
+	if conversion.BreaksDKIM() {
+		p.log.Warn("content is converted for a server without 8BITMIME, and its DKIM signature does not hold there", "qid", id, "remote", c.RemoteAddr())
 	}
 	m.From.Body, m.Octets, m.Content = mail.Body7Bit, octets, conversion.Reader(content)
 	return rewind(content)

@@ -1,11 +1,16 @@
 package delivery_test
 
 import (
+	"bytes"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/postern-mail/postern/delivery"
+	"github.com/postern-mail/postern/delivery/relay"
 	"github.com/postern-mail/postern/delivery/tlspolicy"
 )
 
@@ -94,6 +99,38 @@ func TestDowngrade(t *testing.T) {
 	deliver(eightBitLetter, "delivered by peer")
 	if text := <-got; !strings.Contains(text, "Gr\u00fc\u00dfe") {
 		t.Errorf("kept: got %q", text)
+	}
+}
+
+// TestDowngradeBreaksDKIM: the log tells of signatures that a conversion breaks.
+func TestDowngradeBreaksDKIM(t *testing.T) {
+	t.Parallel()
+	port, got := oldServer(t, "127.0.0.1:0")
+	var log bytes.Buffer
+	var mu sync.Mutex // over log
+	tr, err := relay.New(delivery.Target{Name: "test", Protocol: delivery.SMTP, Addresses: []string{"[127.0.0.1]:" + port}, TLS: tlspolicy.None},
+		"mx.example.com", names{}, nil, hclog.New(&hclog.LoggerOptions{Output: &log, Mutex: &mu}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	running(t, tr.Run)
+	for text, warns := range map[string]bool{
+		eightBitLetter: false,
+		"dkim-signature: v=1\r\n" + eightBitLetter:         true,
+		"X-DKIM-Signature: v=1\r\n" + eightBitLetter:       false,
+		"DKIM-Signature: v=1\r\n" + body:                   false, // ASCII
+		eightBitLetter + "DKIM-Signature: in the body\r\n": false,
+	} {
+		if out := tr.Deliver(t.Context(), messageOf(text, "x@example.net")); sketch(out) != "delivered by peer" {
+			t.Errorf("%q: %+v", text, out)
+		}
+		<-got
+		mu.Lock()
+		if warned := strings.Contains(log.String(), "its DKIM signature does not hold there"); warned != warns {
+			t.Errorf("%q: the log has %q", text, log.String())
+		}
+		log.Reset()
+		mu.Unlock()
 	}
 }
 

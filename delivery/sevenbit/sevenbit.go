@@ -48,10 +48,17 @@ const (
 
 // Conversion is what has to be done with one message. The zero Conversion
 // leaves it as it is.
-type Conversion struct{ parts []action }
+type Conversion struct {
+	parts []action
+	dkim  bool // the message has a DKIM signature
+}
 
 // Needed reports whether there is anything to do.
 func (c Conversion) Needed() bool { return len(c.parts) > 0 }
+
+// BreaksDKIM reports whether what has to be done breaks a DKIM signature (RFC
+// 6376 section 5.3): every one covers the body.
+func (c Conversion) BreaksDKIM() bool { return c.Needed() && c.dkim }
 
 // Look reads a message, CRLF line ends, to find out what has to be done. Its
 // error is ErrSigned, ErrIntricate, or the reader's.
@@ -79,7 +86,7 @@ func Look(r io.Reader) (Conversion, error) {
 	case s.tooMany:
 		return Conversion{}, ErrIntricate
 	default:
-		return Conversion{s.parts}, nil
+		return Conversion{s.parts, s.dkim}, nil
 	}
 }
 
@@ -269,12 +276,21 @@ type surveyor struct {
 	found    bool // octets above 127 in it
 	eightBit bool // in any part that is converted, or between them
 	tooMany  bool // there are more parts than parts holds
+	inside   bool // behind the message's own header
+	dkim     bool // a DKIM signature in that
 	err      error
 }
 
-func (*surveyor) field([]byte, bool) {}
+const dkimSignature = "DKIM-Signature:"
+
+func (s *surveyor) field(line []byte, first bool) {
+	if first && !s.inside && len(line) > len(dkimSignature) && strings.EqualFold(string(line[:len(dkimSignature)]), dkimSignature) {
+		s.dkim = true
+	}
+}
 
 func (s *surveyor) headerEnds(p part, _ []byte) {
+	s.inside = true
 	s.partEnds()
 	s.now, s.open, s.found = p, true, false
 }
