@@ -353,7 +353,17 @@ func pruneBackups(c *cobra.Command, dir string) error {
 		return err
 	}
 	defer unlock()
-	p, err := folder.Prune(c.Context(), keep, dry)
+	line := newProgressLine(c.ErrOrStderr())
+	tell := progressOf(line)
+	p, err := folder.Prune(c.Context(), keep, dry, func(p backup.Pruning) {
+		tell(func(time.Duration) string {
+			if p.Of > 0 {
+				return fmt.Sprintf("%d of %d manifests read", p.Manifests, p.Of)
+			}
+			return fmt.Sprintf("%d%% of the bodies looked at, %d to go, %s", p.Share, p.Bodies, octets(uint64(p.Octets)))
+		})
+	})
+	line.end()
 	if err != nil {
 		return err
 	}

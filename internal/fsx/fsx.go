@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -93,6 +94,67 @@ func writeNew(fsys FS, name string, data []byte) error {
 		return errors.Join(err, f.Close())
 	}
 	return errors.Join(f.Sync(), f.Close())
+}
+
+// SyncAll is Sync of many files at once, which may cost no more than that of one.
+// After an error none of them counts as synced.
+func SyncAll(fsys FS, files []File) error {
+	if fsys == OS() && len(files) > 1 {
+		if done, err := syncTogether(files); done {
+			return err
+		}
+	}
+	const atOnce = 8
+	var errs [atOnce]error
+	var all sync.WaitGroup
+	for k := range min(atOnce, len(files)) {
+		all.Go(func() {
+			for i := k; i < len(files) && errs[k] == nil; i += atOnce {
+				errs[k] = files[i].Sync()
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs[:]...)
+}
+
+// syncTogether writes out the file systems that files are in, where these are
+// known to keep what Sync promises so. It costs one flush of the disk, not one for
+// each file. An error in writing a file shows at that file only, so that each is
+// asked.
+func syncTogether(files []File) (done bool, err error) {
+	synced := make(map[uint64]bool) // by device
+	for _, f := range files {
+		err := f.(osFile).withDescriptor("syncfs", func(fd int) error {
+			var st unix.Stat_t
+			if err := unix.Fstat(fd, &st); err != nil || synced[st.Dev] {
+				return err
+			}
+			var fs unix.Statfs_t
+			if err := unix.Fstatfs(fd, &fs); err != nil {
+				return err
+			}
+			switch fs.Type {
+			case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC:
+			default:
+				return errors.ErrUnsupported
+			}
+			synced[st.Dev] = true
+			return unix.Syncfs(fd)
+		})
+		if errors.Is(err, errors.ErrUnsupported) {
+			return false, nil
+		} else if err != nil {
+			return true, err
+		}
+	}
+	for _, f := range files {
+		const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+		if err := f.(osFile).withDescriptor("sync_file_range", func(fd int) error { return unix.SyncFileRange(fd, 0, 0, all) }); err != nil {
+			return true, err
+		}
+	}
+	return true, nil
 }
 
 type osFS struct{}

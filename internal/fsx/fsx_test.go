@@ -2,6 +2,7 @@ package fsx_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -324,4 +325,46 @@ func TestIsFull(t *testing.T) {
 	if fsx.IsFull(unix.EIO) || fsx.IsFull(nil) {
 		t.Error("another error is taken for a full disk")
 	}
+}
+
+// TestSyncAll: files that were synced together are there after a power cut, and an
+// error of one is that of all.
+func TestSyncAll(t *testing.T) {
+	eachFS(t, func(t *testing.T, fsys fsx.FS, dir string) {
+		for _, n := range []int{0, 1, 3, 40} {
+			var files []fsx.File
+			for i := range n {
+				files = append(files, create(t, fsys, filepath.Join(dir, fmt.Sprint(n, "-", i)), fmt.Sprint("content ", i)))
+			}
+			if err := fsx.SyncAll(fsys, files); err != nil {
+				t.Fatal(err)
+			}
+			if err := fsys.SyncDir(dir); err != nil {
+				t.Fatal(err)
+			}
+			left := fsys
+			if disk, ok := fsys.(*fsxtest.Disk); ok {
+				left = disk.Cut(uint64(n))
+			}
+			for i := range n {
+				if got := content(t, left, filepath.Join(dir, fmt.Sprint(n, "-", i))); got != fmt.Sprint("content ", i) {
+					t.Errorf("file %d of %d holds %q", i, n, got)
+				}
+			}
+			if n == 0 {
+				continue
+			}
+			for _, f := range files[n-1:] {
+				if err := f.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := fsx.SyncAll(fsys, files); !errors.Is(err, fs.ErrClosed) {
+				t.Errorf("one of %d is closed: %v", n, err)
+			}
+			for _, f := range files[:n-1] {
+				_ = f.Close()
+			}
+		}
+	})
 }

@@ -360,14 +360,18 @@ func TestPrune(t *testing.T) {
 		_, err = in.Remove(t.Context(), []imap.UID{v.At(v.Len() - 1).UID})
 		must(t, err)
 	}
-	if _, err := r.Prune(t.Context(), Keep{}, false); err == nil {
+	if _, err := r.Prune(t.Context(), Keep{}, false, nil); err == nil {
 		t.Error("all runs may go")
 	}
 	keep := Keep{Daily: 5, Weekly: 3}
-	dry, err := r.Prune(t.Context(), keep, true)
+	dry, err := r.Prune(t.Context(), keep, true, nil)
 	must(t, err)
-	p, err := r.Prune(t.Context(), keep, false)
+	read, share := 0, 0
+	p, err := r.Prune(t.Context(), keep, false, func(p Pruning) { read, share = max(read, p.Manifests), max(share, p.Share) })
 	must(t, err)
+	if read == 0 || share < 90 {
+		t.Errorf("told of %d manifests and %d %% of the bodies", read, share)
+	}
 	if len(p.Kept) != 6 || len(p.Removed) != 14 || p.Bodies != 14 || !slices.Equal(p.Removed, dry.Removed) {
 		t.Errorf("%+v, dry %+v", p, dry)
 	}
@@ -377,7 +381,7 @@ func TestPrune(t *testing.T) {
 	if names, _ := r.Runs(); len(names) != 6 {
 		t.Errorf("runs %v", names)
 	}
-	again, err := r.Prune(t.Context(), keep, false)
+	again, err := r.Prune(t.Context(), keep, false, nil)
 	must(t, err)
 	if len(again.Removed) != 0 || again.Bodies != 0 || again.Manifests != 0 {
 		t.Errorf("again: %+v", again)
@@ -387,7 +391,7 @@ func TestPrune(t *testing.T) {
 	must(t, err)
 	a, _ := run.Account("kim")
 	must(t, os.WriteFile(r.manifestPath(a.ID, a.Manifest), []byte("x"), 0o600))
-	if _, err := r.Prune(t.Context(), Keep{Last: 1}, false); !errors.Is(err, ErrDamaged) {
+	if _, err := r.Prune(t.Context(), Keep{Last: 1}, false, nil); !errors.Is(err, ErrDamaged) {
 		t.Errorf("with a damaged manifest: %v", err)
 	}
 	if names, _ := r.Runs(); len(names) != 6 {

@@ -27,7 +27,8 @@ func (r *Repository) bodyPath(h store.Hash) string {
 	return filepath.Join(r.dir, bodiesName, name[:2], name+packed)
 }
 
-// Has reports whether a body is there, by its name and that it is not empty.
+// Has reports whether a body is there, by its name and that it is not empty. One
+// that was written and not named yet is not.
 func (r *Repository) Has(h store.Hash) bool {
 	f, err := r.read(r.bodyPath(h))
 	if err != nil {
@@ -41,6 +42,9 @@ func (r *Repository) Has(h store.Hash) bool {
 // keeps is Has for who names the body anew: syncNames then makes its name
 // durable, for whoever wrote it may have been killed before.
 func (r *Repository) keeps(h store.Hash) (bool, error) {
+	if r.isComing(r.bodyPath(h)) {
+		return true, nil
+	}
 	if !r.Has(h) {
 		return false, nil
 	}
@@ -68,7 +72,7 @@ var decoders = sync.Pool{New: func() any {
 	return d
 }}
 
-// WriteBody writes a body, durable but for its name, which syncNames makes so.
+// WriteBody writes a body. It has its name, durable, behind the next syncNames.
 // It returns how many octets that took. ErrDamaged when r is not what ref says;
 // an error of r as it is.
 func (r *Repository) WriteBody(ref store.Ref, from io.Reader) (written int64, err error) {
@@ -118,8 +122,8 @@ func (w *object) sum() (h store.Hash) {
 	return h
 }
 
-// finish makes the content durable and gives it its name; with an error it
-// removes it instead.
+// finish ends the content, which gets its name with others, when it is durable; with
+// an error it is removed instead.
 func (w *object) finish(err error, name string) (written int64, _ error) {
 	if closed := w.encoder.Close(); err == nil {
 		err = closed
@@ -129,22 +133,13 @@ func (w *object) finish(err error, name string) (written int64, _ error) {
 	if err == nil {
 		err = w.buffer.Flush()
 	}
-	if err == nil {
-		err = w.file.Sync()
-	}
 	written, _ = w.offset.Seek(0, io.SeekCurrent) // it only tells
-	if closed := w.file.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = w.repository.fsys.Rename(w.name, name)
-	}
 	if err != nil {
+		_ = w.file.Close()
 		_ = w.repository.fsys.Remove(w.name) // prune does, if this does not
 		return 0, err
 	}
-	w.repository.soil(filepath.Dir(name))
-	return written, nil
+	return written, w.repository.await(nameless{w.file, w.name, name})
 }
 
 // objectReader reads what is in an object. At its end, and only there, it

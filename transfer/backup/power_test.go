@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -48,7 +49,7 @@ func TestPowerCuts(t *testing.T) {
 		_, err := r.Take(t.Context(), c, Options{})
 		must(t, err)
 	}
-	_, err = r.Prune(t.Context(), Keep{Last: 1}, false)
+	_, err = r.Prune(t.Context(), Keep{Last: 1}, false, nil)
 	must(t, err)
 	disk.SetFault(nil)
 	if len(cuts) < 15 {
@@ -191,4 +192,42 @@ func FuzzRun(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestSyncFails: what could not be made durable has no name, whatever waited for
+// its name beside it, and the next run writes it again.
+func TestSyncFails(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	lived(t, s, "kim", 6)
+	disk := fsxtest.New(1)
+	r, err := onDisk(disk, "/backup")
+	must(t, err)
+	var once sync.Once
+	disk.SetFault(func(op fsxtest.Op) (err error) {
+		if op.Kind == fsxtest.OpSync && strings.HasPrefix(op.Name, "/backup/bodies/") {
+			once.Do(func() { err = syscall.EIO })
+		}
+		return err
+	})
+	if _, err := r.Take(t.Context(), connect(t, s), Options{}); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("%v, want that of the disk", err)
+	}
+	for first := range 256 {
+		names, err := r.list(bodiesName, fmt.Sprintf("%02x", first))
+		must(t, err)
+		if len(names) > 0 {
+			t.Errorf("named, or left: %q", names)
+		}
+	}
+	if again := take(t, r, s, Options{}); again.Bodies != 6 {
+		t.Errorf("%+v", again)
+	}
+	for seed := range uint64(8) {
+		after, err := onDisk(disk.Cut(seed), "/backup")
+		must(t, err)
+		if found := verify(t, after); len(found) > 0 {
+			t.Errorf("cut %d: %v", seed, found)
+		}
+	}
 }

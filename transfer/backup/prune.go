@@ -69,11 +69,20 @@ type Pruned struct {
 	Octets int64
 }
 
+// Pruning is how far a Prune is.
+type Pruning struct {
+	// Manifests were read, of so many; before anything is removed each of them is.
+	Manifests, Of int
+	// Share is the part of the bodies that was looked at behind that, in percent.
+	Share int
+	Pruned
+}
+
 // Prune removes runs that keep does not name, then the manifests and bodies
 // that no run names; with dry it only tells. The caller holds the Lock, alone.
 // After an interruption it is called again. It removes nothing while a run
-// cannot be read: what that names is not known.
-func (r *Repository) Prune(ctx context.Context, keep Keep, dry bool) (*Pruned, error) {
+// cannot be read: what that names is not known. progress, unless nil, is told often.
+func (r *Repository) Prune(ctx context.Context, keep Keep, dry bool, progress func(Pruning)) (*Pruned, error) {
 	if keep.IsZero() {
 		return nil, errors.New("no run would stay")
 	}
@@ -101,7 +110,10 @@ func (r *Repository) Prune(ctx context.Context, keep Keep, dry bool) (*Pruned, e
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range manifests {
+	for i, m := range manifests {
+		if progress != nil {
+			progress(Pruning{Manifests: i, Of: len(manifests)})
+		}
 		err := r.eachRow(m.RunAccount, func(*transfer.MailboxRow, *transfer.Row) error { return ctx.Err() })
 		if err != nil {
 			return nil, fmt.Errorf("nothing is removed: what this manifest of run %s names is not known: %w; remove the file of the run to do without it", m.run, err)
@@ -118,7 +130,7 @@ func (r *Repository) Prune(ctx context.Context, keep Keep, dry bool) (*Pruned, e
 	if err := r.syncNames(); err != nil { // before anything they name goes
 		return p, err
 	}
-	return p, r.collect(ctx, manifests, p, dry)
+	return p, r.collect(ctx, manifests, p, dry, progress)
 }
 
 // manifestsOf lists the manifests that runs name, each once, also those of
@@ -146,7 +158,7 @@ func (r *Repository) manifestsOf(runs []*Run, parts []string) ([]placed, error) 
 }
 
 // collect removes what none of the manifests, and no run, names.
-func (r *Repository) collect(ctx context.Context, manifests []placed, p *Pruned, dry bool) error {
+func (r *Repository) collect(ctx context.Context, manifests []placed, p *Pruned, dry bool, progress func(Pruning)) error {
 	total := int64(0)
 	named := make(map[string]bool, len(manifests))
 	for _, m := range manifests {
@@ -160,7 +172,7 @@ func (r *Repository) collect(ctx context.Context, manifests []placed, p *Pruned,
 		if err != nil {
 			return fmt.Errorf("no body is removed: what this manifest names is not known: %w", err)
 		}
-		if err := r.collectBodies(ctx, names, from, to, p, dry); err != nil {
+		if err := r.collectBodies(ctx, names, from, to, p, dry, progress); err != nil {
 			return err
 		}
 	}
@@ -187,8 +199,11 @@ func (r *Repository) collect(ctx context.Context, manifests []placed, p *Pruned,
 	return r.syncNames()
 }
 
-func (r *Repository) collectBodies(ctx context.Context, names map[store.Hash]place, from, to int, p *Pruned, dry bool) error {
+func (r *Repository) collectBodies(ctx context.Context, names map[store.Hash]place, from, to int, p *Pruned, dry bool, progress func(Pruning)) error {
 	for first := from; first < to; first++ {
+		if progress != nil {
+			progress(Pruning{Share: 100 * first / 256, Pruned: *p})
+		}
 		dir := fmt.Sprintf("%02x", first)
 		files, err := r.list(bodiesName, dir)
 		if err != nil {

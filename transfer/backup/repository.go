@@ -50,7 +50,19 @@ type Repository struct {
 	// dirty are folders with names that are not synced yet.
 	dirty map[string]bool
 	made  map[string]bool // folders that are there
+	// waiting are objects that get their names together, and coming those names.
+	waiting []nameless
+	coming  map[string]bool
 }
+
+// nameless is an object that is written and neither durable nor named.
+type nameless struct {
+	file     fsx.File
+	name, to string // what it is called now, and is to be
+}
+
+// namesAtOnce is how many objects are synced together: so many files are open.
+const namesAtOnce = 256
 
 // readable is a file that is open for reading.
 type readable interface {
@@ -90,7 +102,7 @@ func readOS(name string) (readable, error) {
 }
 
 func openOn(fsys fsx.FS, dir string, read func(string) (readable, error)) (*Repository, error) {
-	r := &Repository{fsys: fsys, dir: dir, read: read, dirty: make(map[string]bool), made: make(map[string]bool)}
+	r := &Repository{fsys: fsys, dir: dir, read: read, dirty: make(map[string]bool), made: make(map[string]bool), coming: make(map[string]bool)}
 	text, err := r.readSmall(filepath.Join(dir, markerName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w: it has no %s", dir, ErrNotBackup, markerName)
@@ -245,8 +257,65 @@ func (r *Repository) soil(dir string) {
 	r.dirty[dir] = true
 }
 
-// syncNames makes the names durable that were given since the last time.
+// await has an object named with others, once they are many. An error is that of
+// any of them: none that waits may be relied on then.
+func (r *Repository) await(n nameless) error {
+	r.mu.Lock()
+	r.waiting = append(r.waiting, n)
+	r.coming[n.to] = true
+	full := len(r.waiting) >= namesAtOnce
+	r.mu.Unlock()
+	if full {
+		return r.settle()
+	}
+	return nil
+}
+
+// isComing reports whether an object was written and waits for its name.
+func (r *Repository) isComing(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.coming[name]
+}
+
+// settle makes what waits durable, and then gives it its names.
+func (r *Repository) settle() error {
+	r.mu.Lock()
+	waiting := r.waiting
+	r.waiting = nil
+	r.mu.Unlock()
+	files := make([]fsx.File, len(waiting))
+	for i, n := range waiting {
+		files[i] = n.file
+	}
+	err := fsx.SyncAll(r.fsys, files)
+	for _, n := range waiting {
+		if closed := n.file.Close(); err == nil {
+			err = closed
+		}
+	}
+	for _, n := range waiting {
+		if err == nil {
+			err = r.fsys.Rename(n.name, n.to)
+		}
+		if err != nil {
+			_ = r.fsys.Remove(n.name) // prune does, if this does not
+		} else {
+			r.soil(filepath.Dir(n.to))
+		}
+		r.mu.Lock()
+		delete(r.coming, n.to)
+		r.mu.Unlock()
+	}
+	return err
+}
+
+// syncNames makes everything durable that was written since the last time, with its
+// name.
 func (r *Repository) syncNames() error {
+	if err := r.settle(); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	var dirs []string
 	for dir := range r.dirty {

@@ -117,6 +117,11 @@ func (r *Repository) Take(ctx context.Context, source Source, o Options) (_ *Res
 		return nil, err
 	}
 	defer t.run.close()
+	defer func() { // of a run that ends early the next one has what was written
+		if settled := r.settle(); err == nil {
+			err = settled
+		}
+	}()
 	t.result.Run, t.result.Accounts = t.run.name, len(known)
 	for _, a := range known {
 		t.result.Expected += a.Octets
@@ -545,6 +550,9 @@ func (w *bodyWriter) wait() error {
 
 // without writes a manifest anew that says which messages could not be had.
 func (t *taking) without(account, manifest string, lost map[store.Hash]string, p *photo) (string, error) {
+	if err := t.settle(); err != nil { // it is read
+		return "", err
+	}
 	m, err := t.Repository.manifest(account, manifest)
 	if err != nil {
 		return "", err
