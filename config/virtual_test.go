@@ -25,8 +25,10 @@ func TestVirtual(t *testing.T) {
 	if len(list) != 3 || list[0].SpecialUse != imap.MailboxAttrAll || len(list[0].Exclude) != 2 || list[0].Match != nil || list[2].SpecialUse != "" {
 		t.Fatalf("%+v", list)
 	}
-	for i, m := range []mailstore.Message{{Flags: mailstore.FlagFlagged}, {Octets: 2000000}} {
-		if !list[i+1].Match(&m) || list[i+1].Match(&mailstore.Message{Flags: mailstore.FlagDeleted}) {
+	for i, m := range []mailstore.Message{
+		{Flags: mailstore.FlagFlagged, Instance: &mailstore.Instance{}}, {Instance: &mailstore.Instance{Octets: 2000000}},
+	} {
+		if !list[i+1].Match(&m) || list[i+1].Match(&mailstore.Message{Flags: mailstore.FlagDeleted, Instance: &mailstore.Instance{}}) {
 			t.Errorf("%s does not show what it should", list[i+1].Name)
 		}
 	}
