@@ -89,7 +89,7 @@ func TestFsck(t *testing.T) {
 		}, want: []string{`mail: body is not listed in its pack`, `mail: count of live octets is wrong`}},
 		"body without its key": {damage: func(t *testing.T, data string) {
 			change(t, data, "mail", func(v store.Snapshot, b *store.Batch) { b.DeleteRange([]byte("bh"), []byte("bi")) })
-		}, want: []string{`mail: pack lists what no body needs`, `mail: account "bob", mailbox "INBOX", UID 1: body: `}},
+		}, want: []string{`mail: pack lists what no body needs`, `mail: count of references is wrong`, `mail: account "bob", mailbox "INBOX", UID 1: body: `}},
 		"beginning of a pack": {damage: func(t *testing.T, data string) {
 			packs, err := filepath.Glob(filepath.Join(data, "mail", "bodies", "*"))
 			must(t, err)
