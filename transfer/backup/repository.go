@@ -53,6 +53,7 @@ type Repository struct {
 	// waiting are objects that get their names together, and coming those names.
 	waiting []nameless
 	coming  map[string]bool
+	since   time.Time // when the first of them was written
 }
 
 // nameless is an object that is written and neither durable nor named.
@@ -63,6 +64,10 @@ type nameless struct {
 
 // namesAtOnce is how many objects are synced together: so many files are open.
 const namesAtOnce = 256
+
+// nameDelay is how long one waits for others, so that a slow run which is killed
+// leaves what it has written to the next.
+const nameDelay = time.Second
 
 // readable is a file that is open for reading.
 type readable interface {
@@ -257,13 +262,16 @@ func (r *Repository) soil(dir string) {
 	r.dirty[dir] = true
 }
 
-// await has an object named with others, once they are many. An error is that of
+// await has an object named with others, once they are many or have waited. An error is that of
 // any of them: none that waits may be relied on then.
 func (r *Repository) await(n nameless) error {
 	r.mu.Lock()
+	if len(r.waiting) == 0 {
+		r.since = time.Now()
+	}
 	r.waiting = append(r.waiting, n)
 	r.coming[n.to] = true
-	full := len(r.waiting) >= namesAtOnce
+	full := len(r.waiting) >= namesAtOnce || time.Since(r.since) >= nameDelay
 	r.mu.Unlock()
 	if full {
 		return r.settle()
