@@ -6,6 +6,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/jcmturner/gokrb5/v8/iana/etypeID"
+	"github.com/jcmturner/gokrb5/v8/keytab"
 
 	"github.com/postern-mail/postern/testdata/ldif"
 )
@@ -33,6 +37,12 @@ func checkHere(t *testing.T, name, text string) {
 			content = cert
 		case ".ldif":
 			content = ldif.OpenLDAP().LDIF
+		case ".keytab":
+			keys := keytab.New()
+			must(t, keys.AddEntry("postern/mx.example.com", "EXAMPLE.COM", "secret", time.Unix(1, 0), 1, etypeID.AES256_CTS_HMAC_SHA1_96))
+			var err error
+			content, err = keys.Marshal()
+			must(t, err)
 		case ".keys", ".secret":
 			content = []byte("a key of the length that is asked for\n")
 		case ".d":
