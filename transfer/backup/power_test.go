@@ -231,3 +231,43 @@ func TestSyncFails(t *testing.T) {
 		}
 	}
 }
+
+// refusing gives bodies, and says behind many of them that it cannot go on.
+type refusing struct{ *transfer.BackupClient }
+
+func (s refusing) Bodies(ctx context.Context, list []transfer.BodyRef, take func(transfer.BodyRef, io.Reader) error, gone func(transfer.BodyRef, bool, string) error) error {
+	err := s.BackupClient.Bodies(ctx, list, func(b transfer.BodyRef, r io.Reader) error { _ = take(b, r); return nil }, gone)
+	if err == nil && len(list) >= namesAtOnce {
+		err = &transfer.Refused{Text: "no more"}
+	}
+	return err
+}
+
+// TestSyncFailsWithARefusal: an error of the disk ends the run also where the
+// account refuses to go on at the same moment: what waited for its name may be of
+// accounts before it, which the run would name.
+func TestSyncFailsWithARefusal(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	lived(t, s, "kim", 6)
+	in := mailbox(t, open(t, s, "sam"), "INBOX")
+	for i := range namesAtOnce {
+		add(t, s, in, text(1000+7*i))
+	}
+	disk := fsxtest.New(1)
+	r, err := onDisk(disk, "/backup")
+	must(t, err)
+	var once sync.Once
+	disk.SetFault(func(op fsxtest.Op) (err error) {
+		if op.Kind == fsxtest.OpSync && strings.HasPrefix(op.Name, "/backup/bodies/") {
+			once.Do(func() { err = syscall.EIO })
+		}
+		return err
+	})
+	if _, err := r.Take(t.Context(), refusing{connect(t, s)}, Options{}); !errors.Is(err, syscall.EIO) {
+		t.Errorf("%v, want that of the disk", err)
+	}
+	if found := verify(t, r); len(found) > 0 {
+		t.Errorf("not whole: %v", found)
+	}
+}

@@ -377,7 +377,10 @@ func (t *taking) fetch(ctx context.Context, p *photo) (lost map[store.Hash]strin
 	w := newBodyWriter(t)
 	lost = make(map[store.Hash]string)
 	expunged, err = t.fetchWith(ctx, w, p, lost)
-	if waited := w.wait(); err == nil {
+	// An error of our disk comes first: bodies of accounts before this one may have
+	// waited for their names with those that failed, and what the other end says of
+	// this one would have the run go on.
+	if waited := w.wait(); waited != nil {
 		err = waited
 	}
 	for h, why := range w.damaged {
