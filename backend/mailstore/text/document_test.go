@@ -217,13 +217,19 @@ func FuzzMarkup(f *testing.F) {
 }
 
 func BenchmarkDocument(b *testing.B) {
-	words := strings.Repeat(`<w:r><w:rPr><w:lang w:val="en-GB"/></w:rPr><w:t xml:space="preserve">some words of the text </w:t></w:r>`, 10_000)
-	m := attached(b, docx, zipped(b, "word/document.xml", "<w:p>"+words+"</w:p>"))
-	b.SetBytes(int64(len(words)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := m.Bodies(Options{Documents: true}, &counter{}); err != nil {
-			b.Fatal(err)
-		}
+	for name, words := range map[string]string{
+		"words":      strings.Repeat(`<w:r><w:rPr><w:lang w:val="en-GB"/></w:rPr><w:t xml:space="preserve">some words of the text </w:t></w:r>`, 10_000),
+		"references": "<w:t>" + strings.Repeat("&#32;", 200_000), // what a stranger may write
+	} {
+		b.Run(name, func(b *testing.B) {
+			m := attached(b, docx, zipped(b, "word/document.xml", "<w:p>"+words+"</w:p>"))
+			b.SetBytes(int64(len(words)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := m.Bodies(Options{Documents: true}, &counter{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

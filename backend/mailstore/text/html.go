@@ -75,14 +75,16 @@ func (s *stripper) add(dst, src []byte, last bool) []byte {
 
 // text takes what comes before the next tag or reference.
 func (s *stripper) text(dst, src []byte) (out, rest []byte) {
-	n := bytes.IndexByte(src, '<')
+	// Not further than it goes: many references would be looked through many times.
+	ends := "<"
+	if s.skip == "" {
+		ends = "<&"
+	}
+	n := bytes.IndexAny(src, ends)
 	if n < 0 {
 		n = len(src)
 	}
 	if s.skip == "" {
-		if i := bytes.IndexByte(src[:n], '&'); i >= 0 {
-			n = i
-		}
 		dst = s.write(dst, src[:n])
 	}
 	if n == len(src) {

@@ -62,14 +62,16 @@ func (m *markup) add(dst, src []byte, last bool) []byte {
 
 // text takes what comes before the next tag or reference.
 func (m *markup) text(dst, src []byte) (out, rest []byte) {
-	n := bytes.IndexByte(src, '<')
+	// Not further than it goes: many references would be looked through many times.
+	ends := "<"
+	if m.on {
+		ends = "<&"
+	}
+	n := bytes.IndexAny(src, ends)
 	if n < 0 {
 		n = len(src)
 	}
 	if m.on {
-		if i := bytes.IndexByte(src[:n], '&'); i >= 0 {
-			n = i
-		}
 		dst = m.out.write(dst, src[:n])
 	}
 	if n == len(src) {
