@@ -138,7 +138,7 @@ func TestDowngradeBreaksDKIM(t *testing.T) {
 // takes it as it is.
 func TestDowngradeOnlyWhereNeeded(t *testing.T) {
 	t.Parallel()
-	port, old := oldServer(t, "127.0.0.1:0")
+	port, old := oldServer(t, loopbackAt(t))
 	_, able := oldServer(t, "127.0.0.2:"+port, "250-8BITMIME")
 	tr := newRelay(t, delivery.Target{Addresses: []string{"[127.0.0.1]:" + port, "[127.0.0.2]:" + port}, TLS: tlspolicy.None}, names{})
 	signed := "Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n\u00fc\r\n--b--\r\n"

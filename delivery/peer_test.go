@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -44,10 +45,18 @@ type letter struct {
 	opts gosmtp.MailOptions
 }
 
+// loopbackAt returns an address of 127.0.0.1 with a port that is the test's own.
+func loopbackAt(t testing.TB) string {
+	t.Helper()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(testenv.FreePort(t)))
+}
+
 // newPeer starts a peer on network "tcp" or "unix".
 func newPeer(t testing.TB, network string, change func(*peer)) *peer {
 	t.Helper()
-	address := "127.0.0.1:0"
+	// Not port 0: some tests want the same port of other addresses, too, where
+	// the system may have given it to somebody.
+	address := loopbackAt(t)
 	if network == "unix" {
 		address = filepath.Join(testenv.TempDir(t), "s")
 	}
@@ -76,7 +85,11 @@ func newPeerAt(t testing.TB, network, address string, change func(*peer)) *peer 
 	}
 	served := make(chan struct{})
 	go func() { defer close(served); _ = p.server.Serve(hangingUp{l}) }()
-	t.Cleanup(func() { p.close(); <-served })
+	t.Cleanup(func() {
+		p.close()
+		_ = l.Close() // which the server does not know of before it serves
+		<-served
+	})
 	return p
 }
 

@@ -154,7 +154,7 @@ func (q *Queue) sendNotices(ctx context.Context) {
 	for {
 		select {
 		case r := <-q.notices.waiting:
-			q.sendNotice(r, time.Now())
+			q.sendNotice(ctx, r, time.Now())
 		case <-ctx.Done():
 			return
 		}
@@ -162,8 +162,9 @@ func (q *Queue) sendNotices(ctx context.Context) {
 }
 
 // sendNotice queues a notice. The keeper does it, who may use the reserve of a
-// disk that is full.
-func (q *Queue) sendNotice(r mail.Report, now time.Time) {
+// disk that is full. A queue that ends waits for room for outcomes, but not for
+// what it says of itself.
+func (q *Queue) sendNotice(ctx context.Context, r mail.Report, now time.Time) {
 	out, err := q.composeDurably(r, now)
 	if err != nil {
 		q.log.Error("notice to the postmaster cannot be made", "class", r.Notice.String(), "err", err)
@@ -171,6 +172,9 @@ func (q *Queue) sendNotice(r mail.Report, now time.Time) {
 	}
 	q.changes <- &change{
 		prepare: func(b *store.Batch) error {
+			if ctx.Err() != nil {
+				return errStopped
+			}
 			if err := q.addReport(b, out); err != nil {
 				return err
 			}

@@ -3,10 +3,12 @@ package queue
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/postern-mail/postern/mail"
@@ -304,6 +306,38 @@ func TestExpandedIsNoBackscatter(t *testing.T) {
 	}
 	r.until("nothing", func() bool { return r.Stats().Messages == 0 })
 	r.nothingStored()
+}
+
+// TestFullDiskKeepsNobodyFromStopping: outcomes are worth waiting for until
+// somebody makes room, notices are not.
+func TestFullDiskKeepsNobodyFromStopping(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kv, blobs := storetest.Open(t)
+		faulty := &faultyStore{Store: kv}
+		r := noticeRigOn(t, Config{Grace: time.Hour}, faulty, blobs, mail.NoticeResource)
+		r.startWhole()
+		full := func(*store.Batch) error { return store.ErrFull }
+		faulty.refuse.Store(&full)
+		r.reports.mu.Lock() // the notice is being composed when the queue is to end
+		r.Notify(mail.NoticeResource, "no room")
+		for len(r.notices.waiting) > 0 {
+			runtime.Gosched()
+		}
+		stopped := time.Now()
+		ended := make(chan struct{})
+		go func() { r.stop(); close(ended) }()
+		for runs := true; runs; runtime.Gosched() {
+			r.mu.Lock()
+			runs = r.running
+			r.mu.Unlock()
+		}
+		r.reports.mu.Unlock()
+		<-ended
+		if took := time.Since(stopped); took > time.Minute {
+			t.Errorf("took %s to stop", took)
+		}
+	})
 }
 
 // TestNotifyMatrix: which report each NOTIFY causes for each fate (RFC 3461
