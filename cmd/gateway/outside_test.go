@@ -45,6 +45,7 @@ func startOutside(t testing.TB) *outsideServer {
 	go func() { ended <- server.Serve(l) }()
 	t.Cleanup(func() {
 		_ = server.Close() // sessions under way may break off
+		_ = l.Close()      // which the server does not know of before it serves
 		<-ended
 	})
 	return h

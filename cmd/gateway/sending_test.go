@@ -106,7 +106,7 @@ mail: alice@example.org
 	server.Domain = "mail.example.org"
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
-	t.Cleanup(func() { _ = server.Close(); <-ended })
+	t.Cleanup(func() { _, _ = server.Close(), l.Close(); <-ended })
 	s.run("queue", "retry", "--all")
 	testenv.Eventually(t, time.Minute, func() error {
 		if got := primary.got(); len(got) != 1 || !strings.Contains(got[0].Text, "kept") {
