@@ -128,8 +128,10 @@ func (cfg Config) ticket(ctx context.Context, e endpoint) (*login, error) {
 	}
 	got := make(chan error, 1)
 	go func() {
-		_, _, err := client.GetServiceTicket(service)
-		got <- err
+		got <- guard(func() error {
+			_, _, err := client.GetServiceTicket(service)
+			return err
+		})
 	}()
 	select {
 	case err := <-got:
@@ -147,8 +149,21 @@ func (cfg Config) ticket(ctx context.Context, e endpoint) (*login, error) {
 	}
 }
 
+// guard runs what reads answers of KDCs and servers. The library takes them for
+// well made, and whoever can send one in the KDC's place, which takes no key, must
+// not end the process.
+func guard(read func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: an answer that breaks its reader: %v", errTicket, p)
+		}
+	}()
+	return read()
+}
+
 func (t *login) bind(l *goldap.Conn) error {
-	if err := l.GSSAPIBind(&initiator{gssapi.Client{Client: t.client}}, t.service, ""); err != nil {
+	err := guard(func() error { return l.GSSAPIBind(&initiator{gssapi.Client{Client: t.client}}, t.service, "") })
+	if err != nil {
 		return fmt.Errorf("bind by SASL GSSAPI as %s: %w", t.client.Credentials.UserName(), err)
 	}
 	return nil
