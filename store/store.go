@@ -270,8 +270,9 @@ type Blobs interface {
 type Mender interface {
 	// Mend adds to b what puts the staged octets in the place of those of the
 	// body of that name, whose references stay what they are. A body that is
-	// not there has one reference then.
-	Mend(b *Batch, s Staged)
+	// not there has as many then as the caller found, or more where the engine
+	// knows of more.
+	Mend(b *Batch, s Staged, found int64)
 }
 
 // Staged is a body that waits for its first link.

@@ -23,27 +23,24 @@ func (s *Store) Restore(ctx context.Context, content store.Staged) error {
 	if parsed, ok := content.(*staged); ok {
 		content = parsed.Staged
 	}
-	b := store.NewBatch()
-	mender.Mend(b, content)
+	found := int64(1)
 	if blobs, ok := s.blobs.(referenced); ok {
 		ref := content.Ref()
 		linked, err := blobs.References(ctx, ref)
 		if err != nil {
 			return s.failure("restore body", err)
 		}
-		if linked == 0 { // its key is gone, and with it how often it is linked
-			needed, err := s.countReferences(ctx, ref)
-			if err != nil {
+		if linked == 0 { // its key is gone
+			if found, err = s.countReferences(ctx, ref); err != nil {
 				return s.failure("restore body", err)
 			}
-			if needed == 0 {
+			if found == 0 {
 				return ErrNoMessage
-			}
-			for range min(needed-1, maxTxnOps) {
-				s.blobs.Share(b, ref)
 			}
 		}
 	}
+	b := store.NewBatch()
+	mender.Mend(b, content, found)
 	return s.failure("restore body", s.commitSweep(ctx, b))
 }
 

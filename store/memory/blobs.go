@@ -134,14 +134,14 @@ var (
 )
 
 // Mend implements store.Mender.
-func (b *Blobs) Mend(batch *store.Batch, s store.Staged) {
+func (b *Blobs) Mend(batch *store.Batch, s store.Staged, found int64) {
 	st := s.(*staged)
 	b.put(batch, st)
 	key := bodyKey(st.hash)
 	batch.Decide(key, func(get func([]byte) ([]byte, error), w *store.Batch) error {
 		_, err := get(key)
 		if errors.Is(err, store.ErrNotFound) {
-			w.Add(key, 1)
+			w.Add(key, found)
 			return nil
 		}
 		return err

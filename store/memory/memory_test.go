@@ -120,13 +120,13 @@ func TestBodies(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		again, _ := backup.Open()
-		commit(t, again, func(b *store.Batch) { old.Mend(b, first) })
+		commit(t, again, func(b *store.Batch) { old.Mend(b, first, 1) })
 		if _, err := old.Open(t.Context(), ref); err != nil || backup.References(ref.Hash) != 2 {
 			t.Errorf("%s and mended: %v, %d references", name, err, backup.References(ref.Hash))
 		}
 	}
-	commit(t, s, func(b *store.Batch) { blobs.Mend(b, first) })
-	if disk.References(ref.Hash) != 1 {
+	commit(t, s, func(b *store.Batch) { blobs.Mend(b, first, 3) })
+	if disk.References(ref.Hash) != 3 {
 		t.Errorf("mended with %d references", disk.References(ref.Hash))
 	}
 }

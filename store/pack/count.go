@@ -92,7 +92,7 @@ func (v verifier) counts(ctx context.Context, from []byte, bodies map[store.Hash
 }
 
 // countMore adds the references beyond the first of the bodies whose keys are
-// from first up to next, nil for the end. Few have any.
+// from first up to next, nil for the end.
 func (v verifier) countMore(ctx context.Context, first, next []byte, bodies map[store.Hash]references) error {
 	of := func(bodyKey []byte) []byte { return append([]byte{v.blobs.keys.tag, 'n'}, bodyKey[2:]...) }
 	end := []byte{v.blobs.keys.tag, 'n' + 1}

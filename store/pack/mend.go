@@ -2,14 +2,16 @@ package pack
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/postern-mail/postern/store"
 )
 
 // Mend implements store.Mender: the octets of a body that is here, or should
-// be, are replaced by those of the staged one, which has its name. References
-// stay what they were; a body that was not there has one.
-func (b *Blobs) Mend(batch *store.Batch, st store.Staged) {
+// be, are replaced by those of the staged one, which has its name. The counter of
+// a body that is lost goes on counting who needs it, and is believed unless it is
+// below what the caller found: the caller looked before, and more may have come.
+func (b *Blobs) Mend(batch *store.Batch, st store.Staged, found int64) {
 	s := st.(*staged)
 	s.linked.Store(true)
 	if s.held != nil {
@@ -21,13 +23,13 @@ func (b *Blobs) Mend(batch *store.Batch, st store.Staged) {
 	hash := s.Ref().Hash
 	bodyKey, moreKey := b.keys.body(hash), b.keys.more(hash)
 	batch.Decide(bodyKey, func(get func([]byte) ([]byte, error), w *store.Batch) error {
-		shared := byte(0)
+		more, counted, err := moreOf(get, moreKey)
+		if err != nil {
+			return fmt.Errorf("mend body %x: %w", hash[:8], err)
+		}
 		value, err := get(bodyKey)
 		switch {
 		case err == nil:
-			if len(value) > 0 {
-				shared = value[0] & flagShared
-			}
 			_, old, err := parseBody(value)
 			if errors.Is(err, errNewer) {
 				return err
@@ -36,16 +38,9 @@ func (b *Blobs) Mend(batch *store.Batch, st store.Staged) {
 		case !errors.Is(err, store.ErrNotFound):
 			return err
 		default:
-			w.Delete(moreKey) // it counted for a body that is lost
+			more = max(more, found-1)
 		}
-		if s.inline != nil {
-			mended := append([]byte(nil), s.inline...)
-			mended[0] |= shared
-			w.Put(bodyKey, mended)
-			return nil
-		}
-		w.Put(bodyKey, appendPieces([]byte{kindPieces | shared}, s.pieces))
-		byPack(s.pieces, func(number uint64, in []piece) { b.list(w, hash, number, in) })
+		b.putBody(w, s, more, counted || more > 0 || b.cfg.Copied)
 		return nil
 	})
 }

@@ -43,7 +43,7 @@ func TestMend(t *testing.T) {
 				t.Fatal(err)
 			}
 			b := store.NewBatch()
-			w.blobs.Mend(b, st)
+			w.blobs.Mend(b, st, 1)
 			if _, err := w.kv.Commit(t.Context(), b); err != nil {
 				t.Fatalf("%s, %d octets: %v", name, octets, err)
 			}

@@ -32,17 +32,37 @@ func (b *Blobs) Link(batch *store.Batch, st store.Staged) {
 		case !errors.Is(err, store.ErrNotFound):
 			return err
 		}
-		if b.cfg.Copied {
-			w.Put(moreKey, store.EncodeCounter(0))
+		// A counter without its body is that of one that is lost, and counts who
+		// needs it all the same: with this one they are one more.
+		more, counted, err := moreOf(get, moreKey)
+		if err != nil {
+			return fmt.Errorf("link body %x: %w", hash[:8], err)
 		}
-		if s.inline != nil {
-			w.Put(bodyKey, s.inline)
-			return nil
+		if counted {
+			more++
 		}
-		w.Put(bodyKey, appendPieces([]byte{kindPieces | b.mark()}, s.pieces))
-		byPack(s.pieces, func(number uint64, in []piece) { b.list(w, hash, number, in) })
+		b.putBody(w, s, more, counted || b.cfg.Copied)
 		return nil
 	})
+}
+
+// putBody writes a staged body, with a counter of its references beyond the first
+// where there is to be one.
+func (b *Blobs) putBody(w *store.Batch, s *staged, more int64, counted bool) {
+	hash, mark := s.Ref().Hash, byte(0)
+	if counted {
+		mark = flagShared
+		w.Put(b.keys.more(hash), store.EncodeCounter(more))
+	}
+	switch {
+	case s.inline == nil:
+		w.Put(b.keys.body(hash), appendPieces([]byte{kindPieces | mark}, s.pieces))
+		byPack(s.pieces, func(number uint64, in []piece) { b.list(w, hash, number, in) })
+	case s.inline[0] == kindInline|mark:
+		w.Put(b.keys.body(hash), s.inline)
+	default:
+		w.Put(b.keys.body(hash), append([]byte{kindInline | mark}, s.inline[1:]...))
+	}
 }
 
 // mark is what the first octet of a new body has beside its kind.
@@ -104,6 +124,9 @@ func (b *Blobs) Unlink(batch *store.Batch, ref store.Ref) {
 		value, err := get(bodyKey)
 		if errors.Is(err, store.ErrNotFound) {
 			b.log.Error("unlinked a body that is not there", "hash", fmt.Sprintf("%x", ref.Hash))
+			if counted {
+				w.Delete(moreKey) // nobody needs it any more
+			}
 			return nil
 		}
 		if err != nil {

@@ -14,8 +14,8 @@ import (
 // packs, what packs list, and the counters of their live octets. Bodies that
 // are damaged, or that owners refer to and that are not there, are looked for:
 // put together from what packs list of them, or found among records that
-// nobody needs. A body that is there again has one reference until
-// RepairReferences was there, which must follow. repaired is told of each
+// nobody needs. A body that is there again has the references of its counter, or
+// one, until RepairReferences was there, which must follow. repaired is told of each
 // repair once it is durable. Nobody else may write meanwhile. The error joins
 // what kept it from a repair, or from going on.
 func (b *Blobs) Repair(ctx context.Context, findings []Finding, owners Owners, repaired func(f Finding, how string)) error {
@@ -205,15 +205,22 @@ func permute(list []uint64, first int, try func() bool) bool {
 	return false
 }
 
-// bring makes a body of pieces that were found. Where one is there already, its
-// references stay.
+// bring makes a body of pieces that were found. Its references stay: also the
+// counter of a body that is lost tells who needs it.
 func (r *repairer) bring(ctx context.Context, hash store.Hash, pieces []piece, how string) error {
 	key := r.blobs.keys.body(hash)
 	value, err := r.verifier.get(ctx, key)
 	if err != nil {
 		return err
 	}
+	counter, err := r.verifier.get(ctx, r.blobs.keys.more(hash))
+	if err != nil {
+		return err
+	}
 	kind := byte(kindPieces)
+	if counter != nil {
+		kind |= flagShared
+	}
 	var before []piece
 	if len(value) > 0 {
 		kind |= value[0] & flagShared
@@ -223,9 +230,6 @@ func (r *repairer) bring(ctx context.Context, hash store.Hash, pieces []piece, h
 	}
 	err = r.commit(ctx, func(b *store.Batch) {
 		b.Put(key, appendPieces([]byte{kind}, pieces))
-		if value == nil {
-			b.Delete(r.blobs.keys.more(hash))
-		}
 		byPack(before, func(number uint64, _ []piece) { b.Delete(r.blobs.keys.inPack(number, hash)) })
 		byPack(pieces, func(number uint64, in []piece) {
 			b.Put(r.blobs.keys.inPack(number, hash), appendPieces(nil, in))
