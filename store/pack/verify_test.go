@@ -82,7 +82,7 @@ func TestVerify(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, 1)
+			w := newWorld(t, 2) // bodies have no counter before their second reference
 			for i := range 3 {
 				if err := w.link(i); err != nil { // inline, 20 KiB, 70 KiB
 					t.Fatal(err)
