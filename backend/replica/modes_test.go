@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/postern-mail/postern/backend/mailstore"
 	"github.com/postern-mail/postern/mail"
 	"github.com/postern-mail/postern/status"
+	"github.com/postern-mail/postern/store"
 	disk "github.com/postern-mail/postern/store/memory"
 	"github.com/postern-mail/postern/store/storetest"
 )
@@ -239,6 +241,44 @@ func TestScrubOfANode(t *testing.T) {
 	found = nil
 	if err := p.servers[0].Scrub(t.Context(), func(d Damage) { found = append(found, d) }); err != nil || len(found) > 0 {
 		t.Errorf("found again %+v, %v", found, err)
+	}
+}
+
+// TestScrubOfALostKey: a body that the partner puts back stays for all messages
+// that need it, more than a commit has operations, and for what was copied.
+func TestScrubOfALostKey(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, testConfig{})
+	p.connect()
+	if err := p.servers[0].deliver(t, "anna", "1", message("1", 10)); err != nil {
+		t.Fatal(err)
+	}
+	box := p.servers[0].open(t, "anna", "INBOX")
+	for box.View().Len() < 1024 {
+		if _, err := box.Copy(t.Context(), mailstore.UIDsOf(nil, box.View(), 0, box.View().Len()), box); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.same("anna")
+	ref := box.View().At(0).Body
+	lose := store.NewBatch()
+	lose.Delete(append([]byte("bh"), ref.Hash[:]...))
+	lose.Delete(append([]byte("bn"), ref.Hash[:]...))
+	if _, err := p.servers[0].kv.Commit(t.Context(), lose); err != nil {
+		t.Fatal(err)
+	}
+	var found []Damage
+	if err := p.servers[0].Scrub(t.Context(), func(d Damage) { found = append(found, d) }); err != nil {
+		t.Fatal(err)
+	}
+	if len(found) != 1 || found[0].Mended != nil {
+		t.Fatalf("found %+v", found)
+	}
+	references, err := p.servers[0].blobs.(interface {
+		References(ctx context.Context, ref store.Ref) (int64, error)
+	}).References(t.Context(), ref)
+	if err != nil || references != 1024 {
+		t.Errorf("%d references, %v", references, err)
 	}
 }
 
