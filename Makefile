@@ -57,7 +57,7 @@ test: deps ## install what is missing, then run every check and every test
 
 # Whatever is compiled here is compiled with the race detector, so that vet and
 # staticcheck leave in the cache what the tests are made of.
-# staticcheck spends nearly half its time on collecting garbage, the tests a tenth:
+# staticcheck spends four tenths of its time on collecting garbage, compilers some:
 # memory is cheaper, up to a bound for each process.
 check: export GOGC = 400
 check: export GOMEMLIMIT = 4GiB
